@@ -1,0 +1,60 @@
+"""Checked reading of JSON and JSON lines: every complaint names the file, the line and the key."""
+
+import gzip
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+from modjax.errors import InputError
+
+REQUIRED = object()  # "no default": None is a value a file may hold
+KINDS = {str: "a string", list: "a list", bool: "true or false"}
+
+
+def read_json(path: pathlib.Path):
+    """The value of one JSON file. Raises InputError where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from error
+
+
+def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
+    """Each non-empty line's value with its place, "file, line 3"; a .gz file is unpacked.
+
+    Raises InputError where the file is missing or damaged or a line is not JSON.
+    """
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                yield json.loads(line), where
+            except ValueError as error:
+                raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
+
+
+def field(record, key: str, kind: type, where, default=REQUIRED):
+    """`record[key]`, checked to be of `kind`; `default` where the key is absent or null.
+
+    `where` names the record in the InputError that a missing key or a value of another kind raises.
+    """
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: found {type(record).__name__}; expected an object with the key {key!r}")
+    value = record.get(key)
+    if value is None and default is not REQUIRED:
+        return default
+    if not isinstance(value, kind):
+        found = f"is {value!r}" if key in record else f"is missing (the keys are {', '.join(record)})"
+        raise InputError(f"{where}: key {key!r} {found}; expected {KINDS[kind]}")
+    return value
+
+
+def _text(path: pathlib.Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected JSON lines")
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); expected JSON lines in UTF-8") from error

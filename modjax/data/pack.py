@@ -1,0 +1,83 @@
+"""Many short examples in one row, told apart by segment ids, so that little of a row is padding."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from modjax.data.tokenize import Encoded
+
+
+class Rows(NamedTuple):
+    """Packed rows. In training batches the same fields carry leading axes [E, B] in place of [rows].
+
+    A row's M targets are listed, not masked: `at` says whose hidden state predicts which `label`.
+    """
+
+    tokens: np.ndarray  # int32[rows, T]
+    positions: np.ndarray  # int32[rows, T], from 0 in each segment
+    segments: np.ndarray  # int32[rows, T], 1, 2, ... for the examples of a row, 0 for padding
+    at: np.ndarray  # int32[rows, M]
+    labels: np.ndarray  # int32[rows, M]
+    weights: np.ndarray  # float32[rows, M], 0 for padding
+
+    @property
+    def n_rows(self) -> int:
+        return self.tokens.shape[0]
+
+
+def pack(examples: Sequence[Encoded], length: int) -> Rows:
+    """Rows of `length` tokens by best fit, longest example first; every example is whole in one row.
+
+    M is the largest number of targets of any row.
+    """
+    bins = _best_fit([len(example.tokens) for example in examples], length)
+    filled = [_fill([examples[i] for i in members], length) for members in bins]
+    n_targets = max(len(row.labels) for row in filled)
+    return stack(pad_targets(row, n_targets) for row in filled)
+
+
+def stack(rows: Iterable[Rows]) -> Rows:
+    """Rows (or batches of them) of equal shape along a new first axis."""
+    return Rows(*(np.stack(fields) for fields in zip(*rows, strict=True)))
+
+
+def pad_targets(rows: Rows, n_targets: int) -> Rows:
+    """The same rows with room for `n_targets` targets each."""
+
+    def pad(array):
+        return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, n_targets - array.shape[-1])])
+
+    return rows._replace(at=pad(rows.at), labels=pad(rows.labels), weights=pad(rows.weights))
+
+
+def _best_fit(lengths, capacity):
+    """Indices by bin: each item goes to the open bin with the least space that still holds it."""
+    by_space: dict[int, list[list[int]]] = {}
+    bins = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        space = min((s for s in by_space if s >= lengths[i]), default=None)
+        if space is None:
+            members, space = [], capacity
+            bins.append(members)
+        else:
+            members = by_space[space].pop()
+            if not by_space[space]:
+                del by_space[space]
+        members.append(i)
+        by_space.setdefault(space - lengths[i], []).append(members)
+    return bins
+
+
+def _fill(examples, length):
+    tokens, positions, segments = (np.zeros(length, np.int32) for _ in range(3))
+    at, start = [], 0
+    for segment, example in enumerate(examples, 1):
+        end = start + len(example.tokens)
+        tokens[start:end] = example.tokens
+        positions[start:end] = np.arange(end - start)
+        segments[start:end] = segment
+        at.append(np.arange(start + example.n_prompt - 1, end - 1, dtype=np.int32))
+        start = end
+    at = np.concatenate(at)
+    return Rows(tokens, positions, segments, at, tokens[at + 1], np.ones(len(at), np.float32))

@@ -1,0 +1,111 @@
+"""What a task is: named examples of text in, text out, each in one split."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from modjax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One example: `source` is the whole prompt, `target` the text to be learned."""
+
+    source: str
+    target: str
+    split: str  # one of SPLITS
+    references: tuple[str, ...] = ()  # every accepted answer; () means (target,)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return self.references or (self.target,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task(Sequence):
+    """A task's examples in a fixed order, with what is known about the task as a whole."""
+
+    name: str
+    examples: tuple[Example, ...]
+    family: str | None = None  # a natural grouping, for judging clusters; never an input to a method
+    held_out: bool = False  # kept out of training, for zero-shot evaluation
+    definition: str = ""
+
+    def __post_init__(self):
+        if not self.examples:
+            raise InputError(f"task {self.name!r} has no examples; expected at least one")
+        for index, example in enumerate(self.examples):
+            if example.split not in SPLITS:
+                raise InputError(
+                    f"task {self.name!r}, example {index}: split {example.split!r}; expected one of {SPLITS}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index):
+        return self.examples[index]
+
+    def split(self, split: str) -> tuple[Example, ...]:
+        """The examples of one split, in the task's order."""
+        return tuple(example for example in self.examples if example.split == split)
+
+
+class Tasks(Mapping):
+    """Tasks by name, in a fixed order: `{name: Task}`."""
+
+    def __init__(self, tasks: Iterable[Task]):
+        self._tasks: dict[str, Task] = {}
+        for task in tasks:
+            if task.name in self._tasks:
+                raise InputError(f"two tasks are named {task.name!r}; task names must be unique")
+            self._tasks[task.name] = task
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"Tasks({len(self)} tasks, {sum(map(len, self.values()))} examples)"
+
+    def select(self, names: Iterable[str]) -> "Tasks":
+        """The named tasks, in the order of `names`. Raises InputError for a name that is not here."""
+        names = list(names)
+        for name in names:
+            if name not in self._tasks:
+                raise InputError(f"no task {name!r}; the collection has {', '.join(self._tasks)}")
+        return Tasks(self._tasks[name] for name in names)
+
+    @property
+    def training(self) -> "Tasks":
+        """The tasks that experts may be trained on."""
+        return Tasks(task for task in self.values() if not task.held_out)
+
+    @property
+    def held_out(self) -> "Tasks":
+        """The tasks kept out of training."""
+        return Tasks(task for task in self.values() if task.held_out)
+
+    @property
+    def families(self) -> tuple[str | None, ...]:
+        return tuple(task.family for task in self.values())
+
+
+def assign_split(index: int, train: float = 0.8, validation: float = 0.1) -> str:
+    """The split of an example that comes without one, from its index alone.
+
+    The rule of the paper's FLAN preparation: u = RandomState(index).uniform() and train below 0.8,
+    validation below 0.9, test above, so that adding examples moves none.
+    """
+    u = np.random.RandomState(index).uniform()
+    if u < train:
+        return "train"
+    return "validation" if u < train + validation else "test"

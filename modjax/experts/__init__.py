@@ -1,0 +1,1 @@
+"""Libraries of LoRA experts: what they are, how they are stored, clustered and merged."""

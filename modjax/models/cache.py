@@ -1,0 +1,52 @@
+"""The keys and values that decoding has already computed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from modjax.models.config import ModelConfig
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """S columns of keys and values, filled from the left, the same column in every row.
+
+    Prompts are therefore padded on the left. Padding has segment 0, as have the columns not yet written, so no query
+    reads either. The caller sees to it that no more than S columns are written: under jit nothing can raise.
+    """
+
+    k: jax.Array  # float[L, B, S, K, H], already rotated
+    v: jax.Array  # float[L, B, S, K, H]
+    positions: jax.Array  # int32[B, S]
+    segments: jax.Array  # int32[B, S]
+    index: jax.Array  # int32: the next column to write
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int, length: int, dtype: jnp.dtype = jnp.float32) -> Cache:
+        """A cache of `length` unwritten columns for `batch` rows."""
+        shape = (config.L, batch, length, config.K, config.H)
+        columns = jnp.zeros((batch, length), jnp.int32)
+        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), columns, columns, jnp.zeros((), jnp.int32))
+
+    def placed(self, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
+        """With the positions and segments of the next T columns; their keys and values follow by `filled`."""
+        start = (0, self.index)
+        return dataclasses.replace(
+            self,
+            positions=jax.lax.dynamic_update_slice(self.positions, positions_BT, start),
+            segments=jax.lax.dynamic_update_slice(self.segments, segments_BT, start),
+        )
+
+    def filled(self, k_LBTKH: jax.Array, v_LBTKH: jax.Array) -> Cache:
+        """With the keys and values of the next T columns, which are then behind `index`."""
+        start = (0, 0, self.index, 0, 0)
+        return dataclasses.replace(
+            self,
+            k=jax.lax.dynamic_update_slice(self.k, k_LBTKH.astype(self.k.dtype), start),
+            v=jax.lax.dynamic_update_slice(self.v, v_LBTKH.astype(self.v.dtype), start),
+            index=self.index + k_LBTKH.shape[2],
+        )

@@ -1,0 +1,77 @@
+"""Tokenizers: from a model's directory, or rebuilt from a GGUF file's metadata. Both are transformers' own kind."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from modjax.errors import InputError
+from modjax.models.gguf import header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format that are matched whole
+
+
+def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer kept beside a checkpoint; None when the directory has none."""
+    if not any((pathlib.Path(path) / name).is_file() for name in FILES):
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: its tokenizer cannot be read ({error})") from error
+
+
+def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
+    """The byte-level BPE tokenizer in a GGUF file, with its special tokens and chat template.
+
+    Ids are those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...): like it, this splits by the
+    GPT-2 pattern whatever `tokenizer.ggml.pre` says.
+    Raises InputError for another kind of tokenizer.
+    """
+    metadata = header(path).metadata
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise InputError(f"{path}: tokenizer.ggml.model is {kind!r}; supported is 'gpt2' (byte-level BPE)")
+    from transformers import PreTrainedTokenizerFast
+
+    tokens = metadata["tokenizer.ggml.tokens"]
+    named = {
+        f"{role}_token": tokens[metadata[key]]
+        for role, key in ROLES.items()
+        if key in metadata
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_byte_level_bpe(metadata),
+        chat_template=metadata.get("tokenizer.chat_template"),
+        model_max_length=metadata.get("llama.context_length"),
+        clean_up_tokenization_spaces=False,
+        **named,
+    )
+
+
+ROLES = {
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "unk": "tokenizer.ggml.unknown_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
+
+
+def _byte_level_bpe(metadata: dict[str, Any]):
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    tokens = metadata["tokenizer.ggml.tokens"]
+    types = metadata.get("tokenizer.ggml.token_type", [])
+    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    whole = [(token, kind) for token, kind in zip(tokens, types, strict=False) if kind in (CONTROL, USER_DEFINED)]
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in whole])
+    return tokenizer

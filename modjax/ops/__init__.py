@@ -1,0 +1,1 @@
+"""Pure array functions: attention, rotary positions, norms, the LoRA mixture, losses, linear algebra."""

@@ -1,0 +1,130 @@
+"""Linear algebra of low-rank products and of small similarity matrices."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from modjax.ops.lora import LoRA
+
+
+class LowRankSVD(NamedTuple):
+    """dW = sum_r s_r u_r v_r^T, singular values in falling order."""
+
+    u: jax.Array  # [..., R, O]
+    s: jax.Array  # [..., R]
+    v: jax.Array  # [..., R, I]
+
+
+def low_rank_svd(lora: LoRA) -> LowRankSVD:
+    """The exact thin SVD of B^T A for a[..., R, I], b[..., R, O], without forming the O x I product.
+
+    A^T = Q_a R_a and B^T = Q_b R_b by thin QR, so B^T A = Q_b (R_b R_a^T) Q_a^T: the SVD of an R x R core,
+    rotated back. Batched over all leading axes, in float32 with full-precision products.
+    """
+    with jax.default_matmul_precision("highest"):
+        q_a, r_a = jnp.linalg.qr(jnp.swapaxes(lora.a.astype(jnp.float32), -1, -2))
+        q_b, r_b = jnp.linalg.qr(jnp.swapaxes(lora.b.astype(jnp.float32), -1, -2))
+        u, s, vt = jnp.linalg.svd(r_b @ jnp.swapaxes(r_a, -1, -2), full_matrices=False)
+        return LowRankSVD(jnp.swapaxes(q_b @ u, -1, -2), s, vt @ jnp.swapaxes(q_a, -1, -2))
+
+
+def kth_smallest_magnitude(rows_EP: list[jax.Array], k_E: jax.Array) -> jax.Array:
+    """The k-th smallest |x| (from 0) of each expert over several blocks [E, P_i], float32[E], exactly.
+
+    Non-negative floats order as their bit patterns do, so the answer is found bit by bit from the top:
+    31 counting passes, no sort and no copy.
+    """
+    bits = [jax.lax.bitcast_convert_type(jnp.abs(block.astype(jnp.float32)), jnp.int32) for block in rows_EP]
+
+    def settle_bit(i, found_E):
+        candidate_E = found_E | (1 << (30 - i))
+        below_E = sum(jnp.sum(block < candidate_E[:, None], axis=1, dtype=jnp.int32) for block in bits)
+        return jnp.where(below_E > k_E, found_E, candidate_E)
+
+    found_E = jax.lax.fori_loop(0, 31, settle_bit, jnp.zeros_like(k_E))
+    return jax.lax.bitcast_convert_type(found_E, jnp.float32)
+
+
+class KMeans(NamedTuple):
+    labels: jax.Array  # int32[n]
+    centers: jax.Array  # float32[k, d]
+    inertia: jax.Array  # float32, sum of squared distances
+
+
+def kmeans(
+    x_nd: jax.Array, k: int, key: jax.Array, restarts: int = 10, max_iterations: int = 300
+) -> KMeans:
+    """k-means: greedy k-means++ starts, Lloyd's iteration to a fixed point, the best of all restarts.
+
+    The restarts run side by side under vmap. A cluster that loses its last point takes the point
+    farthest from its centre, as scikit-learn does.
+    """
+    mean_d = jnp.mean(x_nd, axis=0)
+    x_nd = x_nd - mean_d[None]  # distances from small coordinates: float32 loses nothing to a large norm
+
+    def run(key):
+        return _lloyd(x_nd, _plus_plus(x_nd, k, key), max_iterations)
+
+    runs = jax.vmap(run)(jax.random.split(key, restarts))
+    best = jax.tree.map(lambda leaf: leaf[jnp.argmin(runs.inertia)], runs)
+    return best._replace(centers=best.centers + mean_d[None])
+
+
+def _squared_distances(x_nd, centers_kd):
+    # Differences, not ||x||^2 - 2 x.c + ||c||^2, which cancels; n and k are at most a few thousand.
+    return jnp.sum(jnp.square(x_nd[:, None, :] - centers_kd[None]), axis=-1)
+
+
+def _plus_plus(x_nd, k, key):
+    """Greedy k-means++: each new centre is the best of a few drawn with probability ~ distance^2."""
+    n = x_nd.shape[0]
+    trials = 2 + max(1, k.bit_length())
+    first_key, key = jax.random.split(key)
+    first = x_nd[jax.random.randint(first_key, (), 0, n)]
+
+    def add(carry, key):
+        nearest_n, centers_kd, i = carry
+        logits_n = jnp.where(nearest_n > 0, jnp.log(jnp.maximum(nearest_n, 1e-37)), -jnp.inf)
+        logits_n = jnp.where(jnp.any(nearest_n > 0), logits_n, 0.0)  # all points are centres already
+        drawn = jax.random.categorical(key, logits_n, shape=(trials,))
+        nearest_tn = jnp.minimum(nearest_n[None], _squared_distances(x_nd[drawn], x_nd))
+        best = jnp.argmin(jnp.sum(nearest_tn, axis=1))
+        return (nearest_tn[best], centers_kd.at[i].set(x_nd[drawn[best]]), i + 1), None
+
+    nearest_n = jnp.sum(jnp.square(x_nd - first[None]), axis=1)
+    centers_kd = jnp.zeros((k, x_nd.shape[1]), x_nd.dtype).at[0].set(first)
+    (_, centers_kd, _), _ = jax.lax.scan(add, (nearest_n, centers_kd, 1), jax.random.split(key, k - 1))
+    return centers_kd
+
+
+def _lloyd(x_nd, centers_kd, max_iterations):
+    k = centers_kd.shape[0]
+
+    def assign(centers_kd):
+        return jnp.argmin(_squared_distances(x_nd, centers_kd), axis=1)
+
+    def recenter(labels_n, centers_kd):
+        member_nk = jax.nn.one_hot(labels_n, k, dtype=x_nd.dtype)
+        distance_n = jnp.sum(jnp.square(x_nd - centers_kd[labels_n]), axis=1)
+        empty_k = jnp.sum(member_nk, axis=0) == 0
+        farthest_k = jnp.argsort(-distance_n)[jnp.clip(jnp.cumsum(empty_k) - 1, 0)]
+        moved_nk = jax.nn.one_hot(farthest_k, x_nd.shape[0], dtype=x_nd.dtype).T * empty_k[None]
+        member_nk = jnp.where(jnp.any(moved_nk > 0, axis=1)[:, None], moved_nk, member_nk)
+        count_k = jnp.sum(member_nk, axis=0)
+        mean_kd = (member_nk.T @ x_nd) / jnp.maximum(count_k, 1)[:, None]
+        return jnp.where((count_k > 0)[:, None], mean_kd, centers_kd)
+
+    def step(carry):
+        _, labels_n, centers_kd, i = carry
+        centers_kd = recenter(labels_n, centers_kd)
+        return labels_n, assign(centers_kd), centers_kd, i + 1
+
+    def unsettled(carry):
+        previous_n, labels_n, _, i = carry
+        return jnp.any(previous_n != labels_n) & (i < max_iterations)
+
+    labels_n = assign(centers_kd)
+    start = (jnp.full_like(labels_n, -1), labels_n, centers_kd, 0)
+    _, labels_n, centers_kd, _ = jax.lax.while_loop(unsettled, step, start)
+    return KMeans(labels_n, centers_kd, jnp.sum(jnp.square(x_nd - centers_kd[labels_n])))

@@ -1,0 +1,43 @@
+"""Losses that never hold the logits of a whole batch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def target_losses(
+    logits_of: Callable[[jax.Array], jax.Array],
+    hidden_NTD: jax.Array,
+    positions_NM: jax.Array,
+    labels_NM: jax.Array,
+    chunk: int = 64,
+) -> jax.Array:
+    """Cross-entropy of the label after each of M positions a row, float32[N,M] in nats.
+
+    Logits are made for `chunk` positions a row at a time and made again in the backward pass, so memory
+    is N * chunk * V numbers whatever T and M are.
+
+    Args:
+      logits_of: hidden states [..., D] to float32 logits [..., V].
+      hidden_NTD: the decoder's final hidden states.
+      positions_NM: int32, where to read them; padded entries may point anywhere.
+      labels_NM: int32, the token that follows each position.
+    """
+
+    @jax.checkpoint
+    def losses_of(hidden_NmD, labels_Nm):
+        return optax.softmax_cross_entropy_with_integer_labels(logits_of(hidden_NmD), labels_Nm)
+
+    hidden_NMD = jnp.take_along_axis(hidden_NTD, positions_NM[..., None], axis=1)
+    n_rows, n_targets = labels_NM.shape
+    if n_targets <= chunk:
+        return losses_of(hidden_NMD, labels_NM)
+    padding = -n_targets % chunk
+    hidden_NMD = jnp.pad(hidden_NMD, ((0, 0), (0, padding), (0, 0)))
+    labels_NM = jnp.pad(labels_NM, ((0, 0), (0, padding)))
+    hidden_CNmD = hidden_NMD.reshape(n_rows, -1, chunk, hidden_NMD.shape[-1]).swapaxes(0, 1)
+    labels_CNm = labels_NM.reshape(n_rows, -1, chunk).swapaxes(0, 1)
+    losses_CNm = jax.lax.map(lambda xs: losses_of(*xs), (hidden_CNmD, labels_CNm))
+    return losses_CNm.swapaxes(0, 1).reshape(n_rows, -1)[:, :n_targets]

@@ -1,0 +1,179 @@
+"""The HTML page: puts each section's data before the template, and the result on disk."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from modjax.report import colours, numbers, table, tasks
+from modjax.report.clusters import clusters
+from modjax.report.metric import LOSS, best
+from modjax.report.routing import SCALE, explorer
+
+HERE = Path(__file__).parent
+INDEX = "index.html"
+
+
+def write(results: Mapping, path: str | os.PathLike) -> Path:
+    """Writes the report of `results` (see `modjax.report`) as one self-contained file; returns its path.
+
+    `path` is a folder, made where absent, that gets an `index.html`, or a file whose name ends in `.html`.
+    The file appears whole or not at all. InputError where the parts of `results` contradict each other.
+    """
+    path = Path(path)
+    target = path if path.suffix == ".html" else path / INDEX
+    text = render(results)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", dir=target.parent, prefix=f".{target.name}.", encoding="utf-8", delete=False
+    ) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, target)
+    return target
+
+
+def render(results: Mapping) -> str:
+    """The page as text: fonts, style, script and drawings within it."""
+    import jinja2  # here, as is matplotlib below, so that importing modjax.report costs nothing
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("page.html").render(
+        title=results.get("title") or "modjax experiment",
+        subtitle=results.get("subtitle") or "",
+        facts=results.get("facts") or {},
+        style=(HERE / "page.css").read_text(encoding="utf-8"),
+        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        findings=_findings(results),
+        comparison=_comparison(results),
+        tasks=_tasks(results),
+        curves=_curves(results),
+        similarity=_similarity(results),
+        routing=_routing(results),
+        stages=_stages(results),
+        settings=list(_settings(results.get("config") or {})),
+    )
+
+
+def _findings(results: Mapping) -> list[dict[str, str]]:
+    """The method or methods with the lowest loss, in distribution and held out."""
+    methods = results.get("methods") or []
+    findings = []
+    for split, group in table.SPLITS.items():
+        values = [(method.get(split) or {}).get(LOSS.key) for method in methods]
+        winners = [method["name"] for method, wins in zip(methods, best(LOSS, values), strict=True) if wins]
+        if winners:
+            measured = [number for number in map(numbers.finite, values) if number is not None]
+            lowest = LOSS.show(LOSS.better(measured))
+            findings.append({"group": group, "winners": " and ".join(winners), "value": lowest})
+    return findings
+
+
+def _comparison(results: Mapping) -> dict[str, Any] | None:
+    methods = results.get("methods") or []
+    if not methods:
+        return None
+    from modjax.report import plots
+
+    columns = table.measured_columns(methods)
+    variables = colours.method_variables(results)
+    cells = [column.cells(methods) for column in columns]
+    return {
+        "groups": table.column_groups(columns),
+        "columns": columns,
+        "rows": [
+            {
+                "name": method["name"],
+                "note": method.get("note") or "",
+                "variable": variables[method["name"]],
+                "cells": [column[index] for column in cells],
+            }
+            for index, method in enumerate(methods)
+        ],
+        "examples": _examples(methods),
+        "plot": plots.comparison(methods, variables),
+    }
+
+
+def _examples(methods: list[Mapping]) -> dict[str, int]:
+    """{group: how many examples its scores are over}, where every method was given as many."""
+    examples = {}
+    for split, group in table.SPLITS.items():
+        counts = {(method.get(split) or {}).get("examples") for method in methods}
+        if len(counts) == 1 and None not in counts:
+            examples[group] = counts.pop()
+    return examples
+
+
+def _tasks(results: Mapping) -> dict[str, Any] | None:
+    if not results.get("tasks"):
+        return None
+    variables = colours.method_variables(results)
+    return {
+        "methods": [{"name": name, "variable": variable} for name, variable in variables.items()],
+        "metrics": tasks.measured_metrics(results["tasks"]),
+        "groups": tasks.grouped_rows(results["tasks"], list(variables)),
+    }
+
+
+def _curves(results: Mapping) -> list[str]:
+    if not results.get("curves"):
+        return []
+    from modjax.report import plots
+
+    return plots.curves(results["curves"], colours.expert_clusters(results))
+
+
+def _similarity(results: Mapping) -> dict[str, Any] | None:
+    similarity = results.get("similarity")
+    if not similarity:
+        return None
+    from modjax.report import plots
+
+    return {
+        "clusters": clusters(similarity),
+        "adjusted_rand": numbers.ratio(similarity.get("adjusted_rand")),
+        "plot": plots.similarity(similarity["names"], similarity["matrix"], similarity["labels"]),
+    }
+
+
+def _routing(results: Mapping) -> dict[str, Any] | None:
+    if not results.get("routing"):
+        return None
+    return {"scale": SCALE, "sentences": explorer(results["routing"], colours.expert_clusters(results))}
+
+
+def _stages(results: Mapping) -> dict[str, Any] | None:
+    stages = results.get("stages") or []
+    times = [numbers.finite(stage.get("seconds")) or 0.0 for stage in stages]
+    if not stages:
+        return None
+    total, longest = sum(times), max(times)
+    return {
+        "total": numbers.duration(total),
+        "rows": [
+            {
+                "name": stage["name"],
+                "seconds": numbers.seconds(stage.get("seconds")),
+                "share": numbers.percent(time / total if total else None),
+                "length": round(100 * time / longest, 1) if longest else 0,
+            }
+            for stage, time in zip(stages, times, strict=True)
+        ],
+    }
+
+
+def _settings(config: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value) as the command line takes them."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)

@@ -1,0 +1,124 @@
+"""The one router protocol, how a router and a library become what the decoder calls, and how routers are stored."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from modjax.errors import InputError
+from modjax.ops.lora import LoRA, Mix, Plan, mixture
+
+
+class Context(NamedTuple):
+    """What a router may know of a batch beside the activations."""
+
+    expert_B: jax.Array | None = None  # int32[B], the expert of each example's own task; for the oracle
+
+
+def static(default=dataclasses.MISSING):
+    """A router's field that is a setting and no array: jit compiles anew when it changes."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+class Router:
+    """A pytree that weighs experts: `weights = router(site, x_BTI, context)`, inside one block.
+
+    Subclasses are dataclasses (made and registered here), found again by name when loaded. Every array
+    field has the layer axis first, in whatever nesting; inside a block the router holds that layer's slice
+    only. Settings are declared with `static()`. Weights are float32 [E], [B,E] or [B,T,E].
+    """
+
+    mix: Mix = "parameters"
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+    def __call__(self, site: str, x_BTI: jax.Array, context: Context) -> jax.Array:
+        raise NotImplementedError
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes one safetensors file: the arrays, with the class and its settings as metadata."""
+        arrays, settings = {}, {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.metadata.get("static"):
+                settings[field.name] = value
+            else:
+                arrays |= _flatten(field.name, value)
+        metadata = {"router": type(self).__name__, "settings": json.dumps(settings)}
+        safetensors.numpy.save_file(arrays, str(path), metadata)
+
+
+def load_router(path: str | pathlib.Path) -> Router:
+    """Reads what `Router.save` wrote. Raises InputError for a file that is none, or an unknown class."""
+    try:
+        with safetensors.safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: not a readable router file ({error})") from error
+    known = {cls.__name__: cls for cls in _subclasses(Router)}
+    name = metadata.get("router")
+    if name not in known:
+        raise InputError(f"{path}: router {name!r}; expected one of {', '.join(sorted(known))}")
+    return known[name](**_unflatten(arrays), **json.loads(metadata["settings"]))
+
+
+Layers = tuple[dict[str, LoRA], Router]
+Adapt = Callable[[Layers, tuple[str, ...], jax.Array], dict[str, jax.Array]]
+
+
+def bind(
+    loras: dict[str, LoRA],
+    scale_E: jax.Array,
+    router: Router,
+    context: Context = Context(),  # noqa: B008, an immutable tuple
+    plan: Plan | None = None,
+) -> tuple[Layers, Adapt]:
+    """The two things the decoder takes: a pytree scanned beside its blocks, and the function it calls.
+
+    The function gets one layer's slice of the pytree, the sites that share an input, and the input x_BTI;
+    it returns {site: delta float32[B,T,O]} for the sites that have experts.
+    """
+
+    def adapt(layer, sites, x_BTI):
+        layer_loras, layer_router = layer
+        return {
+            site: mixture(
+                x_BTI, layer_loras[site], scale_E, layer_router(site, x_BTI, context), layer_router.mix, plan
+            )
+            for site in sites
+            if site in layer_loras
+        }
+
+    return (loras, router), adapt
+
+
+def _subclasses(cls):
+    for child in cls.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def _flatten(name, value):
+    if isinstance(value, dict):
+        return {f"{name}/{key}": np.asarray(leaf) for key, leaf in value.items()}
+    return {name: np.asarray(value)}
+
+
+def _unflatten(arrays):
+    fields = {}
+    for key, value in arrays.items():
+        name, _, rest = key.partition("/")
+        if rest:
+            fields.setdefault(name, {})[rest] = jax.numpy.asarray(value)
+        else:
+            fields[name] = jax.numpy.asarray(value)
+    return fields

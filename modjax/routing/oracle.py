@@ -1,0 +1,18 @@
+"""Oracle routing: the expert of the example's own task, an upper reference for every other router."""
+
+import jax
+
+from modjax.experts.library import Library
+from modjax.routing.base import Router, static
+
+
+class Oracle(Router):
+    n_experts: int = static()
+
+    def __call__(self, site, x_BTI, context):
+        return jax.nn.one_hot(context.expert_B, self.n_experts)
+
+
+def oracle(library: Library) -> Oracle:
+    """One-hot weights, float32[B,E], from `context.expert_B`, int32[B]; -1 is no expert at all."""
+    return Oracle(len(library))

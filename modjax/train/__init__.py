@@ -1,0 +1,1 @@
+"""Lockstep training: all experts of a library in one jitted step."""

@@ -1,0 +1,55 @@
+"""Metrics on disk: one JSON line a logged step, and TensorBoard scalars."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl` in a folder; without a folder it keeps nothing.
+
+    Opened at a step it drops the lines behind that step, so a resumed run writes each step once.
+    """
+
+    def __init__(self, folder: pathlib.Path | None, names: Sequence[str], done: int):
+        self.names = names
+        self._file = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / "metrics.jsonl"
+            kept = [line for line in read(path) if line["step"] <= done]
+            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            self._file = path.open("a")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._file:
+            self._file.close()
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """One line: {"kind", "step", name of the value: {expert: number}} from vectors over experts."""
+        if self._file is None:
+            return
+        line = {"kind": kind, "step": step}
+        for key, vector in values.items():
+            numbers = np.asarray(vector).tolist()
+            line[key] = {name: round(number, 6) for name, number in zip(self.names, numbers, strict=True)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def read(path: str | pathlib.Path) -> list[dict]:
+    """The lines of a metrics file, without one cut off by a kill; none where there is no file."""
+    path = pathlib.Path(path)
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

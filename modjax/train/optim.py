@@ -1,0 +1,45 @@
+"""One AdamW an expert: the same optax chain, mapped over the expert axis."""
+
+from typing import Any
+
+import jax
+import optax
+
+from modjax.train.settings import Settings
+
+
+def schedule(settings: Settings) -> optax.Schedule:
+    """Linear warm-up to the peak, then linear decay to zero at the last step."""
+    warm = max(1, round(settings.warmup * settings.steps))
+    return optax.join_schedules(
+        [
+            optax.linear_schedule(settings.learning_rate / warm, settings.learning_rate, warm - 1),
+            optax.linear_schedule(settings.learning_rate, 0.0, settings.steps - warm + 1),
+        ],
+        [warm - 1],
+    )
+
+
+def per_expert(settings: Settings) -> optax.GradientTransformation:
+    """Clipping and AdamW of each expert alone: its norm, its count, its moments, its decay.
+
+    Arrays keep their layout (expert axis 1, behind the layer axis); an expert's step count has axis 0.
+    """
+    chain = optax.chain(
+        optax.clip_by_global_norm(settings.clip),
+        optax.adamw(schedule(settings), weight_decay=settings.weight_decay),
+    )
+
+    def init(params: Any) -> Any:
+        return jax.vmap(chain.init, in_axes=1, out_axes=_state_axes(chain, params))(params)
+
+    def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        axes = _state_axes(chain, params)
+        return jax.vmap(chain.update, in_axes=(1, axes, 1), out_axes=(1, axes))(grads, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _state_axes(chain, params):
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[:1] + leaf.shape[2:], leaf.dtype), params)
+    return jax.tree.map(lambda leaf: 1 if leaf.ndim else 0, jax.eval_shape(chain.init, one))

@@ -1,0 +1,41 @@
+"""The settings of one training run."""
+
+import dataclasses
+
+from modjax.data.tokenize import TooLong
+from modjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that decides what is trained, given the model and the tasks. Defaults follow the paper."""
+
+    steps: int = 1000
+    batch: int = 16  # packed rows an expert and step
+    length: int = 2048  # T, tokens a row
+    rank: int = 4
+    alpha: float = 16.0
+    sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")
+    dropout: float = 0.05  # on the experts' input
+    learning_rate: float = 1e-4  # the peak
+    warmup: float = 0.06  # fraction of the steps; linear decay to 0 after it
+    weight_decay: float = 0.0
+    clip: float = 1.0  # largest gradient norm of one expert
+    seed: int = 0
+    system: str | None = None  # system message of the chat template; None is the template's own
+    too_long: TooLong = "error"
+    evaluate_every: int = 0  # steps between validation losses; 0 is never
+    patience: int = 0  # validations without improvement until an expert stops; 0 is never
+    save_every: int = 0  # steps between checkpoints; 0 is never
+    log_every: int = 1
+    remat: bool = False  # recompute blocks in the backward pass: less memory, a third more time
+    loss_chunk: int = 64  # positions a row whose logits exist at one time
+
+    def __post_init__(self):
+        for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout}: expected a probability in [0, 1)")
+        if self.patience and not self.evaluate_every:
+            raise InputError(f"patience={self.patience} needs evaluate_every > 0: stopping is judged on validation")

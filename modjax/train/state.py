@@ -1,0 +1,62 @@
+"""The state of a training run: all that a checkpoint holds."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from modjax.data.loader import key_of
+from modjax.ops.lora import LoRA
+from modjax.train.settings import Settings
+
+Loras = dict[str, LoRA]
+
+
+class State(NamedTuple):
+    step: jax.Array  # int32, steps done
+    loras: Loras  # {site: a[L,E,R,I], b[L,E,R,O]}, float32
+    opt_state: Any
+    active_E: jax.Array  # bool: neither stopped early nor frozen
+    failed_E: jax.Array  # bool: a loss or gradient was not finite
+    best: Loras | None  # the experts at their lowest validation loss; None without early stopping
+    best_loss_E: jax.Array  # float32
+    stale_E: jax.Array  # int32, validations since the lowest
+
+
+def expert_keys(names: tuple[str, ...], seed: int) -> jax.Array:
+    """A random key for each expert from its name, key[E]."""
+    return jnp.stack([jax.random.key(key_of(name, seed)) for name in names])
+
+
+def init_loras(keys_E: jax.Array, shapes: dict[str, tuple[int, int]], n_layers: int, rank: int) -> Loras:
+    """A from U(+-1/sqrt(I)) (Kaiming-uniform), B zero: every expert begins as the base model.
+
+    Args:
+      shapes: {site: (I, O)}.
+    """
+    def one(key, width):
+        bound = width**-0.5
+        return jax.random.uniform(key, (n_layers, rank, width), jnp.float32, -bound, bound)
+
+    loras = {}
+    for site, (width, out) in shapes.items():
+        site_keys_E = jax.vmap(lambda key, site=site: jax.random.fold_in(key, key_of(site, 0)))(keys_E)
+        a = jax.vmap(lambda key, width=width: one(key, width), out_axes=1)(site_keys_E)
+        loras[site] = LoRA(a, jnp.zeros((n_layers, len(keys_E), rank, out), jnp.float32))
+    return loras
+
+
+def init_state(loras: Loras, optimizer: optax.GradientTransformation, settings: Settings) -> State:
+    """A state before its first step. The experts are copied: the state may be donated."""
+    n_experts = next(iter(loras.values())).a.shape[1]
+    return State(
+        step=jnp.int32(0),
+        loras=jax.tree.map(jnp.copy, loras),
+        opt_state=optimizer.init(loras),
+        active_E=jnp.ones(n_experts, bool),
+        failed_E=jnp.zeros(n_experts, bool),
+        best=jax.tree.map(jnp.copy, loras) if settings.patience else None,
+        best_loss_E=jnp.full(n_experts, jnp.inf, jnp.float32),
+        stale_E=jnp.zeros(n_experts, jnp.int32),
+    )

@@ -1,0 +1,134 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modjax.models.weights import abstract, leaves
+
+close = functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-4)
+
+
+def test_left_padded_rows_equal_single_rows(run, decoder, tokens_BT):
+    segments_BT = jnp.array([[1] * 12, [0] * 5 + [1] * 7], jnp.int32)
+    positions_BT = jnp.array([range(12), [0] * 5 + list(range(7))], jnp.int32)
+    batch = run(decoder, tokens_BT, positions_BT, segments_BT)
+    close(batch[:1], run(decoder, tokens_BT[:1]))
+    close(batch[1:, 5:], run(decoder, tokens_BT[1:, 5:]))
+    assert jnp.isfinite(batch).all()
+
+
+def test_packed_segments_equal_separate_rows(run, decoder, tokens_BT):
+    segments_BT = jnp.array([[3] * 4 + [1] * 7 + [0]], jnp.int32)
+    positions_BT = jnp.array([[*range(4), *range(7), 0]], jnp.int32)
+    packed = run(decoder, tokens_BT[:1], positions_BT, segments_BT)
+    close(packed[:, :4], run(decoder, tokens_BT[:1, :4]))
+    close(packed[:, 4:11], run(decoder, tokens_BT[:1, 4:11]))
+
+
+def test_gradients_show_what_each_token_reads(decoder):
+    """Row t of the Jacobian is nonzero at the tokens of t's segment up to t, as far back as L windows reach."""
+    tokens_BT = jnp.arange(12)[None]  # all different, so that each embedding row is one position
+    segments_BT = jnp.array([[1] * 5 + [2] * 6 + [0]], jnp.int32)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    @jax.grad
+    def gradient(embed, t):
+        changed = with_leaf(decoder, "embed", embed)
+        return changed(tokens_BT, None, segments_BT)[0][0, t].sum()
+
+    read = jnp.abs(gradient(decoder.embed[...], jnp.arange(12)))[:, :12].sum(-1) > 0
+    reach = decoder.config.L * ((decoder.config.window or 12) - 1)
+    for t in range(11):
+        first = max(0 if t < 5 else 5, t - reach)
+        np.testing.assert_array_equal(np.flatnonzero(read[t]), range(first, t + 1))
+
+
+def with_leaf(decoder, path, array):
+    names = list(leaves(decoder))
+    changed = [array if name == path else leaf for name, leaf in zip(names, jax.tree.leaves(decoder), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(decoder), changed)
+
+
+def groups_of(config):
+    mlp = [("mlp.gate", "mlp.up"), ("mlp.down",)] if config.gated else [("mlp.fc1",), ("mlp.fc2",)]
+    return [("attn.q", "attn.k", "attn.v"), ("attn.o",), *mlp]
+
+
+def test_adapt_is_called_once_for_each_shared_input(run, decoder, tokens_BT):
+    calls = []
+
+    def adapt(layer, sites, x_BTI):
+        calls.append((sites, x_BTI.shape[-1], jax.tree.map(jnp.shape, layer)))
+        return {}
+
+    adapters = {"a": jnp.ones((2, 5)), "b": (jnp.ones((2, 3, 4)),)}
+    adapted = decoder(tokens_BT, adapters=adapters, adapt=adapt)[0]
+    sites = decoder.config.sites
+    layer = {"a": (5,), "b": ((3, 4),)}
+    assert calls == [(group, sites[group[0]][0], layer) for group in groups_of(decoder.config)]
+    np.testing.assert_array_equal(adapted, run(decoder, tokens_BT))
+
+
+def test_deltas_equal_changed_weights(run, decoder, tokens_BT):
+    """Each layer gets its own slice: adding x @ w at every site is the model whose kernels have w added."""
+    keys = jax.random.split(jax.random.key(2), 8)
+    shapes = decoder.config.sites.items()
+    adapters = {site: jax.random.normal(key, (2, *shape)) / 10 for key, (site, shape) in zip(keys, shapes, strict=False)}
+    adapted = jax.jit(lambda adapters: decoder(tokens_BT, adapters=adapters, adapt=linear_deltas)[0])(adapters)
+    changed = decoder
+    for site, delta_LIO in adapters.items():
+        path = f"blocks.{site}.kernel"
+        changed = with_leaf(changed, path, leaves(decoder)[path] + delta_LIO)
+    close(adapted, run(changed, tokens_BT))
+    assert jnp.abs(adapted - run(decoder, tokens_BT)).max() > 0.1
+
+
+def linear_deltas(layer, sites, x_BTI):
+    return {site: jnp.einsum("bti,io->bto", x_BTI, layer[site]) for site in sites if site in layer}
+
+
+def test_remat_changes_no_gradient(decoder, tokens_BT):
+    adapters = {site: jnp.full((2, *shape), 0.01) for site, shape in decoder.config.sites.items()}
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradient(adapters, remat):
+        def loss(adapters):
+            return jnp.square(decoder(tokens_BT, adapters=adapters, adapt=linear_deltas, remat=remat)[0][..., :3]).sum()
+
+        return jax.grad(loss)(adapters)
+
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), *map(gradient, [adapters] * 2, [0, 1]))
+
+
+def test_init_gives_the_abstract_tree(decoder):
+    tree = abstract(decoder.config, jnp.bfloat16)
+    assert jax.tree.structure(tree) == jax.tree.structure(decoder)
+    assert [leaf.shape for leaf in jax.tree.leaves(tree)] == [leaf.shape for leaf in jax.tree.leaves(decoder)]
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) and leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(tree))
+
+
+def test_bfloat16_stays_near_float32(run, decoder, tokens_BT):
+    low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), decoder)
+    high = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), low)
+    got, expected = run(low, tokens_BT), run(high, tokens_BT)
+    assert got.dtype == jnp.bfloat16 and low.logits(got).dtype == jnp.float32
+    assert jnp.median(jnp.abs(got - expected)) < 0.05 * jnp.abs(expected).mean()
+
+
+def test_sharded_batch_equals_unsharded(run, decoder, tokens_BT):
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.device_put(tokens_BT, jax.NamedSharding(mesh, jax.P("batch")))
+    got = run(jax.device_put(decoder, jax.NamedSharding(mesh, jax.P())), split)
+    assert got.sharding.spec[0] == "batch"
+    close(got, run(decoder, tokens_BT))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_logits_of_chosen_positions(run, decoder, tokens_BT, tied):
+    if tied:
+        decoder.head = None
+    x_BTD = run(decoder, tokens_BT)
+    close(decoder.logits(x_BTD[:, -1]), decoder.logits(x_BTD)[:, -1])

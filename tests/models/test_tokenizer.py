@@ -1,0 +1,76 @@
+import pytest
+
+from modjax.errors import InputError
+from modjax.models import gguf, tokenizer
+
+TEXTS = [
+    "",
+    "The capital of France is Paris.",
+    "It's 3.14159, isn't it? 12345 678 (1990s)",
+    "def f(x):\n    return x  +   1\n\n\n# done\t\t!",
+    "Grüße, déjà vu — 東京、Ωμέγα, Здравствуйте; مرحبا 🤖👩‍👩‍👧",
+    "  leading and trailing  ",
+    "a  12 b\n\n7",
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|><|endoftext|> <repo_name>x",
+    "e\u0301 \u00a0 \u200b \ufeff \x00",
+]
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return tokenizer.from_gguf(gguf.embedded())
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    from transformers import AutoTokenizer
+
+    path = tmp_path_factory.mktemp("smollm2")
+    (path / gguf.EMBEDDED).symlink_to(gguf.embedded())
+    return AutoTokenizer.from_pretrained(path, gguf_file=gguf.EMBEDDED)
+
+
+def test_ids_equal_transformers(ours, theirs):
+    for text in TEXTS:
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
+
+
+def test_decoding_gives_the_text_back(ours):
+    for text in TEXTS:
+        assert ours.decode(ours(text)["input_ids"]) == text
+    assert ours.decode(ours("<|im_start|>a<|im_end|>")["input_ids"], skip_special_tokens=True) == "a"
+
+
+def test_special_tokens_and_chat_template(ours, theirs):
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    chat = [{"role": "user", "content": "Hi"}]
+    assert ours.apply_chat_template(chat, tokenize=False) == theirs.apply_chat_template(chat, tokenize=False)
+
+
+def test_directory_with_and_without_a_tokenizer(tmp_path, ours):
+    assert tokenizer.from_directory(tmp_path) is None
+    ours.save_pretrained(tmp_path)
+    again = tokenizer.from_directory(tmp_path)
+    assert [again(text)["input_ids"] for text in TEXTS] == [ours(text)["input_ids"] for text in TEXTS]
+
+
+def test_broken_directory(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(InputError, match="its tokenizer cannot be read"):
+        tokenizer.from_directory(tmp_path)
+
+
+def test_another_kind_of_tokenizer(tmp_path):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(InputError, match="tokenizer.ggml.model is 'llama'"):
+        tokenizer.from_gguf(tmp_path / "x.gguf")

@@ -1,0 +1,83 @@
+"""The text table: aligned, within its width, its best values marked."""
+
+import pytest
+
+from modjax.errors import InputError
+from modjax.report import numbers, text_table
+from modjax.report.table import WIDTH
+
+
+def _method(name, loss, **rest):
+    return {"name": name, "in_distribution": {"loss": loss}} | rest
+
+
+def _rows(text):
+    return text.splitlines()[3:-1]
+
+
+def test_lines_fit_and_columns_align_on_their_last_digit(results):
+    lines = text_table(results).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    heading, rows = lines[1], _rows(text_table(results))
+    assert len(rows) == len(results["methods"])
+    for label in ("Exact", "Rouge-L", "Routing", "Train", "Eval"):
+        end = heading.index(label) + len(label)
+        for row in rows:
+            assert row[end - 1] in "0123456789–", (label, row)
+            assert row[end : end + 1] in ("", " ", "*"), (label, row)
+
+
+def test_groups_stand_over_the_end_of_their_columns(results):
+    groups, heading = text_table(results).splitlines()[:2]
+    assert groups.split("  ")[0] == "" and groups.split() == ["In", "distribution", "Held", "out", "Seconds"]
+    first, second = (i + len("Rouge-L") for i in range(len(heading)) if heading.startswith("Rouge-L", i))
+    assert groups.index("distribution") + len("distribution") == first
+    assert groups.index("out") + len("out") == second
+
+
+def test_long_names_are_cut_to_keep_the_width(results):
+    results["methods"][0]["name"] = "x" * 300
+    lines = text_table(results).splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    assert "xx… " in lines[3]
+
+
+def test_best_is_marked_by_what_is_shown():
+    text = text_table({"methods": [_method("a", 1.00041), _method("b", 1.0004), _method("c", 1.2)]})
+    assert [row.endswith("*") for row in _rows(text)] == [True, True, False]
+
+
+def test_highest_wins_where_higher_is_better():
+    methods = [_method(name, None, routing_accuracy=value) for name, value in (("a", 0.2), ("b", 0.9))]
+    assert [row.split()[1] for row in _rows(text_table({"methods": methods}))] == ["20.0", "90.0*"]
+
+
+def test_one_method_alone_is_not_the_best():
+    assert "*" not in _rows(text_table({"methods": [_method("a", 1.0)]}))[0]
+
+
+def test_missing_numbers_are_dashes_and_never_best():
+    text = text_table({"methods": [_method("a", float("nan")), _method("b", 2.0), _method("c", 3.0)]})
+    assert [row.split() for row in _rows(text)] == [["a", "–"], ["b", "2.000*"], ["c", "3.000"]]
+
+
+def test_columns_that_nobody_has_are_left_out():
+    heading = text_table({"methods": [_method("a", 1.0, seconds={"train": None})]}).splitlines()[1]
+    assert heading.split() == ["Method", "Loss"]
+
+
+def test_without_methods_there_is_no_table():
+    assert text_table({}) == ""
+
+
+def test_text_in_place_of_a_number_is_named():
+    with pytest.raises(InputError, match="'low' in place of a number"):
+        text_table({"methods": [_method("a", "low")]})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.04, "0.0 s"), (42, "42 s"), (59.7, "1 min 00 s"), (7500, "2 h 05 min"), (None, "–")],
+)
+def test_durations(value, text):
+    assert numbers.duration(value) == text
