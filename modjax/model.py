@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
@@ -18,7 +19,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decode import decode
 from modjax.models.decoder import Decoder
 from modjax.parallel import rules
-from modjax.routing.base import Context, Router, bind
+from modjax.routing.base import Context, Router, hook
 from modjax.routing.uniform import Uniform
 
 EMBEDDED = "smollm2-135m"
@@ -73,6 +74,7 @@ class Model:
         system: str | None = None,
         batch: int = 32,
         experts: Sequence[int] | None = None,
+        progress: bool = False,
     ) -> list[str]:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
@@ -81,12 +83,14 @@ class Model:
           system: the system message; None leaves it to the template.
           batch: prompts decoded side by side; results do not depend on it.
           experts: for the oracle router, each prompt's expert.
+          progress: show a bar.
         """
         if self.tokenizer is None:
             raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
         bound = self.experts(library, router)
         encoded = encode_prompts(self.tokenizer, prompts, system)
         answers = [""] * len(prompts)
+        bar = tqdm(total=len(prompts), unit="answer", disable=not progress)
         for ids in batched_by_length([len(one) for one in encoded], batch):
             tokens_BT, lengths_B = left_padded([encoded[i] for i in ids], batch)
             out_BG = _generate(
@@ -103,6 +107,8 @@ class Model:
             for i, row in zip(ids, np.asarray(out_BG)[: len(ids)], strict=True):
                 ends = np.flatnonzero(row == self.tokenizer.eos_token_id)
                 answers[i] = self.tokenizer.decode(row[: ends[0]] if len(ends) else row)
+            bar.update(len(ids))
+        bar.close()
         return answers
 
     def experts(self, library: Library | None, router: Router | None) -> tuple | None:
@@ -166,9 +172,9 @@ def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
-def bucket(length: int) -> int:
+def bucket(length: int, least: int = 64) -> int:
     """The padded length: 64, 128, 256, ...; few lengths, few compilations."""
-    return max(64, 1 << (length - 1).bit_length())
+    return max(least, 1 << (length - 1).bit_length())
 
 
 def left_padded(encoded: Sequence[np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -189,17 +195,10 @@ def _padded(experts, ids, batch):
 
 @jax.jit
 def _logits(decoder, experts, context, tokens_BT):
-    hidden_BTD, _ = decoder(tokens_BT, **_hook(experts, context))
-    return decoder.logits(hidden_BTD)
+    return decoder.logits(decoder(tokens_BT, **hook(experts, context))[0])
 
 
 @functools.partial(jax.jit, static_argnames=("end", "max_new_tokens", "temperature"))
 def _generate(decoder, experts, context, tokens_BT, lengths_B, key, **settings):
-    return decode(decoder, tokens_BT, lengths_B, key, **settings, **_hook(experts, context))
+    return decode(decoder, tokens_BT, lengths_B, key, **settings, **hook(experts, context))
 
-
-def _hook(experts, context):
-    if experts is None:
-        return {}
-    adapters, adapt = bind(*experts, context)
-    return dict(adapters=adapters, adapt=adapt)

@@ -12,14 +12,6 @@ REQUIRED = object()  # "no default": None is a value a file may hold
 KINDS = {str: "a string", list: "a list", bool: "true or false"}
 
 
-def read_json(path: pathlib.Path):
-    """The value of one JSON file. Raises InputError where it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from error
-
-
 def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
     """Each non-empty line's value with its place, "file, line 3"; a .gz file is unpacked.
 

@@ -22,9 +22,10 @@ import pathlib
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 
-from modjax.data.jsonl import field, read_json, read_json_lines
+from modjax.data.jsonl import field, read_json_lines
 from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split
 from modjax.errors import InputError
+from modjax.files import read_json
 
 ACCEPTED = (
     '"open48", a folder with index.json, a folder with tasks/*.json (Super-NaturalInstructions), '

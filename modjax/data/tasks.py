@@ -1,6 +1,7 @@
 """What a task is: named examples of text in, text out, each in one split."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -99,6 +100,7 @@ class Tasks(Mapping):
         return tuple(task.family for task in self.values())
 
 
+@functools.cache
 def assign_split(index: int, train: float = 0.8, validation: float = 0.1) -> str:
     """The split of an example that comes without one, from its index alone.
 

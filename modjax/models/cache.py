@@ -15,8 +15,8 @@ from modjax.models.config import ModelConfig
 class Cache:
     """S columns of keys and values, filled from the left, the same column in every row.
 
-    Prompts are therefore padded on the left. Padding has segment 0, as have the columns not yet written, so no query
-    reads either. The caller sees to it that no more than S columns are written: under jit nothing can raise.
+    Prompts are therefore padded on the left. Padding has segment 0, as have the columns not yet written, so no
+    query reads either. The caller sees to it that no more than S columns are written: under jit nothing can raise.
     """
 
     k: jax.Array  # float[L, B, S, K, H], already rotated
@@ -28,9 +28,9 @@ class Cache:
     @classmethod
     def empty(cls, config: ModelConfig, batch: int, length: int, dtype: jnp.dtype = jnp.float32) -> Cache:
         """A cache of `length` unwritten columns for `batch` rows."""
-        shape = (config.L, batch, length, config.K, config.H)
+        kept = jnp.zeros((config.L, batch, length, config.K, config.H), dtype)
         columns = jnp.zeros((batch, length), jnp.int32)
-        return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype), columns, columns, jnp.zeros((), jnp.int32))
+        return cls(k=kept, v=kept, positions=columns, segments=columns, index=jnp.zeros((), jnp.int32))
 
     def placed(self, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
         """With the positions and segments of the next T columns; their keys and values follow by `filled`."""

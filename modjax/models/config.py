@@ -38,9 +38,14 @@ class ModelConfig:
 
     @property
     def sites(self) -> dict[str, tuple[int, int]]:
-        """{site: (input width, output width)} of a block's linear maps, in the order in which they are applied."""
+        """{site: (input width, output width)} of a block's linear maps, in the order of their use."""
         query, key = self.N * self.H, self.K * self.H
-        attention = {"attn.q": (self.D, query), "attn.k": (self.D, key), "attn.v": (self.D, key), "attn.o": (query, self.D)}
+        attention = {
+            "attn.q": (self.D, query),
+            "attn.k": (self.D, key),
+            "attn.v": (self.D, key),
+            "attn.o": (query, self.D),
+        }
         if self.gated:
             wide = (self.D, self.F)
             return attention | {"mlp.gate": wide, "mlp.up": wide, "mlp.down": (self.F, self.D)}
@@ -84,11 +89,20 @@ class ModelConfig:
         if self.N % self.K:
             raise InputError(f"{where}: {self.N} query heads cannot share {self.K} key-value heads evenly")
         if self.rope_dim % 2 or not 0 < self.rope_dim <= self.H:
-            raise InputError(f"{where}: {self.rope_dim} rotary coordinates; expected an even number up to the head width {self.H}")
+            raise InputError(
+                f"{where}: {self.rope_dim} of {self.H} coordinates of a head are rotary; expected an even number"
+            )
         return self
 
 
-SIZES = {"V": "vocab_size", "D": "hidden_size", "N": "num_attention_heads", "F": "intermediate_size", "L": "num_hidden_layers", "context": "max_position_embeddings"}
+SIZES = {
+    "V": "vocab_size",
+    "D": "hidden_size",
+    "N": "num_attention_heads",
+    "F": "intermediate_size",
+    "L": "num_hidden_layers",
+    "context": "max_position_embeddings",
+}
 ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -184,5 +198,5 @@ def _rope(values: Mapping[str, Any], head_width: int, where: str) -> dict[str, A
 def _activation(values: Mapping[str, Any], where: str) -> str:
     name = values["hidden_act"]
     if name not in ACTIVATIONS:
-        raise InputError(f"{where}: hidden_act {name!r} is not supported; supported are {', '.join(ACTIVATIONS)}")
+        raise InputError(f"{where}: hidden_act is {name!r}; supported are {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]

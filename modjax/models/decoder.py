@@ -71,6 +71,10 @@ class Frame:
     mask_BTS: jax.Array
     column: jax.Array | None  # where these tokens' keys and values begin among the cached ones
 
+    def joined(self, cached_BSKH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
+        start = (0, self.column, 0, 0)
+        return jax.lax.dynamic_update_slice(cached_BSKH, new_BTKH.astype(cached_BSKH.dtype), start)
+
 
 class Block(nnx.Module):
     """One layer: attention and MLP one after the other, or side by side on one norm (no `mlp_norm`)."""
@@ -91,12 +95,15 @@ class Block(nnx.Module):
 
     def attention(self, x_BTD, frame: Frame, hook, cached):
         B, T, _ = x_BTD.shape
-        q, k, v = (y.reshape(B, T, -1, self.config.H) for y in self.maps(("attn.q", "attn.k", "attn.v"), x_BTD, hook))
-        q, k = rotate(q, frame.angles_BTJ), rotate(k, frame.angles_BTJ)
-        k_BSKH, v_BSKH = (k, v) if cached is None else (_written(old, y, frame.column) for old, y in zip(cached, (k, v)))
-        out_BTNH = attend(q, k_BSKH, v_BSKH, frame.mask_BTS)
+        heads = self.maps(("attn.q", "attn.k", "attn.v"), x_BTD, hook)
+        q_BTNH, k_BTKH, v_BTKH = (y_BTO.reshape(B, T, -1, self.config.H) for y_BTO in heads)
+        q_BTNH, k_BTKH = rotate(q_BTNH, frame.angles_BTJ), rotate(k_BTKH, frame.angles_BTJ)
+        k_BSKH, v_BSKH = k_BTKH, v_BTKH
+        if cached is not None:
+            k_BSKH, v_BSKH = frame.joined(cached[0], k_BTKH), frame.joined(cached[1], v_BTKH)
+        out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, frame.mask_BTS)
         (out_BTD,) = self.maps(("attn.o",), out_BTNH.reshape(B, T, -1), hook)
-        return out_BTD, (k, v)
+        return out_BTD, (k_BTKH, v_BTKH)
 
     def feed_forward(self, x_BTD, hook):
         activate = ACTIVATE[self.config.activation]
@@ -110,7 +117,7 @@ class Block(nnx.Module):
 
     def maps(self, sites: tuple[str, ...], x_BTI, hook) -> list[jax.Array]:
         """The outputs of the sites that read x, each with the hook's delta where it gives one."""
-        deltas = {} if hook is None else hook(sites, x_BTI)
+        deltas = hook(sites, x_BTI)
         outputs = []
         for site in sites:
             half, name = site.split(".")
@@ -120,7 +127,7 @@ class Block(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Embedding, stacked blocks, final norm and head. Frozen: adapters come beside it, as a pytree and a function."""
+    """Embedding, stacked blocks, final norm, head. Adapters come beside it, as a pytree and a function."""
 
     def __init__(self, config: ModelConfig, embed: jax.Array, blocks: Block, final_norm: Norm, head: Linear | None):
         self.config = config
@@ -131,7 +138,7 @@ class Decoder(nnx.Module):
 
     @classmethod
     def init(cls, config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Decoder:
-        """Random weights: matrices normal(0, 0.02), norms 1, biases 0. Under jax.eval_shape, the abstract tree."""
+        """Random weights: matrices normal(0, 0.02), norms 1, biases 0; under jax.eval_shape the abstract tree."""
         embed_key, head_key, block_key = jax.random.split(key, 3)
         head = None if config.tied else _linear(head_key, (), config.D, config.V, config.head_bias, dtype)
         return cls(
@@ -153,30 +160,59 @@ class Decoder(nnx.Module):
         cache: Cache | None = None,
         remat: bool = False,
     ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states behind the final norm, float[B, T, D] in the weights' dtype, and the cache with these tokens.
+        """Hidden states behind the final norm, float[B, T, D] in the weights' dtype, and the cache, these tokens in it.
 
-        tokens_BT: int[B, T]. positions_BT: int[B, T], by default counted from 0 (from the cache's next column).
-        segments_BT: int[B, T]; a token reads earlier tokens of its own segment, 0 is padding; by default all 1.
-        adapters: a pytree whose every leaf has a leading layer axis. adapt(adapters of one layer, sites, x_BTI) is
-            called once for each input that sites share and gives {site: delta_BTO} to add to their outputs.
-        cache: keys and values of earlier tokens; the same columns in every row, so rows are padded on the left.
-        remat: recompute each layer in the backward pass instead of keeping its activations.
+        Args:
+          tokens_BT: int[B, T].
+          positions_BT: int[B, T]; by default counted from 0, or on from the cache's next column.
+          segments_BT: int[B, T]; a token reads earlier tokens of its own segment, 0 is padding. By default all 1.
+          adapters: a pytree whose every leaf has a leading layer axis.
+          adapt: adapt(adapters of one layer, sites, x_BTI), called once for each input that sites share, gives
+            {site: delta_BTO} to add to the outputs of all, some or none of them.
+          cache: keys and values of earlier tokens; the columns are the same in every row, so pad on the left.
+          remat: recompute each layer in the backward pass instead of keeping its activations.
         """
+        hidden_BTD, cache, _ = self._scan(tokens_BT, positions_BT, segments_BT, adapters, adapt, cache, remat, None)
+        return hidden_BTD, cache
+
+    def observe(
+        self,
+        look: Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]],
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None = None,
+        segments_BT: jax.Array | None = None,
+        *,
+        adapters: Any = None,
+        adapt: Adapt | None = None,
+    ) -> dict[str, jax.Array]:
+        """What `look` gives for each input on the way through, stacked over layers: {name: [L, ...]}.
+
+        `look` is called as `adapt` is, with the same arguments, and changes nothing.
+        """
+        return self._scan(tokens_BT, positions_BT, segments_BT, adapters, adapt, None, False, look)[2]
+
+    def _scan(self, tokens_BT, positions_BT, segments_BT, adapters, adapt, cache, remat, look):
         positions_BT, segments_BT = _places(tokens_BT, positions_BT, segments_BT, cache)
         cache = None if cache is None else cache.placed(positions_BT, segments_BT)
         frame = _frame(self.config, positions_BT, segments_BT, cache)
 
         def layer(x_BTD, scanned):
             block, adapters_of_layer, cached = scanned
-            hook = None if adapt is None else functools.partial(adapt, adapters_of_layer)
+            seen = {}
+
+            def hook(sites, x_BTI):
+                if look is not None:
+                    seen.update(look(adapters_of_layer, sites, x_BTI))
+                return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
+
             x_BTD, new = block(x_BTD, frame, hook, cached)
-            return x_BTD, None if cached is None else new
+            return x_BTD, (None if cached is None else new, seen)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
         cached = None if cache is None else (cache.k, cache.v)
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0)
-        x_BTD, new = jax.lax.scan(layer, x_BTD, (self.blocks, adapters, cached))
-        return self.final_norm(x_BTD), None if cache is None else cache.filled(*new)
+        x_BTD, (new, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, adapters, cached))
+        return self.final_norm(x_BTD), None if cache is None else cache.filled(*new), seen
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden: float[..., D] as the decoder gives it; result: float32[..., V], accumulated in float32."""
@@ -196,19 +232,18 @@ def _places(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[
 
 def _frame(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> Frame:
     angles_BTJ = rope_angles(positions_BT, config.rope_dim, config.rope_theta)
-    k_positions, k_segments = (positions_BT, segments_BT) if cache is None else (cache.positions, cache.segments)
-    mask_BTS = causal_mask(positions_BT, k_positions, segments_BT, k_segments, config.window)
-    return Frame(angles_BTJ, mask_BTS, None if cache is None else cache.index)
-
-
-def _written(old_BSKH: jax.Array, new_BTKH: jax.Array, column: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_update_slice(old_BSKH, new_BTKH.astype(old_BSKH.dtype), (0, column, 0, 0))
+    if cache is None:
+        mask_BTT = causal_mask(positions_BT, positions_BT, segments_BT, segments_BT, config.window)
+        return Frame(angles_BTJ, mask_BTT, None)
+    mask_BTS = causal_mask(positions_BT, cache.positions, segments_BT, cache.segments, config.window)
+    return Frame(angles_BTJ, mask_BTS, cache.index)
 
 
 def _blocks(config: ModelConfig, key: jax.Array, dtype) -> Block:
     halves: dict[str, dict[str, Linear]] = {"attn": {}, "mlp": {}}
-    for site_key, (site, (inputs, outputs)) in zip(jax.random.split(key, len(config.sites)), config.sites.items()):
+    for number, (site, (inputs, outputs)) in enumerate(config.sites.items()):
         half, name = site.split(".")
+        site_key = jax.random.fold_in(key, number)
         halves[half][name] = _linear(site_key, (config.L,), inputs, outputs, config.bias(site), dtype)
     return Block(
         config,
@@ -226,7 +261,8 @@ def _linear(key: jax.Array, lead: tuple[int, ...], inputs: int, outputs: int, bi
 
 def _norm(config: ModelConfig, lead: tuple[int, ...], dtype) -> Norm:
     shape = (*lead, config.D)
-    return Norm(jnp.ones(shape, dtype), jnp.zeros(shape, dtype) if config.norm == "layer" else None, config.norm_eps)
+    bias = jnp.zeros(shape, dtype) if config.norm == "layer" else None
+    return Norm(jnp.ones(shape, dtype), bias, config.norm_eps)
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:

@@ -76,14 +76,16 @@ def embedded() -> pathlib.Path:
 
 
 def header(path: str | pathlib.Path) -> Header:
-    """Metadata and tensor list; InputError for a file that is no GGUF of version 2 or 3, or is cut short in them."""
+    """Metadata and tensor list; InputError for a file that is no GGUF of version 2 or 3, or is cut short there."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data), path)
-    except (OSError, ValueError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{path}: cannot be read ({error})") from error
+    except InputError:
+        raise
     except (struct.error, UnicodeDecodeError, KeyError) as error:
         raise InputError(f"{path}: its GGUF header is cut short or broken ({error})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def config(path: str | pathlib.Path) -> ModelConfig:
@@ -96,7 +98,7 @@ def read(path: str | pathlib.Path, dtype: jnp.dtype = jnp.float32, shard: Shard 
     head = header(path)
     chosen = _config(head, str(path))
     transforms = {"blocks.attn.q.kernel": _unpermuted("N"), "blocks.attn.k.kernel": _unpermuted("K")}
-    data = np.memmap(path, np.uint8, mode="r")
+    data = np.asarray(np.memmap(path, np.uint8, mode="r"))
     source = Source(
         names=head.tensors,
         read=lambda name: _dequantised(data, head.tensors[name], name, str(path)),

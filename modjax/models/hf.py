@@ -89,7 +89,7 @@ def read(path: str | pathlib.Path, dtype: jnp.dtype = jnp.float32, shard: Shard 
 
 def _source(path: pathlib.Path, chosen: ModelConfig, stack: contextlib.ExitStack) -> Source:
     opened = {file: stack.enter_context(_open(path / file)) for file in _files(path)}
-    holder = {name: file for file, tensors in opened.items() for name in tensors.keys()}
+    holder = {name: file for file, tensors in opened.items() for name in tensors.keys()}  # noqa: SIM118, safe_open is no mapping
     return Source(
         names=holder,
         read=lambda name: _tensor(opened[holder[name]], name, path / holder[name]),

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format that are matched whole
+ROLES = {
+    "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id",
+    "unk": "tokenizer.ggml.unknown_token_id",
+    "pad": "tokenizer.ggml.padding_token_id",
+}
 
 
 def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
@@ -32,20 +38,19 @@ def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
 
     Ids are those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...): like it, this splits by the
     GPT-2 pattern whatever `tokenizer.ggml.pre` says.
-    Raises InputError for another kind of tokenizer.
+    Raises InputError for another kind of tokenizer and for one without its token or merge list.
     """
     metadata = header(path).metadata
     kind = metadata.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise InputError(f"{path}: tokenizer.ggml.model is {kind!r}; supported is 'gpt2' (byte-level BPE)")
+    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
+        if key not in metadata:
+            raise InputError(f"{path}: the metadata has no {key!r}")
     from transformers import PreTrainedTokenizerFast
 
     tokens = metadata["tokenizer.ggml.tokens"]
-    named = {
-        f"{role}_token": tokens[metadata[key]]
-        for role, key in ROLES.items()
-        if key in metadata
-    }
+    named = {f"{role}_token": tokens[metadata[key]] for role, key in ROLES.items() if key in metadata}
     return PreTrainedTokenizerFast(
         tokenizer_object=_byte_level_bpe(metadata),
         chat_template=metadata.get("tokenizer.chat_template"),
@@ -53,14 +58,6 @@ def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
         clean_up_tokenization_spaces=False,
         **named,
     )
-
-
-ROLES = {
-    "bos": "tokenizer.ggml.bos_token_id",
-    "eos": "tokenizer.ggml.eos_token_id",
-    "unk": "tokenizer.ggml.unknown_token_id",
-    "pad": "tokenizer.ggml.padding_token_id",
-}
 
 
 def _byte_level_bpe(metadata: dict[str, Any]):

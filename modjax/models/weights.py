@@ -128,7 +128,9 @@ def _check_names(config: ModelConfig, table: Mapping[str, Row], source: Source) 
     left_over = [name for name in source.names if name not in wanted and not re.fullmatch(source.ignored, name)]
     if left_over:
         name = left_over[0]
-        raise InputError(f"{source.file(name)}: {name!r} has no place in a {config.family} decoder{_and_more(left_over)}")
+        raise InputError(
+            f"{source.file(name)}: {name!r} has no place in a {config.family} decoder{_and_more(left_over)}"
+        )
 
 
 def _and_more(names: list[str]) -> str:
@@ -139,7 +141,7 @@ def _read(config: ModelConfig, path: str, leaf: jax.ShapeDtypeStruct, row: Row, 
     out = np.empty(leaf.shape, leaf.dtype)
     slots = out if path.startswith("blocks.") else out[None]
     expected = row.transform.shape(slots.shape[1:])
-    for slot, name in zip(slots, _sources(config, path, row)):
+    for slot, name in zip(slots, _sources(config, path, row), strict=True):
         array = source.read(name)
         if array.shape != expected:
             raise InputError(f"{source.file(name)}: {name!r} has shape {array.shape}, the config expects {expected}")

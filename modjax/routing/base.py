@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -99,6 +99,14 @@ def bind(
         }
 
     return (loras, router), adapt
+
+
+def hook(experts: tuple[dict[str, LoRA], jax.Array, Router] | None, context: Context) -> dict[str, Any]:
+    """The decoder's keyword arguments for (loras, scale, router); none for the base model."""
+    if experts is None:
+        return {}
+    adapters, adapt = bind(*experts, context)
+    return {"adapters": adapters, "adapt": adapt}
 
 
 def _subclasses(cls):

@@ -73,9 +73,9 @@ def test_config_is_hashable():
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key-value heads"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope scaling 'llama3'"),
-        ({"hidden_act": "tanhshrink"}, "hidden_act 'tanhshrink' is not supported"),
+        ({"hidden_act": "tanhshrink"}, "hidden_act is 'tanhshrink'; supported are silu"),
         ({"model_type": "phi", "qk_layernorm": True}, "qk_layernorm = True is not supported"),
-        ({"model_type": "phi", "partial_rotary_factor": 0.4}, "3 rotary coordinates"),
+        ({"model_type": "phi", "partial_rotary_factor": 0.4}, "3 of 8 coordinates of a head are rotary"),
     ],
 )
 def test_errors_name_file_and_key(change, says):

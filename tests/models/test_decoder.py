@@ -37,7 +37,7 @@ def test_gradients_show_what_each_token_reads(decoder):
     @jax.grad
     def gradient(embed, t):
         changed = with_leaf(decoder, "embed", embed)
-        return changed(tokens_BT, None, segments_BT)[0][0, t].sum()
+        return changed(tokens_BT, None, segments_BT)[0][0, t, :3].sum()
 
     read = jnp.abs(gradient(decoder.embed[...], jnp.arange(12)))[:, :12].sum(-1) > 0
     reach = decoder.config.L * ((decoder.config.window or 12) - 1)
@@ -69,14 +69,16 @@ def test_adapt_is_called_once_for_each_shared_input(run, decoder, tokens_BT):
     sites = decoder.config.sites
     layer = {"a": (5,), "b": ((3, 4),)}
     assert calls == [(group, sites[group[0]][0], layer) for group in groups_of(decoder.config)]
-    np.testing.assert_array_equal(adapted, run(decoder, tokens_BT))
+    close(adapted, run(decoder, tokens_BT))
 
 
 def test_deltas_equal_changed_weights(run, decoder, tokens_BT):
     """Each layer gets its own slice: adding x @ w at every site is the model whose kernels have w added."""
     keys = jax.random.split(jax.random.key(2), 8)
     shapes = decoder.config.sites.items()
-    adapters = {site: jax.random.normal(key, (2, *shape)) / 10 for key, (site, shape) in zip(keys, shapes, strict=False)}
+    adapters = {
+        site: jax.random.normal(key, (2, *shape)) / 10 for key, (site, shape) in zip(keys, shapes, strict=False)
+    }
     adapted = jax.jit(lambda adapters: decoder(tokens_BT, adapters=adapters, adapt=linear_deltas)[0])(adapters)
     changed = decoder
     for site, delta_LIO in adapters.items():
@@ -90,6 +92,7 @@ def linear_deltas(layer, sites, x_BTI):
     return {site: jnp.einsum("bti,io->bto", x_BTI, layer[site]) for site in sites if site in layer}
 
 
+@pytest.mark.parametrize("decoder", ["llama"], indirect=True)
 def test_remat_changes_no_gradient(decoder, tokens_BT):
     adapters = {site: jnp.full((2, *shape), 0.01) for site, shape in decoder.config.sites.items()}
 
@@ -100,7 +103,9 @@ def test_remat_changes_no_gradient(decoder, tokens_BT):
 
         return jax.grad(loss)(adapters)
 
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), *map(gradient, [adapters] * 2, [0, 1]))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), *map(gradient, [adapters] * 2, [0, 1])
+    )
 
 
 def test_init_gives_the_abstract_tree(decoder):

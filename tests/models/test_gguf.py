@@ -50,7 +50,9 @@ def write(path, metadata, tensors):
     writer = GGUFWriter(path, metadata["general.architecture"])
     for key, value in metadata.items():
         if key != "general.architecture":
-            {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}[type(value)](key, value)
+            {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string, list: writer.add_array}[
+                type(value)
+            ](key, value)
     for name, (array, kind) in tensors.items():
         writer.add_tensor(name, array, raw_dtype=kind)
     writer.write_header_to_file()
@@ -101,7 +103,7 @@ def test_formats_and_layout(tmp_path, tiny_tensors):
         ({"general.architecture": "mamba"}, "general.architecture is 'mamba'"),
         ({"llama.block_count": None}, "the metadata has no 'llama.block_count'"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn'"),
-        ({"llama.block_count": 3}, r"'blk.2.attn_norm.weight' is missing \(for blocks.attn_norm.scale\)"),
+        ({"llama.block_count": 3}, r"'blk.2.attn_k.weight' is missing \(for blocks.attn.k.kernel\), and 8 more"),
         ({"llama.block_count": 1}, "'blk.1.attn_norm.weight' has no place in a llama decoder, and 8 more"),
         ({"llama.feed_forward_length": 96}, r"has shape \(32, 64\), the config expects \(32, 96\)"),
     ],

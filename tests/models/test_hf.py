@@ -173,7 +173,9 @@ def test_find_takes_a_directory(checkpoint):
     assert hf.find(str(checkpoint)) == checkpoint
 
 
-@pytest.mark.parametrize(("name", "says"), [("nobody/no-such-model", "hf download"), ("no//such", "neither a directory")])
+@pytest.mark.parametrize(
+    ("name", "says"), [("nobody/no-such-model", "hf download"), ("no//such", "neither a directory")]
+)
 def test_find_says_how_to_get_a_model(monkeypatch, tmp_path, name, says):
     from huggingface_hub import constants
 

@@ -64,13 +64,17 @@ def test_broken_directory(tmp_path):
         tokenizer.from_directory(tmp_path)
 
 
-def test_another_kind_of_tokenizer(tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("llama", "tokenizer.ggml.model is 'llama'"), ("gpt2", "the metadata has no 'tokenizer.ggml.tokens'")],
+)
+def test_unusable_metadata(tmp_path, kind, says):
     from gguf import GGUFWriter
 
     writer = GGUFWriter(tmp_path / "x.gguf", "llama")
-    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_model(kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    with pytest.raises(InputError, match="tokenizer.ggml.model is 'llama'"):
+    with pytest.raises(InputError, match=says):
         tokenizer.from_gguf(tmp_path / "x.gguf")

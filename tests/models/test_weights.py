@@ -23,7 +23,9 @@ def test_fingerprint_is_the_weights_not_their_dtype(decoder):
 def test_fingerprint_tells_models_apart(decoder):
     before = fingerprint(decoder)
     for path in leaves(decoder):
-        tree = jax.tree.map_with_path(lambda keys, leaf, path=path: leaf * (2 if _path(keys) == path else 1) + 0, decoder)
+        tree = jax.tree.map_with_path(
+            lambda keys, leaf, path=path: leaf * (2 if _path(keys) == path else 1) + 0, decoder
+        )
         unchanged = not leaves(decoder)[path].any()
         assert (fingerprint(tree) == before) == unchanged, path
     decoder.config = dataclasses.replace(decoder.config, rope_theta=123.0)

@@ -1,7 +1,6 @@
 """A recipe: how the examples of one generated task are made."""
 
 import dataclasses
-import functools
 import random
 from collections.abc import Callable
 
@@ -9,8 +8,6 @@ from modjax.data.tasks import Example, Task, assign_split
 
 SIZE = 300  # examples a task, where its facts allow
 PATIENCE = 1000  # draws in a row that bring nothing new, after which the facts count as used up
-
-_split = functools.cache(assign_split)  # every task asks for the same indices
 
 Draw = Callable[[random.Random], tuple[str, ...]]  # the blanks of the question, and last the answer
 
@@ -41,7 +38,7 @@ class Recipe:
             misses += 1
             if tuple(blanks) not in examples:
                 source = rng.choice(self.wordings).format(*blanks)
-                split = _split(len(examples))
+                split = assign_split(len(examples))
                 examples[tuple(blanks)] = Example(source, self.answer.format(answer), split)
                 misses = 0
         return Task(self.name, tuple(examples.values()), self.family, self.held_out, self.definition)

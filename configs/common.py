@@ -1,0 +1,59 @@
+"""What every config begins with: the embedded model and tasks, and the paper's training settings.
+
+Configs take variants behind a colon, `configs/private.py:phi2,quick`: the names in VARIANTS, applied in order.
+"""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from modjax.train.settings import Settings
+
+
+def base() -> ConfigDict:
+    """A config that every verb can run."""
+    return ConfigDict(
+        {
+            "model": "smollm2-135m",  # or a Hugging Face directory or id, or a .gguf file
+            "tasks": "open48",  # or a task folder, a Super-NaturalInstructions folder, a .jsonl file
+            "only": (),  # shell patterns over task names, families and groups; () is all
+            "groups": "private",  # "private", "shared", or the clusters.json of a cluster job
+            "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
+            "train": dataclasses.asdict(Settings()),
+            "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
+            "router": {"name": "arrow"},
+            "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
+            "generate": {"max_new_tokens": 64, "temperature": 0.0, "seed": 0},
+            "mesh": {"expert": -1, "fsdp": 1, "tensor": 1},  # -1: all the devices that are left
+        },
+        allow_dotted_keys=False,
+    )
+
+
+def phi2(config: ConfigDict) -> None:
+    """Phi-2 as in the paper: q, k, v and the output projection, rank 4."""
+    config.model = "microsoft/phi-2"
+
+
+def mistral(config: ConfigDict) -> None:
+    """Mistral-7B as in the paper."""
+    config.model = "mistralai/Mistral-7B-v0.1"
+
+
+def quick(config: ConfigDict) -> None:
+    """Short rows and few steps at a high learning rate: minutes on a CPU for SmolLM2 and open48."""
+    config.train.update(length=128, batch=1, steps=48, learning_rate=4e-3, dropout=0.0, system="")
+    config.evaluate.update(examples=8, max_new_tokens=24, length=128, system="")
+    config.generate.system = ""
+
+
+VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick}
+
+
+def with_variants(config: ConfigDict, variants: str | None) -> ConfigDict:
+    """Applies the comma-separated names; a ValueError names one that there is not."""
+    for name in filter(None, (variants or "").split(",")):
+        if name not in VARIANTS:
+            raise ValueError(f"variant {name!r}; expected some of {', '.join(VARIANTS)}")
+        VARIANTS[name](config)
+    return config

@@ -1,0 +1,1 @@
+"""The command line: `modjax VERB --config=FILE:VARIANT --workdir=DIR`. One file a verb."""

@@ -1,0 +1,29 @@
+"""`modjax evaluate`: the base model, or a library under a router, scored task by task."""
+
+import dataclasses
+
+from modjax.cli import pieces, session
+from modjax.eval import Method, evaluate, summary
+from modjax.files import write_json
+
+
+def run(config, workdir, flags) -> None:
+    """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""
+    folder = session.enter(workdir, config)
+    tasks = pieces.tasks(config)
+    model = pieces.model(config)
+    method = Method("base")
+    if config.library:
+        library = pieces.library(config)
+        method = Method(config.router.name, library, pieces.router(config, library))
+    scores, seconds = evaluate(model, method, tasks, **config.evaluate)
+    write_json(
+        folder / "scores.json",
+        {"method": method.name, "seconds": seconds, "tasks": {name: dataclasses.asdict(one) for name, one in scores.items()}},
+    )
+    for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):
+        if means := summary(scores, list(names)):
+            print(
+                f"{method.name}, {part}: loss {means['loss']:.3f} nats, exact match {means['exact_match']:.1%}, "
+                f"Rouge-L {means['rouge_l']:.1%}, {means['examples']} examples"
+            )

@@ -1,0 +1,72 @@
+"""`modjax VERB`: finds the verb, reads its flags, runs it, and speaks plainly when the input is at fault."""
+
+import importlib
+import os
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from modjax.errors import InputError
+
+VERBS = {
+    "train": "train a library of experts in lockstep",
+    "cluster": "cluster a library's experts (MBC)",
+    "evaluate": "score a library under a router",
+    "generate": "answer prompts with a library under a router",
+    "report": "write the HTML report of a finished demo",
+    "demo": "the whole path: private library, clusters, cluster experts, comparison, report",
+}
+USAGE = "usage: modjax VERB --config=FILE[:VARIANT,...] --workdir=DIR [--config.KEY=VALUE ...]\n\n" + "\n".join(
+    f"  {verb:9} {text}" for verb, text in VERBS.items()
+)
+INPUT_FAULT = 2  # exit code
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "the job's config file, with variants behind a colon")
+_WORKDIR = flags.DEFINE_string("workdir", None, "the job's folder; the same command resumes what lies there")
+flags.DEFINE_multi_string("prompt", [], "generate: a prompt; may be given several times")
+flags.DEFINE_string("report", "report", "report, demo: the folder that index.html goes to")
+flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job")
+
+
+def main() -> None:
+    """The console entry point; returns to the shell with 0, or with 2 when the input is at fault."""
+    verb, arguments = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
+    if verb in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    try:
+        if verb not in VERBS:
+            raise InputError(f"no verb {verb!r}; expected one of {', '.join(VERBS)}")
+        _run(verb, arguments)
+    except InputError as error:
+        print(f"modjax: {error}", file=sys.stderr)
+        sys.exit(INPUT_FAULT)
+
+
+def _run(verb, arguments):
+    sys.argv = [f"modjax {verb}", *arguments]  # config_flags reads overrides from here
+    sys.path[:0] = [  # a config may import its neighbours
+        os.path.dirname(argument.removeprefix("--config=").partition(":")[0]) or "."
+        for argument in arguments
+        if argument.startswith("--config=")
+    ]
+    _parse()
+    from modjax.cli import session  # jax is imported only once the flags are known to be good
+
+    logging.set_verbosity(logging.WARNING)
+    with session.start(flags.FLAGS.profile):
+        importlib.import_module(f"modjax.cli.{verb}").run(_CONFIG.value, _WORKDIR.value, flags.FLAGS)
+
+
+def _parse():
+    try:
+        rest = flags.FLAGS(sys.argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        raise InputError(" ".join(text.split())) from error
+    if rest[1:]:
+        raise InputError(f"unexpected argument {rest[1]!r}; options are given as --name=value")
+    for flag in ("config", "workdir"):
+        if flags.FLAGS[flag].value is None:
+            raise InputError(f"--{flag} is missing; {USAGE.splitlines()[0]}")

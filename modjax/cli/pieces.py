@@ -1,0 +1,41 @@
+"""What configs name, made real: the model, the tasks, a library, a router."""
+
+import ml_collections
+
+from modjax import data, routing
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.model import Model, load
+from modjax.parallel.mesh import make_mesh
+from modjax.routing.base import Router
+
+ROUTERS = {"arrow": routing.arrow, "uniform": routing.uniform, "oracle": routing.oracle}
+
+
+def model(config: ml_collections.ConfigDict) -> Model:
+    """The base model, on the config's mesh where there is more than one device."""
+    import jax
+
+    mesh = make_mesh(**config.mesh) if jax.device_count() > 1 else None
+    return load(config.model, mesh=mesh)
+
+
+def tasks(config: ml_collections.ConfigDict) -> Tasks:
+    """The collection, or the part of it that `config.only` names."""
+    return data.load(config.tasks, only=tuple(config.only) or None)
+
+
+def library(config: ml_collections.ConfigDict) -> Library:
+    if not config.library:
+        raise InputError("config.library is empty; expected the folder of a library, as WORKDIR/library of a train job")
+    return Library.load(config.library)
+
+
+def router(config: ml_collections.ConfigDict, experts: Library) -> Router:
+    """The router that `config.router.name` names, with the other keys as its options."""
+    options = config.router.to_dict()
+    name = options.pop("name")
+    if name not in ROUTERS:
+        raise InputError(f"config.router.name = {name!r}; expected one of {', '.join(ROUTERS)}")
+    return ROUTERS[name](experts, **options)

@@ -1,0 +1,57 @@
+"""The loss of targets under a routed model, one example a row."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from modjax.data.pack import Rows, pack, pad_targets
+from modjax.data.tokenize import Encoded
+from modjax.model import Model, batched_by_length, bucket
+from modjax.ops.losses import target_losses
+from modjax.routing.base import Context, hook
+
+
+def target_loss(
+    model: Model,
+    examples: Sequence[Encoded],
+    experts: tuple | None = None,
+    expert_ids: Sequence[int] | None = None,
+    batch: int = 32,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Summed loss and number of target tokens of each example, float64[n] and int[n]; the loss in nats.
+
+    Args:
+      experts: from `model.experts`; None is the base model.
+      expert_ids: for the oracle, each example's expert.
+      batch: rows side by side; results do not depend on it.
+    """
+    totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
+    for ids in batched_by_length([len(example.tokens) for example in examples], batch):
+        rows = one_a_row([examples[i] for i in ids], batch)
+        context = Context(None if expert_ids is None else _filled([expert_ids[i] for i in ids], batch))
+        losses_NM = np.asarray(_losses(model.params, experts, context, rows), np.float64)
+        totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
+        counts[ids] = np.sum(rows.weights, axis=1)[: len(ids)]
+    return totals, counts
+
+
+@jax.jit
+def _losses(decoder, experts, context, rows):
+    hidden_NTD = decoder(rows.tokens, rows.positions, rows.segments, **hook(experts, context))[0]
+    return target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels)
+
+
+def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:
+    """`batch` rows of one example each, padded to few shapes: lengths and target counts go by powers of two."""
+    length = bucket(max(len(example.tokens) for example in examples))
+    rows = [pack([example], length) for example in examples]
+    n_targets = bucket(max(row.labels.shape[1] for row in rows), 16)
+    rows = Rows(*(np.concatenate(fields) for fields in zip(*(pad_targets(row, n_targets) for row in rows), strict=True)))
+    return Rows(*(np.pad(field, ((0, batch - len(field)), (0, 0))) for field in rows))
+
+
+def _filled(ids, batch):
+    return np.asarray([*ids, *[-1] * (batch - len(ids))], np.int32)
+
+

@@ -1,0 +1,35 @@
+"""JSON files: read with complaints that name the file, written whole or not at all."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from modjax.errors import InputError
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """The value of one JSON file. Raises InputError where it is missing or no JSON."""
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})") from error
+
+
+def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
+    """As `read_json`, for files that hold an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: holds {type(found).__name__}; expected an object")
+    return found
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes beside the place and moves there, so the file is never seen half-written."""
+    path = pathlib.Path(path)
+    draft = path.with_name(path.name + ".writing")
+    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(draft, path)
