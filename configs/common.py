@@ -21,7 +21,7 @@ def base() -> ConfigDict:
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
             "train": dataclasses.asdict(Settings()),
             "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
-            "router": {"name": "arrow"},
+            "router": {"name": "arrow", "top_k": 4, "temperature": 1.0, "mix": "parameters"},
             "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
             "generate": {"max_new_tokens": 64, "temperature": 0.0, "seed": 0},
             "mesh": {"expert": -1, "fsdp": 1, "tensor": 1},  # -1: all the devices that are left
@@ -42,12 +42,17 @@ def mistral(config: ConfigDict) -> None:
 
 def quick(config: ConfigDict) -> None:
     """Short rows and few steps at a high learning rate: minutes on a CPU for SmolLM2 and open48."""
-    config.train.update(length=128, batch=1, steps=48, learning_rate=4e-3, dropout=0.0, system="")
+    config.train.update(length=128, batch=1, steps=32, learning_rate=4e-3, dropout=0.0, system="")
     config.evaluate.update(examples=8, max_new_tokens=24, length=128, system="")
     config.generate.system = ""
 
 
-VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick}
+def uniform(config: ConfigDict) -> None:
+    """The mean of all experts in Arrow's place."""
+    config.router = {"name": "uniform", "mix": "parameters"}
+
+
+VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "uniform": uniform}
 
 
 def with_variants(config: ConfigDict, variants: str | None) -> ConfigDict:

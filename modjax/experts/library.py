@@ -66,8 +66,13 @@ class Library:
         return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)})"
 
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
-        """The chosen experts, by name or index, as a library in the order asked for."""
+        """The chosen experts, by name or index, as a library in the order asked for.
+
+        Raises InputError for an unknown name, for an expert chosen twice and where none is chosen.
+        """
         ids = np.asarray(self._ids(chosen), np.int32)
+        if not 0 < len(ids) == len(set(ids.tolist())):
+            raise InputError(f"library[{chosen!r}]: expected at least one expert, and none twice")
         loras = jax.tree.map(lambda leaf: leaf[:, ids], self.loras)
         return Library(loras, self.scale[ids], tuple(self.infos[i] for i in ids))
 
@@ -106,21 +111,30 @@ class Library:
         scale: float | Sequence[float] = 1.0,
         **info,
     ) -> "Library":
-        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}; `info` goes to every ExpertInfo."""
-        loras = {site: LoRA(jnp.asarray(a), jnp.asarray(b)) for site, (a, b) in sites.items()}
-        if not loras:
+        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}.
+
+        Args:
+          names: one an expert; by default expert0, expert1, ...
+          scale: alpha / rank, of all experts or of each.
+          info: other fields of ExpertInfo, the same for all experts; but `tasks` is a list with each expert's own,
+            by default its name.
+        """
+        if not sites:
             raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
+        loras = {site: LoRA(*(jnp.asarray(factor, jnp.float32) for factor in pair)) for site, pair in sites.items()}
         n_layers, n_experts, rank, _ = _check_shapes(loras)
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one an expert")
-        scale_E = np.broadcast_to(np.asarray(scale, np.float32), (n_experts,))
         tasks = info.pop("tasks", None) or [(name,) for name in names]
+        if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
+            raise InputError(f"{np.size(scale)} scales and tasks {tasks} for {n_experts} experts: expected one an expert")
+        scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))  # alpha / rank gives the float32 back
         infos = tuple(
             ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
             for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
-        return Library(loras, jnp.asarray(scale_E), infos)
+        return Library(loras, jnp.asarray(scale_E, jnp.float32), infos)
 
     def _ids(self, chosen) -> list[int]:
         if isinstance(chosen, slice):

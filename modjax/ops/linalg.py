@@ -52,19 +52,19 @@ class KMeans(NamedTuple):
     inertia: jax.Array  # float32, sum of squared distances
 
 
-def kmeans(
-    x_nd: jax.Array, k: int, key: jax.Array, restarts: int = 10, max_iterations: int = 300
-) -> KMeans:
-    """k-means: greedy k-means++ starts, Lloyd's iteration to a fixed point, the best of all restarts.
+def kmeans(x_nd: jax.Array, k: int, key: jax.Array, restarts: int = 32, max_iterations: int = 300) -> KMeans:
+    """k-means: greedy k-means++ starts, Lloyd's iteration, then single moves, the best of all restarts.
 
-    The restarts run side by side under vmap. A cluster that loses its last point takes the point
-    farthest from its centre, as scikit-learn does.
+    A partition that Lloyd's iteration leaves alone may still improve by moving one point, because both centres
+    move with it (Hartigan and Wong, 1979); so the best such move is made until there is none. The restarts run side
+    by side under vmap. With fewer different points than k some clusters stay empty.
     """
     mean_d = jnp.mean(x_nd, axis=0)
     x_nd = x_nd - mean_d[None]  # distances from small coordinates: float32 loses nothing to a large norm
 
     def run(key):
-        return _lloyd(x_nd, _plus_plus(x_nd, k, key), max_iterations)
+        labels_n = _lloyd(x_nd, _plus_plus(x_nd, k, key), max_iterations)
+        return _single_moves(x_nd, labels_n, k, max_iterations)
 
     runs = jax.vmap(run)(jax.random.split(key, restarts))
     best = jax.tree.map(lambda leaf: leaf[jnp.argmin(runs.inertia)], runs)
@@ -98,33 +98,55 @@ def _plus_plus(x_nd, k, key):
     return centers_kd
 
 
-def _lloyd(x_nd, centers_kd, max_iterations):
-    k = centers_kd.shape[0]
+def _centers(x_nd, labels_n, k):
+    """The mean of each cluster and its size; an empty cluster's is the mean of all points, 0."""
+    member_nk = jax.nn.one_hot(labels_n, k, dtype=x_nd.dtype)
+    count_k = jnp.sum(member_nk, axis=0)
+    sum_kd = jnp.matmul(member_nk.T, x_nd, precision="highest")
+    return sum_kd / jnp.maximum(count_k, 1)[:, None], count_k
 
+
+def _lloyd(x_nd, centers_kd, max_iterations):
     def assign(centers_kd):
         return jnp.argmin(_squared_distances(x_nd, centers_kd), axis=1)
 
-    def recenter(labels_n, centers_kd):
-        member_nk = jax.nn.one_hot(labels_n, k, dtype=x_nd.dtype)
-        distance_n = jnp.sum(jnp.square(x_nd - centers_kd[labels_n]), axis=1)
-        empty_k = jnp.sum(member_nk, axis=0) == 0
-        farthest_k = jnp.argsort(-distance_n)[jnp.clip(jnp.cumsum(empty_k) - 1, 0)]
-        moved_nk = jax.nn.one_hot(farthest_k, x_nd.shape[0], dtype=x_nd.dtype).T * empty_k[None]
-        member_nk = jnp.where(jnp.any(moved_nk > 0, axis=1)[:, None], moved_nk, member_nk)
-        count_k = jnp.sum(member_nk, axis=0)
-        mean_kd = (member_nk.T @ x_nd) / jnp.maximum(count_k, 1)[:, None]
-        return jnp.where((count_k > 0)[:, None], mean_kd, centers_kd)
-
     def step(carry):
-        _, labels_n, centers_kd, i = carry
-        centers_kd = recenter(labels_n, centers_kd)
-        return labels_n, assign(centers_kd), centers_kd, i + 1
+        _, labels_n, i = carry
+        return labels_n, assign(_centers(x_nd, labels_n, centers_kd.shape[0])[0]), i + 1
 
     def unsettled(carry):
-        previous_n, labels_n, _, i = carry
+        previous_n, labels_n, i = carry
         return jnp.any(previous_n != labels_n) & (i < max_iterations)
 
     labels_n = assign(centers_kd)
-    start = (jnp.full_like(labels_n, -1), labels_n, centers_kd, 0)
-    _, labels_n, centers_kd, _ = jax.lax.while_loop(unsettled, step, start)
+    return jax.lax.while_loop(unsettled, step, (jnp.full_like(labels_n, -1), labels_n, 0))[1]
+
+
+def _single_moves(x_nd, labels_n, k, max_iterations):
+    rows_n = jnp.arange(x_nd.shape[0])
+    least = 1e-6 * jnp.sum(jnp.square(x_nd))  # smaller gains are rounding
+
+    def best_move(labels_n):
+        """The gain of moving point i to cluster j, less what i's own cluster saves: its largest entry."""
+        centers_kd, count_k = _centers(x_nd, labels_n, k)
+        distance_nk = _squared_distances(x_nd, centers_kd)
+        own_n = count_k[labels_n]
+        saved_n = distance_nk[rows_n, labels_n] * own_n / jnp.maximum(own_n - 1, 1)
+        saved_n = jnp.where(own_n > 1, saved_n, 0)
+        cost_nk = distance_nk * (count_k / (count_k + 1))[None]
+        gain_nk = (saved_n[:, None] - cost_nk).at[rows_n, labels_n].set(-jnp.inf)
+        point, cluster = jnp.unravel_index(jnp.argmax(gain_nk), gain_nk.shape)
+        return gain_nk[point, cluster], point, cluster
+
+    def step(carry):
+        labels_n, (_, point, cluster), i = carry
+        labels_n = labels_n.at[point].set(cluster.astype(labels_n.dtype))
+        return labels_n, best_move(labels_n), i + 1
+
+    def improving(carry):
+        _, (gain, _, _), i = carry
+        return (gain > least) & (i < max_iterations)
+
+    labels_n, _, _ = jax.lax.while_loop(improving, step, (labels_n, best_move(labels_n), 0))
+    centers_kd, _ = _centers(x_nd, labels_n, k)
     return KMeans(labels_n, centers_kd, jnp.sum(jnp.square(x_nd - centers_kd[labels_n])))
