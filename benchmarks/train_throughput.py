@@ -5,8 +5,8 @@
 Both sides train the same experts (rank 4, alpha 16, on q, k, v, o) on the same packed rows of the first open48
 tasks over the embedded SmolLM2-135M in float32, from the same initial factors, with AdamW, gradient clipping and the
 same learning rates, so their losses must agree at every step: the first and last ones are reported. peft gets the same
-economies as modjax: a block-diagonal mask over packed rows, and logits at target positions only. The first run of a side
-(compilation, warm-up) is reported, not compared; then runs alternate, and medians are compared. Tokens are counted
+economies as modjax: a block-diagonal mask over packed rows, and logits at target positions only. A side's first run
+(compilation, warm-up) is reported but not compared; then runs alternate, and medians are compared. Tokens are counted
 without padding.
 """
 

@@ -6,13 +6,16 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from modjax.errors import InputError
+
 
 class Checkpoints:
     """The last two checkpoints of a folder; a context manager that finishes what is being written."""
 
     def __init__(self, path: str | pathlib.Path, every: int):
+        self._path = pathlib.Path(path).absolute()
         self._checkpointer = ocp.training.Checkpointer(
-            pathlib.Path(path).absolute(),
+            self._path,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
             preservation_policy=ocp.training.preservation_policies.LatestN(2),
         )
@@ -24,12 +27,41 @@ class Checkpoints:
         self._checkpointer.close()
 
     def restore(self, state: Any) -> Any:
-        """The newest checkpoint in the shapes, dtypes and shardings of `state`; `state` where there is none."""
+        """The newest checkpoint in the shapes, dtypes and shardings of `state`; `state` where there is none.
+
+        Raises InputError when the checkpoint holds other arrays, or cannot be read.
+        """
         if self._checkpointer.latest is None:
             return state
+        step = self._checkpointer.latest.step
+        self._check(step, state)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-        return self._checkpointer.load(self._checkpointer.latest.step, like)
+        try:
+            return self._checkpointer.load(step, like)
+        except (OSError, KeyError, ValueError) as error:
+            raise self._unreadable(step) from error
 
     def save(self, step: int, state: Any) -> None:
         """Saves when the interval says so; the arrays may be donated as soon as this returns."""
         self._checkpointer.save(step, state)
+
+    def _check(self, step, state):
+        try:
+            found = _shapes(self._checkpointer.metadata(step).metadata)
+        except (OSError, KeyError, ValueError) as error:
+            raise self._unreadable(step) from error
+        expected = _shapes(state)
+        for path in sorted(found | expected):
+            if found.get(path) != expected.get(path):
+                raise InputError(
+                    f"{self._path}: checkpoint {step} has {path} {found.get(path, 'missing')}, this run's is "
+                    f"{expected.get(path, 'missing')}; expected the settings it was made with, or a new folder"
+                )
+
+    def _unreadable(self, step):
+        return InputError(f"{self._path}: checkpoint {step} cannot be read; remove its folder to go on from an older one")
+
+
+def _shapes(tree):
+    leaves = jax.tree.leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}

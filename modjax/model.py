@@ -80,8 +80,9 @@ class Model:
 
         Args:
           temperature: 0 is greedy.
+          seed: for temperature > 0; prompt i draws from key i, whatever its text and its batch.
           system: the system message; None leaves it to the template.
-          batch: prompts decoded side by side; results do not depend on it.
+          batch: the most prompts decoded side by side; results do not depend on it.
           experts: for the oracle router, each prompt's expert.
           progress: show a bar.
         """
@@ -89,6 +90,7 @@ class Model:
             raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
         bound = self.experts(library, router)
         encoded = encode_prompts(self.tokenizer, prompts, system)
+        batch = min(batch, bucket(len(prompts), 1))
         answers = [""] * len(prompts)
         bar = tqdm(total=len(prompts), unit="answer", disable=not progress)
         for ids in batched_by_length([len(one) for one in encoded], batch):
@@ -96,10 +98,10 @@ class Model:
             out_BG = _generate(
                 self.params,
                 bound,
-                Context(_padded(experts, ids, batch)),
+                Context(None if experts is None else _padded([experts[i] for i in ids], batch, -1)),
                 tokens_BT,
                 lengths_B,
-                jax.random.key(seed),
+                jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), _padded(ids, batch, 0)),
                 end=self.tokenizer.eos_token_id,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
@@ -178,19 +180,17 @@ def bucket(length: int, least: int = 64) -> int:
 
 
 def left_padded(encoded: Sequence[np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """int32[batch, T] with prompts at the right end, and their lengths; missing rows are one token long."""
+    """int32[batch, T] with prompts at the right end, and their lengths; missing rows have none."""
     tokens_BT = np.zeros((batch, bucket(max(map(len, encoded)))), np.int32)
-    lengths_B = np.ones(batch, np.int32)
+    lengths_B = np.zeros(batch, np.int32)
     for row, ids in enumerate(encoded):
         tokens_BT[row, tokens_BT.shape[1] - len(ids) :] = ids
         lengths_B[row] = len(ids)
     return tokens_BT, lengths_B
 
 
-def _padded(experts, ids, batch):
-    if experts is None:
-        return None
-    return np.asarray([experts[i] for i in ids] + [-1] * (batch - len(ids)), np.int32)
+def _padded(ids, batch, filler):
+    return np.asarray([*ids, *[filler] * (batch - len(ids))], np.int32)
 
 
 @jax.jit
@@ -199,6 +199,6 @@ def _logits(decoder, experts, context, tokens_BT):
 
 
 @functools.partial(jax.jit, static_argnames=("end", "max_new_tokens", "temperature"))
-def _generate(decoder, experts, context, tokens_BT, lengths_B, key, **settings):
-    return decode(decoder, tokens_BT, lengths_B, key, **settings, **hook(experts, context))
+def _generate(decoder, experts, context, tokens_BT, lengths_B, keys_B, **settings):
+    return decode(decoder, tokens_BT, lengths_B, keys_B, **settings, **hook(experts, context))
 

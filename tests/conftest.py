@@ -1,4 +1,4 @@
-"""Eight CPU devices, no silent rank promotion; set before jax starts its backend."""
+"""Eight CPU devices, no silent rank promotion, set before jax starts its backend; tiny models and libraries for all."""
 
 import os
 
@@ -7,5 +7,97 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+@pytest.fixture(scope="session")
+def torch_model():
+    """A function that gives a random float32 model of transformers; its norms and biases are random too."""
+    import torch
+    import transformers
+
+    def make(family, seed=0, **overrides):
+        name = {"llama": "Llama", "mistral": "Mistral", "phi": "Phi"}[family]
+        config = getattr(transformers, f"{name}Config")(**(SIZES | overrides), attn_implementation="eager")
+        torch.manual_seed(seed)
+        model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_library():
+    """A function that gives random experts for {site: (I, O)}, A and B both far from zero."""
+    from modjax.experts.library import Library
+
+    def make(sites, experts=3, rank=2, layers=2, seed=0, **fields):
+        rng = np.random.default_rng(seed)
+
+        def factor(width):
+            return np.float32(rng.normal(size=(layers, experts, rank, width)) / width**0.5)
+
+        return Library.from_arrays({site: (factor(i), factor(o)) for site, (i, o) in sites.items()}, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer():
+    """A transformers tokenizer of sixty words, w0 to w59, split at spaces; ids 0 to 3 are special."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<pad>", "<end>", "<unk>", "<user>", *(f"w{i}" for i in range(60))]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    named = {"eos_token": "<end>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **named)
+
+
+@pytest.fixture(scope="session")
+def word_model(word_tokenizer):
+    """A tiny random llama that reads the word tokenizer's ids."""
+    from modjax.model import Model
+    from modjax.models.config import ModelConfig
+    from modjax.models.decoder import Decoder
+
+    config = ModelConfig("llama", V=64, D=32, N=4, K=2, H=8, F=64, L=2, context=64, rope_dim=8)
+    params = jax.tree.map(lambda leaf: leaf * 5 if leaf.ndim > 1 else leaf, Decoder.init(config, jax.random.key(0)))
+    return Model("tiny", params, word_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def word_tasks():
+    """Four tasks of short word sequences; each has 24 examples to train on and 6 for validation."""
+    from modjax.data.tasks import Example, Task, Tasks
+
+    def example(rng, split):
+        words = [f"w{i}" for i in rng.integers(0, 60, rng.integers(3, 9))]
+        return Example(" ".join(words[:-2]), " ".join(words[-2:]), split)
+
+    def task(seed, name):
+        rng = np.random.default_rng(seed)
+        return Task(name, tuple(example(rng, "validation" if i >= 24 else "train") for i in range(30)))
+
+    return Tasks(task(seed, name) for seed, name in enumerate(("reverse", "copy", "sort", "count")))

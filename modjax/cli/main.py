@@ -46,12 +46,7 @@ def main() -> None:
 
 def _run(verb, arguments):
     sys.argv = [f"modjax {verb}", *arguments]  # config_flags reads overrides from here
-    sys.path[:0] = [  # a config may import its neighbours
-        os.path.dirname(argument.removeprefix("--config=").partition(":")[0]) or "."
-        for argument in arguments
-        if argument.startswith("--config=")
-    ]
-    _parse()
+    _parse(arguments)
     from modjax.cli import session  # jax is imported only once the flags are known to be good
 
     logging.set_verbosity(logging.WARNING)
@@ -59,14 +54,19 @@ def _run(verb, arguments):
         importlib.import_module(f"modjax.cli.{verb}").run(_CONFIG.value, _WORKDIR.value, flags.FLAGS)
 
 
-def _parse():
+def _parse(arguments):
+    """Reads the flags; whatever absl and ml_collections say of them is said in one line."""
+    for path in (one.removeprefix("--config=").partition(":")[0] for one in arguments if one.startswith("--config=")):
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: no such config file")
+        sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # a config may import its neighbours
     try:
         rest = flags.FLAGS(sys.argv)
+        missing = [flag for flag in ("config", "workdir") if flags.FLAGS[flag].value is None]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         raise InputError(" ".join(text.split())) from error
     if rest[1:]:
         raise InputError(f"unexpected argument {rest[1]!r}; options are given as --name=value")
-    for flag in ("config", "workdir"):
-        if flags.FLAGS[flag].value is None:
-            raise InputError(f"--{flag} is missing; {USAGE.splitlines()[0]}")
+    if missing:
+        raise InputError(f"--{missing[0]} is missing; {USAGE.splitlines()[0]}")

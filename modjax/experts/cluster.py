@@ -37,9 +37,10 @@ class Clusters:
 
     def tasks(self, library: Library) -> dict[int, tuple[str, ...]]:
         """The tasks of each cluster's experts, in order: what its own expert is trained on."""
+        members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
-            cluster: tuple(dict.fromkeys(task for i in np.flatnonzero(self.labels == cluster) for task in library.tasks[i]))
-            for cluster in self.names
+            cluster: tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
+            for cluster, ids in members.items()
         }
 
 

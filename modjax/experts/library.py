@@ -128,7 +128,7 @@ class Library:
             raise InputError(f"names {names}: expected {n_experts} different names, one an expert")
         tasks = info.pop("tasks", None) or [(name,) for name in names]
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
-            raise InputError(f"{np.size(scale)} scales and tasks {tasks} for {n_experts} experts: expected one an expert")
+            raise InputError(f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts")
         scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))  # alpha / rank gives the float32 back
         infos = tuple(
             ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
@@ -170,7 +170,7 @@ def concatenate(libraries: Sequence[Library]) -> Library:
     rank = max(library.rank for library in libraries)
     shapes = {site: lora for library in libraries for site, lora in library.loras.items()}
     loras = {
-        site: LoRA(*(jnp.concatenate(parts, axis=1) for parts in zip(*_parts(libraries, site, like, rank))))
+        site: jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *_parts(libraries, site, like, rank))
         for site, like in shapes.items()
     }
     _check_shapes(loras)
@@ -181,15 +181,14 @@ def _parts(libraries, site, like, rank):
     for library in libraries:
         if site in library.loras:
             own = library.loras[site]
-            if own.a.shape[0] != like.a.shape[0] or own.a.shape[3] != like.a.shape[3]:
-                raise InputError(f"site {site}: factors {own.a.shape} and {like.a.shape} do not fit one model")
-            yield tuple(pad_rank(leaf, rank) for leaf in own)
+            if any(got.shape[::3] != expected.shape[::3] for got, expected in zip(own, like, strict=True)):
+                raise InputError(
+                    f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} "
+                    "do not fit one model"
+                )
+            yield LoRA(*(pad_rank(leaf, rank) for leaf in own))
         else:
-            layers, width, out = like.a.shape[0], like.a.shape[3], like.b.shape[3]
-            yield (
-                jnp.zeros((layers, len(library), rank, width)),
-                jnp.zeros((layers, len(library), rank, out)),
-            )
+            yield LoRA(*(jnp.zeros((leaf.shape[0], len(library), rank, leaf.shape[3])) for leaf in like))
 
 
 def pad_rank(factor_LERI: jax.Array, rank: int) -> jax.Array:

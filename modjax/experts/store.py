@@ -6,7 +6,8 @@
       <expert>/adapter_model.safetensors
 
 Each adapter loads in PEFT as it is, and PEFT's own adapters are read by `from_peft`. A library is written beside its
-place and moved there when complete, so nothing half-written is ever found under its name.
+place and moved there when complete, and one that it replaces is deleted last: nothing half-written is ever found
+under its name, and nothing is lost to a process that dies.
 """
 
 import dataclasses
@@ -34,21 +35,35 @@ WEIGHTS, CONFIG, INDEX = "adapter_model.safetensors", "adapter_config.json", "li
 PREFIX = "base_model.model."
 
 # Settings of PEFT that change what an adapter computes and that LoRA factors cannot hold.
-REFUSED = {"use_dora": False, "bias": "none", "modules_to_save": None, "rank_pattern": {}, "alpha_pattern": {}, "fan_in_fan_out": False}
+REFUSED = {
+    "use_dora": False,
+    "bias": "none",
+    "modules_to_save": None,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "fan_in_fan_out": False,
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "use_qalora": False,
+}
 
 
 def save(library: Library, path: str | pathlib.Path) -> None:
     """Writes a library. Raises InputError when `path` holds something that is no library."""
     path = pathlib.Path(path)
-    if path.exists() and any(path.iterdir()) and not (path / INDEX).exists():
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / INDEX).exists()):
         raise InputError(f"{path}: exists and holds no {INDEX}; expected a new folder or an earlier library")
-    draft = path.with_name(path.name + ".writing")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft, earlier = (path.with_name(path.name + suffix) for suffix in (".writing", ".earlier"))
+    for left_over in (draft, earlier):
+        shutil.rmtree(left_over, ignore_errors=True)
     folders = _folders(library.names)
     entries = [_write_expert(library, i, draft / folder) for i, folder in enumerate(folders)]
     (draft / INDEX).write_text(_json({"schema": SCHEMA, "experts": entries}))
-    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        os.replace(path, earlier)
     os.replace(draft, path)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def load(path: str | pathlib.Path) -> Library:
@@ -68,12 +83,13 @@ def load(path: str | pathlib.Path) -> Library:
 
 
 def from_peft(folders: Iterable[str | pathlib.Path]) -> Library:
-    """Reads PEFT adapter folders as one library, each expert named after its folder.
+    """Reads PEFT adapter folders as one library, each expert named after its folder and in float32.
 
     Raises InputError for adapters that are more than LoRA factors (DoRA, biases, saved modules), for weights that
     are not finite, and for adapters that do not fit one model.
     """
-    folders = [pathlib.Path(folder) for folder in folders]
+    folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
+    folders = [pathlib.Path(folder).absolute() for folder in folders]
     if not folders:
         raise InputError("from_peft needs at least one adapter folder")
     return concatenate([_read_expert(folder, None) for folder in folders])
@@ -92,33 +108,48 @@ def _folders(names):
 
 def _write_expert(library, i, folder) -> dict[str, Any]:
     info = library.infos[i]
-    modules = MODULES[info.family]
+    modules = _modules(info, library.sites)
+    factors = {
+        site: tuple(np.asarray(leaf[:, i, : info.rank]) for leaf in lora) for site, lora in library.loras.items()
+    }
+    # A site that only other experts have holds nothing but zeros here; one that is trained never does.
+    own = {site: pair for site, pair in factors.items() if any(map(np.any, pair))} or factors
     tensors = {}
-    for site, lora in library.loras.items():
-        a_LRI, b_LRO = (np.asarray(factor[:, i, : info.rank]) for factor in lora)
+    for site, (a_LRI, b_LRO) in own.items():
         for layer in range(a_LRI.shape[0]):
-            module = PREFIX + modules[f"blocks.{site}"].format(i=layer)
+            module = PREFIX + modules[site].format(i=layer)
             tensors[f"{module}.lora_A.weight"] = a_LRI[layer]
             tensors[f"{module}.lora_B.weight"] = np.ascontiguousarray(b_LRO[layer].T)
     folder.mkdir(parents=True)
     safetensors.numpy.save_file(dict(sorted(tensors.items())), folder / WEIGHTS, {"format": "pt"})
-    (folder / CONFIG).write_text(_json(_peft_config(info, modules, library.sites)))
+    targets = sorted({modules[site].rpartition(".")[2] for site in own})
+    (folder / CONFIG).write_text(_json(_peft_config(info, float(library.scale[i]), targets)))
     entry = dataclasses.asdict(info) | {"folder": folder.name, "sha256": _sha256(folder / WEIGHTS)}
     return entry | {"training": dict(info.training), "scores": dict(info.scores)}
 
 
-def _peft_config(info, modules, sites):
+def _modules(info, sites) -> dict[str, str]:
+    known = {site: MODULES.get(info.family, {}).get(f"blocks.{site}") for site in sites}
+    for site, module in known.items():
+        if module is None:
+            raise InputError(f"expert {info.name!r}: a {info.family!r} model has no module for site {site!r}")
+    return known
+
+
+def _peft_config(info, scale, target_modules):
+    # The scale is what the expert computes with; info.alpha is how it was given, and usually the same.
+    alpha = info.alpha if np.float32(info.alpha / info.rank) == np.float32(scale) else scale * info.rank
     return {
         "alpha_pattern": {},
         "base_model_name_or_path": info.base,
         "bias": "none",
         "inference_mode": True,
-        "lora_alpha": int(info.alpha) if info.alpha == int(info.alpha) else info.alpha,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": 0.0,
         "peft_type": "LORA",
         "r": info.rank,
         "rank_pattern": {},
-        "target_modules": sorted({modules[f"blocks.{site}"].rpartition(".")[2] for site in sites}),
+        "target_modules": target_modules,
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,
@@ -158,18 +189,7 @@ def _number(config, key, where):
 def _by_site(path, rank) -> tuple[str, dict[str, dict[int, dict[str, np.ndarray]]]]:
     """The family whose modules the file names, and {site: {layer: {"A": [R,I], "B": [O,R]}}}."""
     tensors = _tensors(path)
-    for family, modules in MODULES.items():
-        patterns = {
-            site: re.escape(PREFIX + module).replace(r"\{i\}", r"(\d+)") + r"\.lora_([AB])\.weight"
-            for site, module in modules.items()
-            if site.startswith(("blocks.attn.", "blocks.mlp."))
-        }
-        matches = {key: _match(patterns, key) for key in tensors}
-        if all(matches.values()):
-            break
-    else:
-        strange = next(key for key, match in matches.items() if not match)
-        raise InputError(f"{path}: {strange!r} is no LoRA factor of a known module ({', '.join(MODULES)})")
+    family, matches = _family(tensors, path)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for key, (site, layer, side) in matches.items():
         tensor = tensors[key]
@@ -182,9 +202,22 @@ def _by_site(path, rank) -> tuple[str, dict[str, dict[int, dict[str, np.ndarray]
     return family, {site: found[site] for site in order if site in found}
 
 
-def _match(patterns, key):
-    for site, pattern in patterns.items():
-        if match := re.fullmatch(pattern, key):
+def _family(keys, path) -> tuple[str, dict[str, tuple[str, int, str]]]:
+    """The first family whose modules all keys name, and {key: (site, layer, "A" or "B")}."""
+    strange = {}
+    for family, modules in MODULES.items():
+        matches = {key: _match(modules, key) for key in keys}
+        strange[family] = [key for key, match in matches.items() if not match]
+        if not strange[family]:
+            return family, matches
+    nearest = min(strange, key=lambda family: len(strange[family]))
+    raise InputError(f"{path}: {strange[nearest][0]!r} is no LoRA factor of a {nearest} module")
+
+
+def _match(modules, key):
+    for site, module in modules.items():
+        pattern = re.escape(PREFIX + module).replace(r"\{i\}", r"(\d+)") + r"\.lora_([AB])\.weight"
+        if site.startswith(("blocks.attn.", "blocks.mlp.")) and (match := re.fullmatch(pattern, key)):
             return site.removeprefix("blocks."), int(match[1]), match[2]
     return None
 
@@ -202,7 +235,7 @@ def _stacked(site, layers, path):
 def _tensors(path) -> dict[str, np.ndarray]:
     try:
         tensors = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: is missing, truncated or no safetensors file ({error})") from error
     if not tensors:
         raise InputError(f"{path}: holds no tensors; expected LoRA factors")
@@ -227,7 +260,7 @@ def _info(entry) -> ExpertInfo:
 
 
 def _json(value):
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _sha256(path):

@@ -14,7 +14,7 @@ def decode(
     decoder: Decoder,
     tokens_BT: jax.Array,
     lengths_B: jax.Array,
-    key: jax.Array,
+    keys_B: jax.Array,
     *,
     end: int,
     max_new_tokens: int,
@@ -29,8 +29,8 @@ def decode(
 
     Args:
       tokens_BT: prompts padded on the left.
-      lengths_B: int32, how many of a row's last columns are its prompt.
-      key: for temperature > 0; row b draws from its own key, so its text does not depend on its batch.
+      lengths_B: int32, how many of a row's last columns are its prompt; 0 is a row that fills the batch, over at once.
+      keys_B: key[B], for temperature > 0; each row draws from its own, so its text does not depend on its batch.
       end: the token that ends a turn.
     """
     n_rows, n_prompt = tokens_BT.shape
@@ -38,7 +38,6 @@ def decode(
     columns_BT = jnp.arange(n_prompt)[None] - (n_prompt - lengths_B)[:, None]
     segments_BT = (columns_BT >= 0).astype(jnp.int32)
     hook = dict(adapters=adapters, adapt=adapt)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(n_rows))
 
     def pick(hidden_BD, i):
         step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, i)
@@ -57,5 +56,5 @@ def decode(
 
     hidden_BTD, cache = decoder(tokens_BT, jnp.maximum(columns_BT, 0), segments_BT, cache=cache, **hook)
     out_BG = jnp.full((n_rows, max_new_tokens), end, jnp.int32)
-    start = (0, pick(hidden_BTD[:, -1], 0), jnp.zeros(n_rows, bool), cache, out_BG)
+    start = (0, pick(hidden_BTD[:, -1], 0), lengths_B == 0, cache, out_BG)
     return jax.lax.while_loop(going, step, start)[-1]

@@ -159,6 +159,7 @@ class Decoder(nnx.Module):
         adapt: Adapt | None = None,
         cache: Cache | None = None,
         remat: bool = False,
+        constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
     ) -> tuple[jax.Array, Cache | None]:
         """Hidden states behind the final norm, float[B, T, D] in the weights' dtype, and the cache, these tokens in it.
 
@@ -171,8 +172,11 @@ class Decoder(nnx.Module):
             {site: delta_BTO} to add to the outputs of all, some or none of them.
           cache: keys and values of earlier tokens; the columns are the same in every row, so pad on the left.
           remat: recompute each layer in the backward pass instead of keeping its activations.
+          constrain: states the sharding of the hidden states between layers; without it, on a mesh, XLA may rather
+            split their width, as the weights' is split.
         """
-        hidden_BTD, cache, _ = self._scan(tokens_BT, positions_BT, segments_BT, adapters, adapt, cache, remat, None)
+        places = (tokens_BT, positions_BT, segments_BT)
+        hidden_BTD, cache, _ = self._scan(places, adapters, adapt, cache=cache, remat=remat, constrain=constrain)
         return hidden_BTD, cache
 
     def observe(
@@ -189,9 +193,10 @@ class Decoder(nnx.Module):
 
         `look` is called as `adapt` is, with the same arguments, and changes nothing.
         """
-        return self._scan(tokens_BT, positions_BT, segments_BT, adapters, adapt, None, False, look)[2]
+        return self._scan((tokens_BT, positions_BT, segments_BT), adapters, adapt, look=look)[2]
 
-    def _scan(self, tokens_BT, positions_BT, segments_BT, adapters, adapt, cache, remat, look):
+    def _scan(self, places, adapters, adapt, cache=None, remat=False, look=None, constrain=lambda x_BTD: x_BTD):
+        tokens_BT, positions_BT, segments_BT = places
         positions_BT, segments_BT = _places(tokens_BT, positions_BT, segments_BT, cache)
         cache = None if cache is None else cache.placed(positions_BT, segments_BT)
         frame = _frame(self.config, positions_BT, segments_BT, cache)
@@ -206,11 +211,11 @@ class Decoder(nnx.Module):
                 return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
 
             x_BTD, new = block(x_BTD, frame, hook, cached)
-            return x_BTD, (None if cached is None else new, seen)
+            return constrain(x_BTD), (None if cached is None else new, seen)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
         cached = None if cache is None else (cache.k, cache.v)
-        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0)
+        x_BTD = constrain(jnp.take(self.embed[...], tokens_BT, axis=0))
         x_BTD, (new, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, adapters, cached))
         return self.final_norm(x_BTD), None if cache is None else cache.filled(*new), seen
 

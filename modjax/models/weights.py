@@ -16,6 +16,7 @@ import numpy as np
 from modjax.errors import InputError
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.parallel.distributed import gather
 
 Shard = Callable[[str, np.ndarray], jax.Array]
 
@@ -101,7 +102,7 @@ def fingerprint(decoder: Decoder) -> str:
         if getattr(decoder.config, field.name) != field.default
     }
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for path, sample in jax.device_get(_samples(leaves(decoder))).items():
+    for path, sample in gather(_samples(leaves(decoder))).items():
         digest.update(path.encode() + sample.tobytes())
     return digest.hexdigest()[:16]
 

@@ -1,7 +1,8 @@
 """The device mesh: experts apart, the frozen base split by fsdp and tensor."""
 
+import math
+
 import jax
-import numpy as np
 
 from modjax.errors import InputError
 
@@ -15,11 +16,13 @@ def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) ->
     """
     devices = jax.devices() if devices is None else devices
     sizes = [expert, fsdp, tensor]
-    known = int(np.prod([size for size in sizes if size != -1]))
-    if sizes.count(-1) > 1 or known < 1 or len(devices) % known:
-        raise InputError(f"mesh {dict(zip(AXES, sizes))}: its product must divide {len(devices)} devices")
-    sizes = [len(devices) // known if size == -1 else size for size in sizes]
-    if int(np.prod(sizes)) != len(devices):
-        raise InputError(f"mesh {dict(zip(AXES, sizes))}: expected a product of {len(devices)}, the devices")
+    given = [size for size in sizes if size != -1]
+    rest = len(devices) // max(1, math.prod(given))
+    filled = [rest if size == -1 else size for size in sizes]
+    if len(given) < 2 or min(filled) < 1 or math.prod(filled) != len(devices):
+        raise InputError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))}: expected a product of {len(devices)}, the number of devices; "
+            "one size may be -1, the rest"
+        )
     types = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(sizes, AXES, axis_types=types, devices=devices)
+    return jax.make_mesh(filled, AXES, axis_types=types, devices=devices)

@@ -1,9 +1,12 @@
 """Where each array lies on the mesh: ordered (regex, PartitionSpec) rules; each path must match exactly one."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -12,9 +15,10 @@ from modjax.errors import InputError
 Rules = tuple[tuple[str, P], ...]
 
 # The base: input-major maps are split by columns over `tensor`, the maps back to D by rows, both by the other
-# side over `fsdp`. Stacked leaves have the layer axis first, which is never split.
+# side over `fsdp`. Stacked leaves have the layer axis first, which is never split. The embedding is split by words
+# alone: a lookup in a table split both ways makes XLA replicate it over all devices.
 BASE: Rules = (
-    (r"embed", P("tensor", "fsdp")),
+    (r"embed", P(("tensor", "fsdp"))),
     (r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|fc1))\.kernel", P(None, "fsdp", "tensor")),
     (r"blocks\.(attn\.o|mlp\.(down|fc2))\.kernel", P(None, "tensor", "fsdp")),
     (r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|fc1))\.bias", P(None, "tensor")),
@@ -39,15 +43,29 @@ def spec(path: str, rules: Rules = BASE) -> P:
 
 def place(mesh: jax.sharding.Mesh, rules: Rules = BASE):
     """A function (path, host array) -> jax.Array on the mesh, each process giving the parts it holds."""
-
-    def shard(path, array):
-        sharding = NamedSharding(mesh, fitting(spec(path, rules), array.shape, mesh))
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
-
-    return shard
+    return lambda path, array: put(array, spec(path, rules), mesh)
 
 
-def fitting(partition: P, shape: Iterable[int], mesh: jax.sharding.Mesh) -> P:
+def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.Array:
+    """A host array, the same in every process, on the mesh; without a mesh on the default device."""
+    if mesh is None:
+        return jax.device_put(array)
+    return jax.make_array_from_callback(array.shape, sharding(array, partition, mesh), lambda index: array[index])
+
+
+def sharding(like: Any, partition: P, mesh: jax.sharding.Mesh) -> NamedSharding:
+    """The sharding of an array of like's shape by the part of the spec that fits it."""
+    return NamedSharding(mesh, fitting(partition, like.shape, mesh))
+
+
+def fitting(partition: P, shape: Sequence[int], mesh: jax.sharding.Mesh) -> P:
     """The spec without the axes that do not divide their dimension (3 key-value heads over 2 chips, say)."""
-    axes = tuple(partition) + (None,) * (len(tuple(shape)) - len(partition))
-    return P(*(axis if axis is None or size % mesh.shape[axis] == 0 else None for axis, size in zip(axes, shape)))
+    partition = tuple(partition) + (None,) * (len(shape) - len(partition))
+    return P(*(_dividing(axes, size, mesh) for axes, size in zip(partition, shape, strict=True)))
+
+
+def _dividing(axes, size, mesh):
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    while size % math.prod(mesh.shape[axis] for axis in axes):
+        axes = axes[:-1]
+    return axes if len(axes) > 1 else axes[0] if axes else None

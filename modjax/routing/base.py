@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ class Router:
     """A pytree that weighs experts: `weights = router(site, x_BTI, context)`, inside one block.
 
     Subclasses are dataclasses (made and registered here), found again by name when loaded. Every array
-    field has the layer axis first, in whatever nesting; inside a block the router holds that layer's slice
+    field has the layer axis first, alone or in nested dicts; inside a block the router holds that layer's slice
     only. Settings are declared with `static()`. Weights are float32 [E], [B,E] or [B,T,E].
     """
 
@@ -68,7 +68,10 @@ def load_router(path: str | pathlib.Path) -> Router:
     name = metadata.get("router")
     if name not in known:
         raise InputError(f"{path}: router {name!r}; expected one of {', '.join(sorted(known))}")
-    return known[name](**_unflatten(arrays), **json.loads(metadata["settings"]))
+    try:
+        return known[name](**_unflatten(arrays), **json.loads(metadata["settings"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its arrays and settings do not make a router {name!r} ({error})") from error
 
 
 Layers = tuple[dict[str, LoRA], Router]
@@ -87,6 +90,9 @@ def bind(
     The function gets one layer's slice of the pytree, the sites that share an input, and the input x_BTI;
     it returns {site: delta float32[B,T,O]} for the sites that have experts.
     """
+
+    if router.mix not in get_args(Mix):
+        raise InputError(f"mix={router.mix!r}: expected one of {', '.join(get_args(Mix))}")
 
     def adapt(layer, sites, x_BTI):
         layer_loras, layer_router = layer
@@ -116,17 +122,17 @@ def _subclasses(cls):
 
 
 def _flatten(name, value):
-    if isinstance(value, dict):
-        return {f"{name}/{key}": np.asarray(leaf) for key, leaf in value.items()}
-    return {name: np.asarray(value)}
+    if not isinstance(value, dict):
+        return {name: np.ascontiguousarray(value)}
+    return {path: leaf for key, inner in value.items() for path, leaf in _flatten(f"{name}/{key}", inner).items()}
 
 
 def _unflatten(arrays):
     fields = {}
-    for key, value in arrays.items():
-        name, _, rest = key.partition("/")
-        if rest:
-            fields.setdefault(name, {})[rest] = jax.numpy.asarray(value)
-        else:
-            fields[name] = jax.numpy.asarray(value)
+    for path, array in arrays.items():
+        *outer, last = path.split("/")
+        inner = fields
+        for key in outer:
+            inner = inner.setdefault(key, {})
+        inner[last] = jax.numpy.asarray(array)
     return fields

@@ -1,7 +1,6 @@
 """Training a library: data in, one jitted step many times, a library out. Killed and run again, it resumes."""
 
 import contextlib
-import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.sharding import NamedSharding
 from tqdm import tqdm
 
 from modjax.checkpoint import Checkpoints
@@ -21,12 +19,11 @@ from modjax.data.tasks import Tasks
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.library import ExpertInfo, Library
-from modjax.parallel import rules
+from modjax.parallel import distributed, rules
 from modjax.train.metrics import MetricsLog
-from modjax.train.optim import per_expert
+from modjax.train.programs import along_experts, programs
 from modjax.train.settings import Settings
-from modjax.train.state import State, expert_keys, init_loras, init_state
-from modjax.train.step import judge, loss_sums, train_step
+from modjax.train.state import State, expert_keys
 
 
 def train_library(
@@ -50,65 +47,53 @@ def train_library(
       settings: the fields of `modjax.train.settings.Settings`.
 
     Returns:
-      The experts in the order of `groups`; with early stopping, each at its lowest validation loss.
+      The experts in the order of `groups`; with early stopping, each at its lowest validation loss. Of several
+      processes each gets all of them; only the first writes metrics, all must see the same `workdir`.
+
+    Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
     settings = Settings(**settings)
     groups = dict(groups) if groups is not None else {name: (name,) for name in tasks.training}
     run = _Run(model, tasks.training, groups, settings, init)
-    folder = None if workdir is None else pathlib.Path(workdir)
-    state = run.train(folder, progress)
-    return run.library(jax.device_get(state))
+    state = run.train(None if workdir is None else pathlib.Path(workdir), progress)
+    return run.library(distributed.gather(state._replace(opt_state=None)))
 
 
 class _Run:
-    """One training run's fixed parts: data, optimiser, compiled functions."""
+    """One training run's fixed parts: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, settings, init):
-        self.model, self.groups, self.settings = model, groups, settings
+        _check(model, groups, settings, init)
+        self.model, self.groups, self.settings, self.init = model, groups, settings, init
         self.names = tuple(groups)
-        self.rows = {name: _packed(model, tasks, own, "train", settings) for name, own in groups.items()}
-        self.keys_E = expert_keys(self.names, settings.seed)
-        self.scale_E = jnp.full(len(groups), settings.alpha / settings.rank, jnp.float32)
-        self.optimizer = per_expert(settings)
-        self.init = init
-        bound = dict(optimizer=self.optimizer, settings=settings)
-        self.step = jax.jit(functools.partial(train_step, **bound), donate_argnums=1)
-        self.loss_sums = jax.jit(functools.partial(loss_sums, settings=settings))
-        self.judge = jax.jit(functools.partial(judge, settings=settings))
-        self.validation = self._validation(tasks) if settings.evaluate_every else []
+        self.rows = self._rows(tasks, "train")
+        validation = loader.padded(self._rows(tasks, "validation"), settings.batch) if settings.evaluate_every else []
+        self.validation = [self.place(batch) for batch in validation]
+        self.keys_E = self._keys()
+        self.scale_E = rules.put(self._scale(), rules.EXPERT, model.mesh)
+        self.programs = programs(model.config, settings, self.keys_E, model.mesh)
 
-    def _validation(self, tasks):
-        rows = {name: _packed(self.model, tasks, own, "validation", self.settings) for name, own in self.groups.items()}
-        return [self.place(batch) for batch in loader.padded(rows, self.settings.batch)]
+    def _rows(self, tasks, split) -> dict[str, Rows]:
+        return {name: _packed(self.model, tasks, own, split, self.settings) for name, own in self.groups.items()}
+
+    def _keys(self):
+        def keys():
+            return expert_keys(self.names, self.settings.seed)
+
+        return jax.jit(keys, out_shardings=along_experts(jax.eval_shape(keys), self.model.mesh))()
+
+    def _scale(self):
+        return np.full(len(self.names), self.settings.alpha / self.settings.rank, np.float32)
 
     def place(self, batch: Rows) -> Rows:
         """Host rows [E, B, ...] on the mesh, or on the one device."""
-        if self.model.mesh is None:
-            return jax.device_put(batch)
-        return jax.tree.map(self._put(rules.ROWS), batch)
-
-    def _put(self, partition):
-        mesh = self.model.mesh
-        return lambda leaf: jax.device_put(
-            leaf, NamedSharding(mesh, rules.fitting(partition, leaf.shape, mesh))
-        )
+        return Rows(*(rules.put(field, rules.ROWS, self.model.mesh) for field in batch))
 
     def start(self) -> State:
-        loras = self.init.loras if self.init else self._fresh()
-        state = init_state(loras, self.optimizer, self.settings)
-        if self.model.mesh is None:
-            return state
-        vectors, factors = self._put(rules.EXPERT), self._put(rules.LORA)
-        placed = jax.tree.map(lambda leaf: factors(leaf) if leaf.ndim > 1 else vectors(leaf), state._replace(step=None))
-        return placed._replace(step=self._put(jax.P())(state.step))
-
-    def _fresh(self):
-        settings, config = self.settings, self.model.config
-        unknown = [site for site in settings.sites if site not in config.sites]
-        if unknown:
-            raise InputError(f"sites {unknown}: a {config.family} model has {', '.join(config.sites)}")
-        shapes = {site: config.sites[site] for site in settings.sites}
-        return init_loras(self.keys_E, shapes, config.L, settings.rank)
+        if self.init is None:
+            return self.programs.fresh(self.keys_E)
+        put = lambda leaf: rules.put(np.asarray(leaf, np.float32), rules.LORA, self.model.mesh)  # noqa: E731
+        return self.programs.started(jax.tree.map(put, self.init.loras))
 
     def train(self, folder, progress) -> State:
         settings = self.settings
@@ -119,31 +104,40 @@ class _Run:
                 checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", settings.save_every))
                 state = checkpoints.restore(state)
             done = int(state.step)
-            log = stack.enter_context(MetricsLog(folder, self.names, done))
+            log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))
             bar = stack.enter_context(tqdm(total=settings.steps, initial=done, unit="step", disable=not progress))
             pending = None
-            for step, batch in enumerate(self._batches(done), done + 1):
-                state, metrics = self.step(self.model.params, state, self.place(batch), self.keys_E, self.scale_E)
+            for step, batch in enumerate(self._batches(state), done + 1):
+                state, metrics = self.programs.step(
+                    self.model.params, state, self.place(batch), self.keys_E, self.scale_E
+                )
                 pending = self._report(log, bar, pending, (step, metrics))
-                if settings.evaluate_every and step % settings.evaluate_every == 0:
+                validated = settings.evaluate_every and step % settings.evaluate_every == 0
+                if validated:
                     state = self._validate(state, step, log)
-                if checkpoints:
+                if checkpoints and step % settings.save_every == 0:
+                    pending = self._report(log, bar, pending, None)  # what a checkpoint is past is not trained again
                     checkpoints.save(step, state)
-                if settings.patience and not np.any(state.active_E):
+                if validated and not self._goes_on(state):
                     break
             self._report(log, bar, pending, None)
         self._name_failures(state)
         return state
 
-    def _batches(self, done):
-        rows = loader.batches(self.rows, self.settings.batch, self.settings.steps, self.settings.seed)[done:]
-        return rows.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+    def _goes_on(self, state) -> bool:
+        return bool(np.any(distributed.gather(state.active_E)))
+
+    def _batches(self, state):
+        if not self._goes_on(state):
+            return ()
+        rows = loader.batches(self.rows, self.settings.batch, self.settings.steps, self.settings.seed)
+        return rows[int(state.step) :].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
 
     def _report(self, log, bar, pending, latest):
         """Writes the step before the one just dispatched: the device never waits for the host."""
         if pending:
             step, metrics = pending
-            metrics = jax.device_get(metrics)
+            metrics = distributed.gather(metrics)
             losses = metrics.loss_E[metrics.active_E]
             bar.set_postfix(loss=f"{losses.sum() / max(len(losses), 1):.3f}", experts=len(losses), refresh=False)
             bar.update()
@@ -152,14 +146,14 @@ class _Run:
         return latest
 
     def _validate(self, state, step, log) -> State:
-        sums = [self.loss_sums(self.model.params, state.loras, self.scale_E, batch) for batch in self.validation]
+        sums = [self.programs.loss_sums(self.model.params, state.loras, self.scale_E, batch) for batch in self.validation]
         total_E, count_E = (sum(parts) for parts in zip(*sums, strict=True))
         loss_E = total_E / jnp.maximum(count_E, 1)
-        log.write("validation", step, {"loss": loss_E})
-        return self.judge(state, loss_E) if self.settings.patience else state
+        log.write("validation", step, {"loss": distributed.gather(loss_E)})
+        return self.programs.judge(state, loss_E) if self.settings.patience else state
 
     def _name_failures(self, state):
-        for name, failed in zip(self.names, np.asarray(state.failed_E), strict=True):
+        for name, failed in zip(self.names, distributed.gather(state.failed_E), strict=True):
             if failed:
                 logging.warning("expert %s: a loss was not finite; it keeps its last good arrays", name)
 
@@ -182,11 +176,31 @@ class _Run:
             )
             for (name, own), best in zip(self.groups.items(), state.best_loss_E, strict=True)
         )
-        return Library(jax.tree.map(jnp.asarray, loras), jax.device_get(self.scale_E), infos)
+        return Library(jax.tree.map(jnp.asarray, loras), jnp.asarray(self._scale()), infos)
 
 
 def _pick(chosen_E):
     return lambda new, old: np.where(chosen_E[None, :, None, None], new, old)
+
+
+def _check(model, groups, settings, init) -> None:
+    config = model.config
+    if model.tokenizer is None:
+        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
+    if not groups:
+        raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
+    unknown = [site for site in settings.sites if site not in config.sites]
+    if unknown or not settings.sites:
+        raise InputError(f"sites {unknown}: a {config.family} model has {', '.join(config.sites)}")
+    if init is None:
+        return
+    model.check(init)
+    found = (len(init), init.rank, set(init.sites), set(np.asarray(init.scale).tolist()))
+    expected = (len(groups), settings.rank, set(settings.sites), {settings.alpha / settings.rank})
+    if found != expected:
+        raise InputError(
+            f"init: experts, rank, sites, scales are {found}; the groups and settings of this run ask for {expected}"
+        )
 
 
 def _packed(model, tasks: Tasks, names, split: str, settings: Settings) -> Rows:

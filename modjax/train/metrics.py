@@ -1,6 +1,7 @@
-"""Metrics on disk: one JSON line a logged step, and TensorBoard scalars."""
+"""Metrics on disk: one JSON line a logged step."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +22,9 @@ class MetricsLog:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "metrics.jsonl"
             kept = [line for line in read(path) if line["step"] <= done]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            draft = folder / "metrics.jsonl.writing"
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            os.replace(draft, path)
             self._file = path.open("a")
 
     def __enter__(self):

@@ -3,21 +3,19 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from modjax.train.settings import Settings
 
 
 def schedule(settings: Settings) -> optax.Schedule:
-    """Linear warm-up to the peak, then linear decay to zero at the last step."""
-    warm = max(1, round(settings.warmup * settings.steps))
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(settings.learning_rate / warm, settings.learning_rate, warm - 1),
-            optax.linear_schedule(settings.learning_rate, 0.0, settings.steps - warm + 1),
-        ],
-        [warm - 1],
-    )
+    """Linear warm-up over the first W = warmup * S of S steps, then linear decay to zero.
+
+    The rate of update i = 0, 1, ..., S - 1 is peak * min((i + 1) / W, (S - i) / (S - W + 1)).
+    """
+    steps, warm = settings.steps, max(1, round(settings.warmup * settings.steps))
+    return lambda i: settings.learning_rate * jnp.minimum((i + 1) / warm, (steps - i) / (steps - warm + 1))
 
 
 def per_expert(settings: Settings) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """The settings of one training run."""
 
 import dataclasses
+from typing import get_args
 
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
@@ -35,7 +36,16 @@ class Settings:
         for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name in ("evaluate_every", "patience", "save_every", "learning_rate", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name}={getattr(self, name)}: expected at least 0")
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout={self.dropout}: expected a probability in [0, 1)")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup={self.warmup}: expected a fraction of the steps, in [0, 1]")
+        if self.clip <= 0:
+            raise InputError(f"clip={self.clip}: expected a positive gradient norm")
+        if self.too_long not in get_args(TooLong):
+            raise InputError(f"too_long={self.too_long!r}: expected one of {', '.join(get_args(TooLong))}")
         if self.patience and not self.evaluate_every:
             raise InputError(f"patience={self.patience} needs evaluate_every > 0: stopping is judged on validation")

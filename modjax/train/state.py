@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from modjax.data.loader import key_of
@@ -26,7 +27,7 @@ class State(NamedTuple):
 
 def expert_keys(names: tuple[str, ...], seed: int) -> jax.Array:
     """A random key for each expert from its name, key[E]."""
-    return jnp.stack([jax.random.key(key_of(name, seed)) for name in names])
+    return jax.vmap(jax.random.key)(np.asarray([key_of(name, seed) for name in names], np.uint32))
 
 
 def init_loras(keys_E: jax.Array, shapes: dict[str, tuple[int, int]], n_layers: int, rank: int) -> Loras:
@@ -35,6 +36,7 @@ def init_loras(keys_E: jax.Array, shapes: dict[str, tuple[int, int]], n_layers: 
     Args:
       shapes: {site: (I, O)}.
     """
+
     def one(key, width):
         bound = width**-0.5
         return jax.random.uniform(key, (n_layers, rank, width), jnp.float32, -bound, bound)

@@ -1,10 +1,11 @@
 """The pure functions of lockstep training: one step, one validation, one verdict on who goes on.
 
-The batch is [E, B, T] and every row meets one expert only, so one forward and backward pass through the one frozen
-base trains all experts exactly as each alone would be: the loss is a sum of per-expert means, and gradients,
-clipping, moments and schedules never cross the expert axis.
+The batch is [E, B, T] and the loss of one expert on its rows is mapped over E: one forward and backward pass through
+the one frozen base trains all experts exactly as each alone would be. The loss is a sum of per-expert means, and
+gradients, clipping, moments and schedules never cross the expert axis.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ import optax
 
 from modjax.data.pack import Rows
 from modjax.models.decoder import Decoder
-from modjax.ops.lora import lockstep
+from modjax.ops.lora import LoRA, lockstep
 from modjax.ops.losses import target_losses
+from modjax.parallel import rules
 from modjax.train.settings import Settings
 from modjax.train.state import Loras, State
 
@@ -35,8 +37,9 @@ def train_step(
     *,
     optimizer: optax.GradientTransformation,
     settings: Settings,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[State, Metrics]:
-    """One update of every active expert. Pure: jit it with `optimizer` and `settings` bound.
+    """One update of every active expert. Pure: jit it with what comes by keyword bound.
 
     An expert whose loss or gradient is not finite keeps its last good arrays, is marked failed and takes
     no further part; the others go on untouched.
@@ -44,11 +47,11 @@ def train_step(
     keys_E = jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step)
 
     def objective(loras):
-        loss_E = expert_losses(decoder, loras, scale_E, batch, settings, keys_E)
+        loss_E = expert_losses(decoder, loras, scale_E, batch, settings, keys_E, mesh)
         return jnp.sum(loss_E), loss_E
 
     grads, loss_E = jax.grad(objective, has_aux=True)(state.loras)
-    grad_norm_E = jax.vmap(optax.global_norm, in_axes=1)(grads)
+    grad_norm_E = jax.vmap(optax.tree.norm, in_axes=1)(grads)
     healthy_E = jnp.isfinite(loss_E) & jnp.isfinite(grad_norm_E)
     moving_E = state.active_E & healthy_E
     updates, opt_state = optimizer.update(grads, state.opt_state, state.loras)
@@ -69,25 +72,35 @@ def expert_losses(
     batch: Rows,
     settings: Settings,
     keys_E: jax.Array | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> jax.Array:
     """Mean loss over each expert's target tokens, float32[E]; dropout only where keys are given."""
-    total_E, count_E = loss_sums(decoder, loras, scale_E, batch, settings, keys_E)
+    total_E, count_E = loss_sums(decoder, loras, scale_E, batch, settings, keys_E, mesh)
     return total_E / jnp.maximum(count_E, 1)
 
 
-def loss_sums(decoder, loras, scale_E, batch, settings, keys_E=None) -> tuple[jax.Array, jax.Array]:
-    """Summed loss and number of target tokens of each expert, float32[E] twice."""
-    n_experts = batch.tokens.shape[0]
-    rows = Rows(*(field.reshape(-1, field.shape[-1]) for field in batch))  # [E, B, .] -> [N, .]
-    adapters, adapt = _lockstep(decoder, loras, scale_E, settings.dropout, keys_E)
-    hidden_NTD, _ = decoder(
-        rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt, remat=settings.remat
-    )
-    losses_NM = target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels, settings.loss_chunk)
-    # `where`, not a product: a padded target of a broken row must not turn 0 * inf into nan.
-    losses_NM = jnp.where(rows.weights > 0, losses_NM * rows.weights, 0)
-    total_E = jnp.sum(losses_NM.reshape(n_experts, -1), axis=1)
-    return total_E, jnp.sum(rows.weights.reshape(n_experts, -1), axis=1)
+def loss_sums(decoder, loras, scale_E, batch, settings, keys_E=None, mesh=None) -> tuple[jax.Array, jax.Array]:
+    """Summed loss and number of target tokens of each expert, float32[E] twice.
+
+    Experts and rows stay two axes, [E, B] and never [E * B]: on a mesh experts lie along one axis, their rows along
+    another, and no flattened axis could be split so. XLA still makes one product of all rows with a base weight.
+    """
+    expert_axis, constrain = None, {}
+    if mesh is not None:
+        expert_axis, row_axis, _ = rules.fitting(rules.ROWS, batch.tokens.shape, mesh)
+        across_rows = jax.sharding.NamedSharding(mesh, jax.P(row_axis))
+        constrain = {"constrain": lambda x_BTD: jax.lax.with_sharding_constraint(x_BTD, across_rows)}
+
+    def loss_sum(loras, scale, rows, key):
+        adapters, adapt = _adapters(decoder, loras, scale, settings.dropout, key)
+        places = (rows.tokens, rows.positions, rows.segments)
+        hidden_BTD, _ = decoder(*places, adapters=adapters, adapt=adapt, remat=settings.remat, **constrain)
+        losses_BM = target_losses(decoder.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
+        # `where`, not a product: a padded target of a broken row must not turn 0 * inf into nan.
+        return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)), jnp.sum(rows.weights)
+
+    axes = (1, 0, 0, None if keys_E is None else 0)
+    return jax.vmap(loss_sum, axes, spmd_axis_name=expert_axis)(loras, scale_E, batch, keys_E)
 
 
 def judge(state: State, loss_E: jax.Array, settings: Settings) -> State:
@@ -102,29 +115,28 @@ def judge(state: State, loss_E: jax.Array, settings: Settings) -> State:
     )
 
 
-def _lockstep(decoder, loras, scale_E, dropout, keys_E) -> tuple[tuple, Callable]:
-    keys_LE = _layer_keys(keys_E, decoder.config.L) if keys_E is not None and dropout else None
+def _adapters(decoder, loras, scale, dropout, key) -> tuple[tuple, Callable]:
+    """One expert's arrays and keys by layer, and the function that lets the decoder use them."""
+    drops = key is not None and dropout > 0
+    keys_L = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(decoder.config.L)) if drops else None
 
-    def adapt(layer, sites, x_NTI):
-        layer_loras, layer_keys_E = layer
-        sites = [site for site in sites if site in layer_loras]
-        if layer_keys_E is not None and sites:
-            x_NTI = _drop(x_NTI, layer_keys_E, dropout, decoder.config, sites[0])
-        return {site: lockstep(x_NTI, layer_loras[site], scale_E) for site in sites}
+    def adapt(layer, sites, x_BTI):
+        loras, key = layer
+        sites = [site for site in sites if site in loras]
+        if key is not None and sites:
+            x_BTI = _drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
+        return {site: _delta(x_BTI, loras[site], scale) for site in sites}
 
-    return (loras, keys_LE), adapt
-
-
-def _layer_keys(keys_E, n_layers):
-    return jax.vmap(lambda layer: jax.vmap(jax.random.fold_in, (0, None))(keys_E, layer))(jnp.arange(n_layers))
+    return (loras, keys_L), adapt
 
 
-def _drop(x_NTI, keys_E, rate, config, site):
-    """Inverted dropout of a shared input; each expert's mask comes from its own key."""
-    keys_E = jax.vmap(jax.random.fold_in, (0, None))(keys_E, list(config.sites).index(site))
-    shape = (x_NTI.shape[0] // len(keys_E), *x_NTI.shape[1:])
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, shape))(keys_E)
-    return jnp.where(keep.reshape(x_NTI.shape), x_NTI / (1 - rate), 0)
+def _delta(x_BTI, lora, scale):
+    return lockstep(x_BTI, LoRA(lora.a[None], lora.b[None]), scale[None])
+
+
+def _drop(x, key, rate):
+    """Inverted dropout; sites that read one input share its mask."""
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
 
 def _where(chosen_E, new, old):

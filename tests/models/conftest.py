@@ -7,47 +7,11 @@ import pytest
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 
-SIZES = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.2,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-
 @pytest.fixture(scope="session")
-def torch_model():
-    """A function that gives a random float32 model of transformers."""
-    return _torch_model
-
-
-def _torch_model(family, seed=0, **overrides):
-    """Norms and biases are random too, so that none can be forgotten."""
-    import torch
-    import transformers
-
-    name = {"llama": "Llama", "mistral": "Mistral", "phi": "Phi"}[family]
-    config = getattr(transformers, f"{name}Config")(**(SIZES | overrides), attn_implementation="eager")
-    torch.manual_seed(seed)
-    model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
+def checkpoint(tmp_path_factory, torch_model):
     """A saved tiny llama; tests that damage it work on a copy."""
     path = tmp_path_factory.mktemp("llama")
-    _torch_model("llama").save_pretrained(path)
+    torch_model("llama").save_pretrained(path)
     return path
 
 

@@ -1,0 +1,139 @@
+"""Evaluation on a tiny model: scores against a slow reference, and what they must not depend on."""
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+import transformers
+
+from modjax.data.tasks import Example, Task, Tasks
+from modjax.data.tokenize import encode
+from modjax.errors import InputError
+from modjax.eval import Method, evaluate, summary
+from modjax.eval.evaluate import sample
+from modjax.eval.likelihood import target_loss
+from modjax.eval.traces import routing_accuracy, routing_weights, view
+from modjax.experts.library import Library
+from modjax.model import Model
+from modjax.models.config import ModelConfig
+from modjax.models.decoder import Decoder
+from modjax.routing import arrow, oracle, uniform
+
+WORDS = "red green blue one two three cat dog bird yes no what is the".split()
+SETTINGS = dict(length=32, max_new_tokens=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model():
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<end>", *WORDS])}
+    bare = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
+    bare.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<end>", unk_token="<unk>")
+    config = ModelConfig(
+        family="llama", V=len(vocabulary), D=16, N=2, K=1, H=8, F=24, L=2, context=64, rope_dim=8, tied=True
+    )
+    return Model("tiny", Decoder.init(config, jax.random.key(0)), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def library():
+    rng = np.random.default_rng(0)
+    sites = {"attn.q": (16, 16), "mlp.down": (24, 16)}
+    return Library.from_arrays(
+        {site: (rng.normal(size=(2, 3, 2, i)), rng.normal(size=(2, 3, 2, o))) for site, (i, o) in sites.items()},
+        names=["a", "b", "c"],
+    )
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    def task(name, target, **info):
+        examples = [
+            Example(f"what is {' '.join([word] * (1 + i % 3))} {other}", target, split)
+            for split in ("train", "test")
+            for i, word in enumerate(WORDS[:5])
+            for other in WORDS[5:7]
+        ]
+        return Task(name, tuple(examples), **info)
+
+    return Tasks([task("a", "yes"), task("b", "no cat"), task("c", "dog"), task("d", "bird", held_out=True)])
+
+
+def _reference_loss(model, library, router, task, example):
+    (one,) = encode(model.tokenizer, task, [example], 32)
+    logits_TV = np.asarray(model.logits(one.tokens[None], library, router)[0], np.float64)
+    log_probs_TV = logits_TV - np.log(np.exp(logits_TV).sum(-1, keepdims=True))
+    at = np.arange(one.n_prompt, len(one.tokens))
+    return -log_probs_TV[at - 1, one.tokens[at]].sum(), len(at)
+
+
+@pytest.mark.parametrize("make", [uniform, arrow])
+def test_loss_equals_a_row_by_row_reference(model, library, tasks, make):
+    router = make(library)
+    scores, _ = evaluate(model, Method("m", library, router), tasks, **SETTINGS)
+    for name, task in tasks.items():
+        sums, counts = zip(*(_reference_loss(model, library, router, task, one) for one in task.split("test")))
+        assert scores[name].loss == pytest.approx(sum(sums) / sum(counts), abs=1e-5)
+        assert scores[name].examples == 10
+
+
+def test_scores_do_not_depend_on_the_batch_size(model, library, tasks):
+    method = Method("m", library, arrow(library, top_k=2))
+    small, _ = evaluate(model, method, tasks, examples=4, batch=3, **SETTINGS)
+    large, _ = evaluate(model, method, tasks, examples=4, batch=16, **SETTINGS)
+    for name in tasks:
+        assert small[name].loss == pytest.approx(large[name].loss, abs=1e-6)
+        assert (small[name].exact_match, small[name].rouge_l) == (large[name].exact_match, large[name].rouge_l)
+
+
+def test_oracle_gives_each_task_its_own_expert_and_leaves_others_out(model, library, tasks):
+    scores, _ = evaluate(model, Method("oracle", library, oracle(library)), tasks, **SETTINGS)
+    assert set(scores) == {"a", "b", "c"}
+    alone, _ = evaluate(model, Method("b", library["b"]), tasks.select(["b"]), **SETTINGS)
+    assert scores["b"].loss == pytest.approx(alone["b"].loss, abs=1e-5)
+
+
+def test_losses_come_back_in_the_order_asked_for(model, tasks):
+    encoded = encode(model.tokenizer, tasks["a"], tasks["a"].split("test"), 32)
+    totals, counts = target_loss(model, encoded, batch=4)
+    backwards, _ = target_loss(model, encoded[::-1], batch=4)
+    np.testing.assert_allclose(totals, backwards[::-1], atol=1e-5)
+    assert counts.tolist() == [2] * 10  # "yes" and the end of turn
+
+
+def test_sample_goes_by_seed_and_index(tasks):
+    assert sample(tasks["a"], "test", 4, seed=0) == sample(tasks["a"], "test", 4, seed=0)
+    assert sample(tasks["a"], "test", 4, seed=0) != sample(tasks["a"], "test", 4, seed=1)
+    assert sample(tasks["a"], "test", 0, seed=0) == tasks["a"].split("test")
+    with pytest.raises(InputError, match="'a'.*'validation'"):
+        sample(tasks["a"], "validation", 4, seed=0)
+
+
+def test_summary_is_the_unweighted_mean_over_tasks(model, tasks):
+    scores, _ = evaluate(model, Method("base"), tasks, **SETTINGS)
+    means = summary(scores, ["a", "b"])
+    assert means["loss"] == pytest.approx((scores["a"].loss + scores["b"].loss) / 2)
+    assert means["examples"] == 20
+    assert summary(scores, ["a", "elsewhere"]) is None
+
+
+def test_routing_weights_are_means_over_sites_and_sum_to_one(model, library, tasks):
+    method = Method("m", library, arrow(library, top_k=2))
+    encoded = encode(model.tokenizer, tasks["a"], tasks["a"].split("test")[:3], 32)
+    for one, weights_LnE in zip(encoded, routing_weights(model, method, encoded, batch=2), strict=True):
+        assert weights_LnE.shape == (2, len(one.tokens), 3)
+        np.testing.assert_allclose(weights_LnE.sum(-1), 1, atol=1e-6)
+
+
+def test_routing_accuracy_of_a_router_that_knows(model, library, tasks):
+    """Uniform weights tie, and the first expert wins every tie: right for task a alone, one in three."""
+    method = Method("m", library, uniform(library))
+    found = routing_accuracy(model, method, tasks, examples=4, seed=0, length=32, system=None)
+    assert found == pytest.approx(1 / 3)
+
+
+def test_view_is_what_the_report_takes(model, library, tasks):
+    method = Method("m", library, arrow(library))
+    shown = view(model, method, tasks["b"], tasks["b"][0], length=32, system=None)
+    assert shown["expected"] == "b"
+    assert np.shape(shown["weights"]) == (2, len(shown["tokens"]), 3)

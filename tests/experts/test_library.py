@@ -1,0 +1,139 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modjax.errors import InputError
+from modjax.experts.library import Library, concatenate
+
+SITES = {"attn.q": (16, 12), "mlp.down": (20, 16)}
+
+
+@pytest.fixture
+def library(random_library):
+    tasks = [("add", "subtract"), ("reverse",), ("subtract", "sort")]
+    return random_library(SITES, names=["sums", "words", "mixed"], tasks=tasks, scale=[4.0, 0.1, 1 / 3], base="tiny")
+
+
+def equal(left, right):
+    assert left.infos == right.infos
+    jax.tree.map(np.testing.assert_array_equal, (left.loras, left.scale), (right.loras, right.scale))
+
+
+def test_from_arrays_knows_its_experts(library):
+    assert library.names == ("sums", "words", "mixed") and library.sites == tuple(SITES)
+    assert len(library) == 3 and library.rank == 2
+    np.testing.assert_array_equal(library.scale, np.float32([4.0, 0.1, 1 / 3]))
+    assert [info.alpha for info in library.infos] == [8.0, 0.2, 2 / 3]
+    assert {info.base for info in library.infos} == {"tiny"}
+    assert repr(library) == "Library(3 experts of rank 2 on attn.q, mlp.down)"
+
+
+def test_names_and_tasks_by_default(random_library):
+    library = random_library(SITES)
+    assert library.names == ("expert0", "expert1", "expert2")
+    assert library.tasks == (("expert0",), ("expert1",), ("expert2",))
+    np.testing.assert_array_equal(library.scale, [1, 1, 1])
+
+
+def test_arrays_are_float32_whatever_was_given():
+    a, b = np.ones((1, 2, 3, 4)), jnp.ones((1, 2, 3, 5), jnp.bfloat16)
+    library = Library.from_arrays({"attn.q": (a, b)})
+    assert {leaf.dtype for leaf in jax.tree.leaves(library)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    "chosen, ids",
+    [("words", [1]), (2, [2]), (-1, [2]), (["mixed", 0], [2, 0]), (slice(1, None), [1, 2]), (np.int64(1), [1])],
+)
+def test_choosing_experts_keeps_the_order_asked_for(library, chosen, ids):
+    part = library[chosen]
+    assert part.names == tuple(library.names[i] for i in ids)
+    np.testing.assert_array_equal(part.scale, library.scale[np.array(ids)])
+    for site in SITES:
+        for got, whole in zip(part.loras[site], library.loras[site], strict=True):
+            np.testing.assert_array_equal(got, whole[:, np.array(ids)])
+
+
+def test_parts_add_up_to_the_whole(library):
+    equal(library[:1] + library[1:], library)
+    equal(concatenate([library[i] for i in range(3)]), library)
+    equal((library["mixed"] + library["sums"])[["sums", "mixed"]], library[["sums", "mixed"]])
+
+
+def test_adding_pads_ranks_and_missing_sites_with_zeros(library, random_library):
+    other = random_library({"attn.q": (16, 12), "attn.o": (12, 16)}, experts=2, rank=5, names=["x", "y"], scale=2.0)
+    both = library + other
+    assert both.names == (*library.names, "x", "y") and both.rank == 5
+    assert [info.rank for info in both.infos] == [2, 2, 2, 5, 5]
+    np.testing.assert_array_equal(both.scale, [*library.scale, 2, 2])
+    q = both.loras["attn.q"]
+    np.testing.assert_array_equal(q.a[:, :3, :2], library.loras["attn.q"].a)
+    np.testing.assert_array_equal(q.b[:, 3:], other.loras["attn.q"].b)
+    assert not q.a[:, :3, 2:].any() and not q.b[:, :3, 2:].any()
+    assert not both.loras["mlp.down"].b[:, 3:].any() and not both.loras["attn.o"].a[:, :3].any()
+    assert both.loras["attn.o"].a.shape == (2, 5, 5, 12)
+
+
+def test_expert_of_a_task(library):
+    assert [library.expert_of(task) for task in ("add", "subtract", "sort", "other")] == [0, 0, 2, None]
+
+
+def test_library_is_a_pytree(library):
+    doubled = jax.jit(lambda library: jax.tree.map(lambda leaf: 2 * leaf, library))(library)
+    assert doubled.infos == library.infos
+    np.testing.assert_array_equal(doubled.scale, 2 * library.scale)
+
+    def norm(loras):
+        return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(loras))
+
+    norm_E = jax.vmap(norm, in_axes=1)(library.loras)
+    np.testing.assert_allclose(norm_E, [norm(library[i].loras) for i in range(3)], rtol=1e-5)
+    assert jax.tree.structure(library) == jax.tree.structure(doubled) != jax.tree.structure(library[:2])
+
+
+FACTORS = (np.ones((2, 3, 4, 5)), np.ones((2, 3, 4, 6)))
+
+
+@pytest.mark.parametrize(
+    "sites, fields, words",
+    [
+        ({}, {}, "at least one site"),
+        ({"attn.q": FACTORS}, {"names": ["a", "b"]}, "3 different names"),
+        ({"attn.q": FACTORS}, {"names": ["a", "b", "a"]}, "3 different names"),
+        ({"attn.q": FACTORS}, {"scale": [1.0, 2.0]}, "2 scales"),
+        ({"attn.q": FACTORS}, {"tasks": [("a",)]}, "1 lists of tasks"),
+        ({"attn.q": (FACTORS[0], np.ones((2, 3, 5, 6)))}, {}, r"attn.q: a \(2, 3, 4, 5\) and b \(2, 3, 5, 6\)"),
+        ({"attn.q": (FACTORS[0][0], FACTORS[1][0])}, {}, "attn.q"),
+        ({"attn.q": FACTORS, "attn.k": (np.ones((3, 3, 4, 5)), np.ones((3, 3, 4, 6)))}, {}, "attn.k"),
+    ],
+)
+def test_arrays_that_make_no_library(sites, fields, words):
+    with pytest.raises(InputError, match=words):
+        Library.from_arrays(sites, **fields)
+
+
+@pytest.mark.parametrize(
+    "chosen, words",
+    [("nobody", "no expert 'nobody'; the library has sums"), ([0, "sums"], "none twice"), ([], "at least one")],
+)
+def test_choices_that_make_no_library(library, chosen, words):
+    with pytest.raises(InputError, match=words):
+        library[chosen]
+
+
+def test_libraries_that_cannot_be_added(library, random_library):
+    def marked(library, fingerprint, prefix):
+        infos = (dataclasses.replace(i, fingerprint=fingerprint, name=prefix + i.name) for i in library.infos)
+        return dataclasses.replace(library, infos=tuple(infos))
+
+    with pytest.raises(InputError, match="named twice: mixed, sums"):
+        library + library[["sums", "mixed"]]
+    with pytest.raises(InputError, match="different base models"):
+        marked(library, "a1", "") + marked(library, "b2", "other ")
+    for sites, layers in (({"attn.q": (8, 12)}, 2), ({"attn.q": (16, 9)}, 2), (SITES, 3)):
+        with pytest.raises(InputError, match="do not fit one model"):
+            library + random_library(sites, layers=layers)
+    assert len(marked(library, "a1", "") + marked(library, "", "other ")) == 6

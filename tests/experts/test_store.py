@@ -1,0 +1,249 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.experts.store import WEIGHTS
+
+SITES = {"attn.q": (16, 12), "attn.o": (12, 16)}
+PREFIX = "base_model.model.model.layers."
+
+
+@pytest.fixture
+def library(random_library):
+    """Two ranks, scales that are no round numbers, all that an expert can remember."""
+    small = random_library(SITES, experts=2, names=["z: last/first?", "a"], scale=[1 / 3, 0.1])
+    large = random_library(SITES, experts=1, rank=3, names=["large"], scale=4.0, seed=1, fingerprint="0123456789abcdef")
+    both = small + large
+    infos = list(both.infos)
+    training = (("steps", 40), ("learning_rate", 2e-3), ("data", "open48"))
+    infos[1] = dataclasses.replace(infos[1], training=training, scores=(("validation_loss", 0.1), ("match", 1.0)))
+    return dataclasses.replace(both, infos=tuple(infos))
+
+
+def equal(left, right):
+    assert left.infos == right.infos and sorted(left.sites) == sorted(right.sites)
+    jax.tree.map(np.testing.assert_array_equal, (left.loras, left.scale), (right.loras, right.scale))
+
+
+def test_saved_and_loaded_is_the_same_bit_for_bit(library, tmp_path):
+    library.save(tmp_path / "new" / "library")
+    equal(Library.load(tmp_path / "new" / "library"), library)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["library"]
+
+
+def test_sites_that_an_expert_lacks_are_not_in_its_folder(random_library, tmp_path):
+    both = random_library(SITES, experts=1, names=["a"]) + random_library({"mlp.up": (16, 24)}, experts=1, names=["b"])
+    both.save(tmp_path)
+    assert json.loads((tmp_path / "b" / "adapter_config.json").read_text())["target_modules"] == ["up_proj"]
+    equal(Library.load(tmp_path), both)
+
+
+def test_untrained_experts_are_kept(library, tmp_path):
+    zeros = dataclasses.replace(library, loras=jax.tree.map(jnp.zeros_like, library.loras))
+    zeros.save(tmp_path)
+    equal(Library.load(tmp_path), zeros)
+
+
+def test_folders_are_as_peft_writes_them(library, tmp_path):
+    library.save(tmp_path)
+    folder = tmp_path / "a"
+    with safe_open(folder / WEIGHTS, "numpy") as file:
+        keys, metadata = list(file.keys()), file.metadata()
+        shapes = {key: file.get_tensor(key).shape for key in keys}
+    modules = [f"{PREFIX}{i}.self_attn.{name}" for i in range(2) for name in ("o_proj", "q_proj")]
+    assert sorted(keys) == [f"{module}.lora_{side}.weight" for module in modules for side in "AB"]
+    assert metadata == {"format": "pt"}
+    assert shapes[f"{PREFIX}1.self_attn.q_proj.lora_A.weight"] == (2, 16)
+    assert shapes[f"{PREFIX}1.self_attn.q_proj.lora_B.weight"] == (12, 2)
+    text = (folder / "adapter_config.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert json.loads(text) == {
+        "alpha_pattern": {},
+        "base_model_name_or_path": "",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": 0.2,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "r": 2,
+        "rank_pattern": {},
+        "target_modules": ["o_proj", "q_proj"],
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def test_scale_is_what_counts(library, tmp_path):
+    """A library whose scale was changed is saved as it computes."""
+    louder = dataclasses.replace(library, scale=library.scale * 3)
+    louder.save(tmp_path)
+    np.testing.assert_array_equal(Library.load(tmp_path).scale, louder.scale)
+
+
+def test_saving_over_an_earlier_library_replaces_it(library, random_library, tmp_path):
+    library.save(tmp_path / "library")
+    other = random_library(SITES)
+    other.save(tmp_path / "library")
+    equal(Library.load(tmp_path / "library"), other)
+    assert [path.name for path in tmp_path.iterdir()] == ["library"]
+
+
+def test_a_failed_save_leaves_the_earlier_library(library, random_library, tmp_path):
+    library.save(tmp_path / "library")
+    with pytest.raises(InputError, match="no module for site 'mlp.fc1'"):
+        random_library({"mlp.fc1": (16, 12)}).save(tmp_path / "library")
+    equal(Library.load(tmp_path / "library"), library)
+
+
+def test_saving_over_something_else_is_refused(library, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(InputError, match="holds no library.json"):
+            library.save(path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_names_that_folders_cannot_have(random_library, tmp_path):
+    library = random_library(SITES, experts=4, names=["a/b", "a?b", "A_B", ".."])
+    library.save(tmp_path)
+    equal(Library.load(tmp_path), library)
+    assert len(list(tmp_path.glob("*/adapter_config.json"))) == 4
+
+
+def test_plain_peft_folders_are_named_after_themselves(library, tmp_path):
+    library.save(tmp_path)
+    read = Library.from_peft([tmp_path / "large", tmp_path / "a"])
+    assert read.names == ("large", "a") and read.tasks == (("large",), ("a",))
+    chosen = library[["large", "a"]]
+    jax.tree.map(np.testing.assert_array_equal, (read.loras, read.scale), (chosen.loras, chosen.scale))
+    assert Library.from_peft(str(tmp_path / "a")).names == ("a",)
+
+
+def test_phi_has_its_own_modules(random_library, tmp_path):
+    library = random_library({"attn.o": (16, 16), "mlp.fc1": (16, 24)}, names=["a", "b", "c"], family="phi")
+    library.save(tmp_path)
+    assert f"{PREFIX}0.self_attn.dense.lora_A.weight" in load_file(tmp_path / "a" / WEIGHTS)
+    assert {info.family for info in Library.from_peft([tmp_path / "a"]).infos} == {"phi"}
+
+
+@pytest.fixture
+def saved(library, tmp_path):
+    library.save(tmp_path / "library")
+    return tmp_path / "library"
+
+
+def rewrite(folder, change):
+    """Changes the tensors of one adapter in place."""
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def configure(**changes):
+    def damage(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return damage
+
+
+def without(key):
+    def damage(folder):
+        path = folder / "adapter_config.json"
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != key}))
+
+    return damage
+
+
+def tensor(change):
+    return lambda folder: rewrite(folder, change)
+
+
+FIRST = f"{PREFIX}0.self_attn.q_proj.lora_A.weight"
+BAD_ADAPTERS = {
+    "truncated": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "truncated"),
+    "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "no safetensors"),
+    "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: is missing"),
+    "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: cannot be read"),
+    "broken config": (lambda f: (f / "adapter_config.json").write_text("{"), "is not JSON"),
+    "config of a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "expected an object"),
+    "no tensors": (tensor(lambda t: t.clear()), "holds no tensors"),
+    "NaN": (tensor(lambda t: t[FIRST].__setitem__((0, 0), np.nan)), f"{FIRST}' holds NaN"),
+    "infinity": (tensor(lambda t: t[FIRST].__setitem__((0, 0), np.inf)), f"{FIRST}' holds NaN or infinite"),
+    "unknown module": (tensor(lambda t: t.update({"base_model.model.lm_head.lora_A.weight": t[FIRST]})), "lm_head"),
+    "bias": (tensor(lambda t: t.update({FIRST.replace("weight", "bias"): t[FIRST]})), "lora_A.bias"),
+    "half a pair": (tensor(lambda t: t.pop(FIRST)), "attn.q, layer 0 of 2: expected lora_A and lora_B"),
+    "no layer 0": (
+        tensor(lambda t: [t.pop(key) for key in list(t) if ".layers.0." in key]),
+        "layer 0 of 2",
+    ),
+    "another rank": (configure(r=3), "rank 3"),
+    "rank 0": (configure(r=0), "r = 0; expected a positive"),
+    "no alpha": (without("lora_alpha"), "lora_alpha = None; expected a positive"),
+    "no rank": (without("r"), "r = None"),
+    "DoRA": (configure(use_dora=True), "use_dora = True"),
+    "trained biases": (configure(bias="all"), "bias = 'all'"),
+    "saved modules": (configure(modules_to_save=["embed_tokens"]), "modules_to_save"),
+    "ranks by module": (configure(rank_pattern={"q_proj": 8}), "rank_pattern"),
+    "repeated layers": (configure(layer_replication=[[0, 2]]), "layer_replication"),
+    "another method": (configure(peft_type="IA3"), "'IA3'; expected 'LORA'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ADAPTERS)
+def test_bad_adapters_are_named(saved, kind):
+    damage, words = BAD_ADAPTERS[kind]
+    damage(saved / "a")
+    with pytest.raises(InputError, match=words.replace("(", r"\(")) as error:
+        Library.from_peft([saved / "large", saved / "a"])
+    assert str(saved / "a") in str(error.value)
+
+
+def index(change):
+    def damage(folder):
+        found = json.loads((folder / "library.json").read_text())
+        change(found)
+        (folder / "library.json").write_text(json.dumps(found))
+
+    return damage
+
+
+BAD_LIBRARIES = {
+    "no index": (lambda f: (f / "library.json").unlink(), "library.json: cannot be read"),
+    "broken index": (lambda f: (f / "library.json").write_text("{"), "is not JSON"),
+    "another schema": (index(lambda found: found.update(schema=99)), "schema 99"),
+    "no experts": (index(lambda found: found.update(experts=[])), "at least one expert"),
+    "half an expert": (index(lambda found: found["experts"][1].pop("alpha")), "expert 1 lacks"),
+    "other weights": (lambda f: rewrite(f / "a", lambda t: t[FIRST].__imul__(2)), "sha256"),
+    "lost weights": (lambda f: (f / "a" / WEIGHTS).unlink(), WEIGHTS),
+    "an expert twice": (index(lambda found: found["experts"].append(found["experts"][0])), "named twice"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LIBRARIES)
+def test_bad_libraries_are_named(saved, kind):
+    damage, words = BAD_LIBRARIES[kind]
+    damage(saved)
+    with pytest.raises(InputError, match=words):
+        Library.load(saved)
+
+
+def test_adapters_that_do_not_fit_each_other(random_library, tmp_path):
+    for name, width in (("narrow", 16), ("wide", 20)):
+        random_library({"attn.q": (width, 12)}, experts=1, names=[name]).save(tmp_path / name)
+    with pytest.raises(InputError, match="do not fit one model"):
+        Library.from_peft([tmp_path / "narrow" / "narrow", tmp_path / "wide" / "wide"])
+
+
+def test_no_folders(tmp_path):
+    with pytest.raises(InputError, match="at least one adapter folder"):
+        Library.from_peft([])

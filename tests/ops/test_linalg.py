@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from modjax.ops.linalg import kmeans, kth_smallest_magnitude, low_rank_svd
+from modjax.ops.lora import LoRA
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 16, 24), (1, 1, 1, 9, 5), (2, 2, 8, 8, 8)])
+def test_low_rank_svd_equals_the_svd_of_the_product(shape):
+    *lead, rank, width, out = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(*lead, rank, width)), rng.normal(size=(*lead, rank, out))
+    u, s, v = jax.jit(low_rank_svd)(LoRA(jnp.float32(a), jnp.float32(b)))
+    product = np.swapaxes(b, -1, -2) @ a
+    expected_u, expected_s, expected_vt = np.linalg.svd(product, full_matrices=False)
+    np.testing.assert_allclose(s, expected_s[..., :rank], rtol=1e-4, atol=1e-4)
+    rebuilt = np.einsum("...ro,...r,...ri->...oi", u, s, v)
+    np.testing.assert_allclose(rebuilt, product, atol=1e-4)
+    first_u, first_v = expected_u[..., :, 0], expected_vt[..., 0, :]
+    for got, expected in ((u[..., 0, :], first_u), (v[..., 0, :], first_v)):
+        np.testing.assert_allclose(np.abs(np.sum(got * expected, axis=-1)), 1, atol=1e-5)
+
+
+def test_low_rank_svd_of_deficient_factors_is_finite():
+    rng = np.random.default_rng(1)
+    a, b = (np.float32(rng.normal(size=(3, 4, 10))) for _ in range(2))
+    b[0], b[1, 2:] = 0, 0
+    a[2, 1:] = a[2, :1]
+    u, s, v = low_rank_svd(LoRA(jnp.array(a), jnp.array(b)))
+    assert all(np.isfinite(leaf).all() for leaf in (u, s, v))
+    np.testing.assert_allclose(np.linalg.norm(v, axis=-1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.einsum("ero,er,eri->eoi", u, s, v), np.swapaxes(b, 1, 2) @ a, atol=1e-5)
+    assert not s[0].any() and np.all(s[1, 2:] < 1e-5)
+
+
+def blocks_with_ties():
+    rng = np.random.default_rng(2)
+    x_EP = np.float32(rng.normal(size=(4, 60)))
+    x_EP[1] = np.round(x_EP[1])  # ties, among them zeros
+    x_EP[2, :40] = 0
+    x_EP[3] *= 1e-41  # subnormal numbers
+    return x_EP, [jnp.array(x_EP[:, :7]), jnp.array(x_EP[:, 7:8]), jnp.array(x_EP[:, 8:])]
+
+
+@pytest.mark.parametrize("k", [0, 1, 17, 29, 58, 59])
+def test_kth_smallest_magnitude_equals_partition(k):
+    x_EP, blocks = blocks_with_ties()
+    got = jax.jit(kth_smallest_magnitude)(blocks, jnp.full(4, k, jnp.int32))
+    np.testing.assert_array_equal(np.asarray(got).view(np.int32), np.partition(np.abs(x_EP), k)[:, k].view(np.int32))
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.25, 0.5, 0.8, 0.99])
+def test_kth_smallest_keeps_what_the_quantile_keeps(quantile):
+    x_EP, blocks = blocks_with_ties()
+    k = int(np.floor(quantile * (x_EP.shape[1] - 1)))
+    threshold_E = np.asarray(kth_smallest_magnitude(blocks, jnp.full(4, k, jnp.int32)))
+    magnitude_EP = np.abs(np.float64(x_EP))
+    expected = magnitude_EP > np.quantile(magnitude_EP, quantile, axis=1, keepdims=True)
+    np.testing.assert_array_equal(magnitude_EP > np.float64(threshold_E)[:, None], expected)
+
+
+def test_each_expert_has_its_own_k():
+    x_EP, blocks = blocks_with_ties()
+    k_E = np.array([3, 40, 41, 0], np.int32)
+    expected = [np.sort(np.abs(row))[k] for row, k in zip(x_EP, k_E, strict=True)]
+    np.testing.assert_array_equal(kth_smallest_magnitude(blocks, jnp.array(k_E)), expected)
+
+
+fit = jax.jit(kmeans, static_argnums=1)
+
+
+def inertia(x_nd, labels_n):
+    x_nd = np.float64(x_nd)
+    members = (x_nd[labels_n == label] for label in np.unique(labels_n))
+    return sum(np.sum((own - own.mean(axis=0)) ** 2) for own in members)
+
+
+def blobs(rng, offset=0.0):
+    labels_n = rng.permutation(np.repeat(np.arange(5), 12))
+    return np.float32(offset + 10 * rng.normal(size=(5, 6))[labels_n] + 0.3 * rng.normal(size=(60, 6))), labels_n
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_kmeans_finds_separate_blobs(offset):
+    x_nd, planted_n = blobs(np.random.default_rng(0), offset)
+    found = fit(jnp.array(x_nd), 5, jax.random.key(0))
+    theirs = KMeans(5, n_init=10, random_state=0).fit(np.float64(x_nd))
+    assert adjusted_rand_score(planted_n, found.labels) == adjusted_rand_score(theirs.labels_, found.labels) == 1.0
+    np.testing.assert_allclose(found.inertia, theirs.inertia_, rtol=1e-3)
+    means_nd = np.stack([x_nd[found.labels == label].mean(axis=0, dtype=np.float64) for label in range(5)])
+    np.testing.assert_allclose(found.centers, means_nd, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("n, d, k", [(40, 3, 6), (48, 48, 10)])
+def test_kmeans_is_never_worse_than_scikit_learn(n, d, k):
+    """On points without structure, where every start ends elsewhere."""
+    for seed in range(12):
+        x_nd = np.float32(np.random.default_rng(seed).normal(size=(n, d)))
+        found = fit(jnp.array(x_nd), k, jax.random.key(42))
+        theirs = KMeans(k, n_init=10, random_state=seed).fit(np.float64(x_nd))
+        ours = inertia(x_nd, np.asarray(found.labels))
+        assert ours <= inertia(x_nd, theirs.labels_) * (1 + 1e-6), seed
+        np.testing.assert_allclose(found.inertia, ours, rtol=1e-5)
+
+
+def test_kmeans_at_the_ends_of_k():
+    x_nd = np.float32(np.random.default_rng(3).normal(size=(9, 4)))
+    one = fit(jnp.array(x_nd), 1, jax.random.key(0))
+    assert not one.labels.any()
+    np.testing.assert_allclose(one.inertia, inertia(x_nd, np.zeros(9)), rtol=1e-5)
+    each = fit(jnp.array(x_nd), 9, jax.random.key(0))
+    assert sorted(each.labels.tolist()) == list(range(9))
+    np.testing.assert_allclose(each.inertia, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_kmeans_puts_equal_points_together(k):
+    x_nd = np.repeat(np.float32([[0, 0], [9, 0], [0, 5]]), [4, 3, 2], axis=0)
+    found = fit(jnp.array(x_nd), k, jax.random.key(1))
+    groups = [set(found.labels[i:j].tolist()) for i, j in ((0, 4), (4, 7), (7, 9))]
+    assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == min(k, 3)
+    assert np.isfinite(found.centers).all()
+
+
+def test_kmeans_is_its_key():
+    x_nd = jnp.array(blobs(np.random.default_rng(4))[0])
+    first, again = (fit(x_nd, 7, jax.random.key(5)) for _ in range(2))
+    np.testing.assert_array_equal(first.labels, again.labels)

@@ -1,0 +1,96 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from modjax.errors import InputError
+from modjax.routing import Router, arrow, load_router, oracle, static, uniform
+from modjax.routing.arrow import top_k_softmax
+
+
+class Gates(Router):
+    """A router as a user would write one: a gate vector for each expert at each site, PhatGoose's form."""
+
+    gates: dict[str, jax.Array]  # {site: float32[L, E, I]}
+    top_k: int = static(2)
+    mix: str = static("outputs")
+
+    def __call__(self, site, x_BTI, context):
+        gate_EI = self.gates[site]
+        score_BTE = jnp.einsum("bti,ei->bte", x_BTI, gate_EI) / gate_EI.shape[-1] ** 0.5
+        return top_k_softmax(score_BTE, self.top_k)
+
+
+def random_gates(library, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {site: lora.a.shape for site, lora in library.loras.items()}
+    return Gates({site: jnp.float32(rng.normal(size=(L, E, width))) for site, (L, E, _, width) in shapes.items()})
+
+
+class Nested(Router):
+    """Arrays in dicts of dicts, for storage alone."""
+
+    parts: dict[str, dict[str, jax.Array]]
+    bias: jax.Array
+
+
+def test_a_new_router_is_one_class(model, library, tokens_BT, tmp_path):
+    router = random_gates(library)
+    got = model.logits(tokens_BT, library, router)
+    assert np.abs(got - model.logits(tokens_BT, library, random_gates(library, 1))).max() > 0.01
+    router.save(tmp_path / "gates.safetensors")
+    again = load_router(tmp_path / "gates.safetensors")
+    np.testing.assert_array_equal(model.logits(tokens_BT, library, again), got)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda library: arrow(library, top_k=2, temperature=0.5, mix="outputs"),
+        lambda library: uniform(library, "outputs"),
+        oracle,
+        random_gates,
+        lambda library: Nested({"a": {"x": jnp.ones((3, 2)), "y": jnp.zeros(3)}, "b": {"x": jnp.ones(3)}}, jnp.ones(3)),
+    ],
+    ids=["arrow", "uniform", "oracle", "gates", "nested"],
+)
+def test_routers_are_saved_and_loaded(library, tmp_path, make):
+    router = make(library)
+    router.save(tmp_path / "router")
+    again = load_router(tmp_path / "router")
+    assert type(again) is type(router)
+    assert jax.tree.structure(again) == jax.tree.structure(router)  # the settings are part of it
+    jax.tree.map(np.testing.assert_array_equal, again, router)
+
+
+def test_settings_are_static_and_arrays_are_leaves(library):
+    router = arrow(library, top_k=2)
+    assert [leaf.shape for leaf in jax.tree.leaves(router)] == [(3, 4, 32), (3, 4, 48)]
+    assert jax.tree.structure(router) != jax.tree.structure(arrow(library, top_k=3))
+
+
+def broken(path, router, settings, **arrays):
+    save_file(arrays or {"x": np.ones(1)}, path, {"router": router, "settings": settings})
+
+
+@pytest.mark.parametrize(
+    "write, words",
+    [
+        (lambda path: None, "not a readable router file"),
+        (lambda path: path.write_text("{}"), "not a readable router file"),
+        (lambda path: save_file({"x": np.ones(1)}, path), "router None; expected one of Arrow"),
+        (lambda path: broken(path, "Compass", "{}"), "router 'Compass'; expected one of Arrow"),
+        (lambda path: broken(path, "Uniform", "{"), "do not make a router 'Uniform'"),
+        (lambda path: broken(path, "Oracle", json.dumps({"n_experts": 3})), "do not make a router 'Oracle'"),
+        (lambda path: broken(path, "Arrow", json.dumps({"top_k": 3})), "do not make a router 'Arrow'"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, write, words):
+    path = tmp_path / "router.safetensors"
+    write(path)
+    with pytest.raises(InputError, match=words) as error:
+        load_router(path)
+    assert str(path) in str(error.value)
