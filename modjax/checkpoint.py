@@ -34,23 +34,21 @@ class Checkpoints:
         if self._checkpointer.latest is None:
             return state
         step = self._checkpointer.latest.step
-        self._check(step, state)
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
         try:
-            return self._checkpointer.load(step, like)
-        except (OSError, KeyError, ValueError) as error:
+            found = self._checkpointer.metadata(step).metadata
+            if found is not None:
+                self._check(step, _shapes(found), _shapes(state))
+                return self._checkpointer.load(step, like)
+        except (OSError, KeyError) as error:
             raise self._unreadable(step) from error
+        raise self._unreadable(step)
 
     def save(self, step: int, state: Any) -> None:
         """Saves when the interval says so; the arrays may be donated as soon as this returns."""
         self._checkpointer.save(step, state)
 
-    def _check(self, step, state):
-        try:
-            found = _shapes(self._checkpointer.metadata(step).metadata)
-        except (OSError, KeyError, ValueError) as error:
-            raise self._unreadable(step) from error
-        expected = _shapes(state)
+    def _check(self, step, found, expected):
         for path in sorted(found | expected):
             if found.get(path) != expected.get(path):
                 raise InputError(
@@ -59,7 +57,7 @@ class Checkpoints:
                 )
 
     def _unreadable(self, step):
-        return InputError(f"{self._path}: checkpoint {step} cannot be read; remove its folder to go on from an older one")
+        return InputError(f"{self._path}: checkpoint {step} cannot be read; remove it to go on from an older one")
 
 
 def _shapes(tree):

@@ -11,6 +11,7 @@ from modjax.routing import Router, arrow, oracle, static, uniform
 
 SITES = ("attn.q", "attn.v", "mlp.down")
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+NEW = {"max_new_tokens": 8, "batch": 4}  # the same everywhere, so that little is compiled
 PROMPTS = ["one two", "three", "four five six seven eight one two three four", "two two", "eight seven six", "five"]
 
 
@@ -129,8 +130,8 @@ def one_at_a_time(model, prompt, steps, *experts):
 @pytest.mark.parametrize("route", [None, arrow, uniform])
 def test_cached_batched_decoding_equals_full_recompute(model, library, route):
     experts = () if route is None else (library, route(library))
-    answers = model.generate(PROMPTS, *experts, max_new_tokens=12, batch=4)
-    assert answers == [one_at_a_time(model, prompt, 12, *experts) for prompt in PROMPTS]
+    answers = model.generate(PROMPTS, *experts, **NEW)
+    assert answers == [one_at_a_time(model, prompt, 8, *experts) for prompt in PROMPTS]
     assert len(set(answers)) > 3
 
 
@@ -143,30 +144,28 @@ def test_answers_do_not_depend_on_the_batch(model, library, temperature):
 
     together = answers(PROMPTS, 32)
     assert answers(PROMPTS, 1) == answers(PROMPTS, 4) == together
-    assert answers(PROMPTS[:3], 2) == together[:3]
+    assert answers(PROMPTS[:3], 4) == together[:3]
     assert (answers(PROMPTS, 32, seed=4) == together) == (temperature == 0)
 
 
 def test_equal_prompts_are_drawn_apart(model):
-    assert len(set(model.generate(["one two"] * 4, max_new_tokens=8, temperature=1.0))) > 1
+    assert len(set(model.generate(["one two"] * 4, temperature=1.0, **NEW))) > 1
 
 
 def test_each_prompt_may_have_its_expert(model, library):
-    answers = model.generate(PROMPTS[:3], library, oracle(library), max_new_tokens=6, experts=[2, -1, 0])
-    alone = [(library[2],), (), (library[0],)]
-    expected = [model.generate([p], *e, max_new_tokens=6)[0] for p, e in zip(PROMPTS[:3], alone, strict=True)]
-    assert answers == expected
+    answers = model.generate(PROMPTS[:3], library, oracle(library), experts=[2, -1, 0], **NEW)
+    for i, experts in enumerate([(library[2],), (), (library[0],)]):
+        assert answers[i] == model.generate(PROMPTS[:3], *experts, **NEW)[i]
 
 
 def test_answers_stop_at_the_end_of_turn(model):
-    """With the first answer's third word as the end of turn, the answer is its first two words."""
-    (before,) = model.generate(PROMPTS[:1], max_new_tokens=6)
-    words = before.split()
-    position = next(i for i in range(1, 6) if words[i] not in words[:i])
+    """With one of the first answer's words as the end of turn, the answer is the words before it."""
+    words = model.generate(PROMPTS, **NEW)[0].split()
+    position = next(i for i in range(1, 8) if words[i] not in words[:i])
     ending = tokenizer()
     ending.eos_token = words[position]
-    (after,) = dataclasses.replace(model, tokenizer=ending).generate(PROMPTS[:1], max_new_tokens=6)
-    assert after.split() == words[:position]
+    after = dataclasses.replace(model, tokenizer=ending).generate(PROMPTS, **NEW)
+    assert after[0].split() == words[:position]
 
 
 def test_without_a_tokenizer_there_is_no_text(model, tokens_BT):

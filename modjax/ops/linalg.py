@@ -52,7 +52,7 @@ class KMeans(NamedTuple):
     inertia: jax.Array  # float32, sum of squared distances
 
 
-def kmeans(x_nd: jax.Array, k: int, key: jax.Array, restarts: int = 32, max_iterations: int = 300) -> KMeans:
+def kmeans(x_nd: jax.Array, k: int, key: jax.Array, restarts: int = 64, max_iterations: int = 300) -> KMeans:
     """k-means: greedy k-means++ starts, Lloyd's iteration, then single moves, the best of all restarts.
 
     A partition that Lloyd's iteration leaves alone may still improve by moving one point, because both centres
@@ -83,18 +83,19 @@ def _plus_plus(x_nd, k, key):
     first_key, key = jax.random.split(key)
     first = x_nd[jax.random.randint(first_key, (), 0, n)]
 
-    def add(carry, key):
+    def add(carry, uniform_t):
         nearest_n, centers_kd, i = carry
-        logits_n = jnp.where(nearest_n > 0, jnp.log(jnp.maximum(nearest_n, 1e-37)), -jnp.inf)
-        logits_n = jnp.where(jnp.any(nearest_n > 0), logits_n, 0.0)  # all points are centres already
-        drawn = jax.random.categorical(key, logits_n, shape=(trials,))
-        nearest_tn = jnp.minimum(nearest_n[None], _squared_distances(x_nd[drawn], x_nd))
+        upto_n = jnp.cumsum(nearest_n)
+        drawn_t = jnp.sum(upto_n[None] <= uniform_t[:, None] * upto_n[-1], axis=1)
+        drawn_t = jnp.minimum(drawn_t, n - 1)  # all points are centres already
+        nearest_tn = jnp.minimum(nearest_n[None], _squared_distances(x_nd[drawn_t], x_nd))
         best = jnp.argmin(jnp.sum(nearest_tn, axis=1))
-        return (nearest_tn[best], centers_kd.at[i].set(x_nd[drawn[best]]), i + 1), None
+        return (nearest_tn[best], centers_kd.at[i].set(x_nd[drawn_t[best]]), i + 1), None
 
     nearest_n = jnp.sum(jnp.square(x_nd - first[None]), axis=1)
     centers_kd = jnp.zeros((k, x_nd.shape[1]), x_nd.dtype).at[0].set(first)
-    (_, centers_kd, _), _ = jax.lax.scan(add, (nearest_n, centers_kd, 1), jax.random.split(key, k - 1))
+    uniform_kt = jax.random.uniform(key, (k - 1, trials))
+    (_, centers_kd, _), _ = jax.lax.scan(add, (nearest_n, centers_kd, 1), uniform_kt)
     return centers_kd
 
 

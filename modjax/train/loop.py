@@ -92,8 +92,8 @@ class _Run:
     def start(self) -> State:
         if self.init is None:
             return self.programs.fresh(self.keys_E)
-        put = lambda leaf: rules.put(np.asarray(leaf, np.float32), rules.LORA, self.model.mesh)  # noqa: E731
-        return self.programs.started(jax.tree.map(put, self.init.loras))
+        host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.init.loras)
+        return self.programs.started(jax.tree.map(lambda leaf: rules.put(leaf, rules.LORA, self.model.mesh), host))
 
     def train(self, folder, progress) -> State:
         settings = self.settings
@@ -146,7 +146,8 @@ class _Run:
         return latest
 
     def _validate(self, state, step, log) -> State:
-        sums = [self.programs.loss_sums(self.model.params, state.loras, self.scale_E, batch) for batch in self.validation]
+        experts = (self.model.params, state.loras, self.scale_E)
+        sums = [self.programs.loss_sums(*experts, batch) for batch in self.validation]
         total_E, count_E = (sum(parts) for parts in zip(*sums, strict=True))
         loss_E = total_E / jnp.maximum(count_E, 1)
         log.write("validation", step, {"loss": distributed.gather(loss_E)})
@@ -162,6 +163,7 @@ class _Run:
         loras = state.loras
         if settings.patience:  # an expert never validated has nothing better than its last arrays
             loras = jax.tree.map(_pick(np.isfinite(state.best_loss_E)), state.best, state.loras)
+        training = {"steps": int(state.step), "learning_rate": settings.learning_rate, "seed": settings.seed}
         infos = tuple(
             ExpertInfo(
                 name=name,
@@ -171,7 +173,7 @@ class _Run:
                 base=model.name,
                 family=model.config.family,
                 fingerprint=model.fingerprint,
-                training=(("steps", int(state.step)), ("learning_rate", settings.learning_rate), ("seed", settings.seed)),
+                training=tuple(training.items()),
                 scores=(("validation_loss", float(best)),) if np.isfinite(best) else (),
             )
             for (name, own), best in zip(self.groups.items(), state.best_loss_E, strict=True)

@@ -5,7 +5,6 @@ the one frozen base trains all experts exactly as each alone would be. The loss 
 gradients, clipping, moments and schedules never cross the expert axis.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 

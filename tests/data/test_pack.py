@@ -71,8 +71,8 @@ def test_little_is_padding(examples, rows):
     assert rows.n_rows <= least + 1
 
 
-def test_best_fit_prefers_the_fullest_row():
-    sizes = [7, 6, 4, 3]  # 7 + 3 and 6 + 4, where first fit in the given order would do too; 4 must not join 7
+def test_an_example_goes_to_the_fullest_row_that_holds_it():
+    sizes = [7, 6, 3, 4]
     rows = pack([Encoded(np.full(n, n, np.int32), 1) for n in sizes], 10)
     assert sorted(sorted(set(row.tolist())) for row in rows.tokens) == [[3, 7], [4, 6]]
 

@@ -7,6 +7,7 @@ import pytest
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory, torch_model):
     """A saved tiny llama; tests that damage it work on a copy."""

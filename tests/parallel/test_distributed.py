@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modjax import data
 from modjax.experts.library import Library
+from modjax.model import load
 from modjax.parallel import distributed
 from modjax.train import metrics
 from modjax.train.loop import train_library
@@ -69,15 +72,54 @@ def test_alone_nothing_is_started_and_this_process_writes():
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(word_model, word_tasks, torch_model, tmp_path):
-    write_job(word_model, word_tasks, torch_model, tmp_path)
-    run_two(tmp_path)
-    first, second = (Library.load(tmp_path / f"library{index}") for index in range(2))
-    alone = train_alone(tmp_path)
-    for a, b, expected in zip(*(one.loras["attn.q"] for one in (first, second, alone)), strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_allclose(a, expected, atol=1e-5)
-    lines = metrics.read(tmp_path / "work" / "metrics.jsonl")
-    assert [(line["kind"], line["step"]) for line in lines] == [
-        ("train", 1), ("validation", 2), ("train", 2), ("train", 3)
+def test_two_processes_train_what_one_trains(job):
+    run_two_processes(job)
+    first, second = (Library.load(job / f"library{index}") for index in range(2))
+    settings = json.loads((job / "settings.json").read_text())
+    alone = train_library(load(job / "model"), data.load(job / "tasks"), progress=False, **settings)
+    for one, other, expected in zip(*(jax.tree.leaves(library) for library in (first, second, alone)), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, expected, atol=1e-5)
+    lines = metrics.read(job / "work" / "metrics.jsonl")
+    assert sorted((line["step"], line["kind"]) for line in lines) == [
+        (1, "train"),
+        (2, "train"),
+        (2, "validation"),
+        (3, "train"),
     ]
+
+
+@pytest.fixture
+def job(torch_model, word_tokenizer, word_tasks, tmp_path):
+    """A folder with all that a process reads: model, tasks, settings."""
+    torch_model("llama", vocab_size=64).save_pretrained(tmp_path / "model")
+    word_tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "tasks").mkdir()
+    lines = [
+        json.dumps({"task": task.name, "source": one.source, "target": one.target, "split": one.split})
+        for task in word_tasks.values()
+        for one in task
+    ]
+    (tmp_path / "tasks" / "words.jsonl").write_text("\n".join(lines))
+    (tmp_path / "settings.json").write_text(json.dumps(SETTINGS))
+    return tmp_path
+
+
+def run_two_processes(job):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    root = str(pathlib.Path(distributed.__file__).parents[2])
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": root}
+    command = [sys.executable, "-c", WORKER, port]
+    workers = [
+        subprocess.Popen([*command, str(i), str(job)], env=environment, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    try:
+        for worker in workers:
+            _, complaints = worker.communicate(timeout=240)
+            assert worker.returncode == 0, complaints[-4000:]
+    finally:
+        for worker in workers:
+            worker.kill()

@@ -1,0 +1,34 @@
+import pytest
+
+from modjax.errors import InputError
+from modjax.files import read_json, read_json_object, write_json
+
+
+def test_written_and_read_is_the_same(tmp_path):
+    value = {"b": [1, 2.5, None], "a": "Grüße"}
+    for _ in range(2):
+        write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == read_json_object(tmp_path / "value.json") == value
+    assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+    write_json(tmp_path / "value.json", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "value.json", object())
+    assert read_json(tmp_path / "value.json") == 1
+
+
+@pytest.mark.parametrize("content, words", [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds list")])
+def test_bad_files_are_named(tmp_path, content, words):
+    path = tmp_path / "value.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=f"value.json: {words}"):
+        read_json_object(path)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    (tmp_path / "value.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_json(tmp_path / "value.json")

@@ -1,0 +1,184 @@
+"""Training runs as a whole: lockstep, resuming, failures, early stopping, and input that does not fit."""
+
+import dataclasses
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from modjax.data.tasks import Example, Task, Tasks
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.train import loop, metrics
+
+
+def equal(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
+
+
+def assert_close(first, second, atol=1e-6):
+    for a, b in zip(jax.tree.leaves(first.loras), jax.tree.leaves(second.loras), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+def test_a_library_knows_how_it_was_trained(together, word_model):
+    assert together.names == ("reverse", "copy", "sort", "count")
+    info = together.infos[1]
+    assert (info.tasks, info.rank, info.alpha, info.base) == (("copy",), 2, 8.0, "tiny")
+    assert info.fingerprint == word_model.fingerprint and dict(info.training)["steps"] == 6
+    np.testing.assert_array_equal(together.scale, 4.0)
+    assert np.abs(together.loras["attn.q"].b).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["reverse", "sort"])
+def test_lockstep_equals_one_at_a_time(train, together, name):
+    assert_close(together[name], train({name: (name,)}))
+
+
+def test_an_expert_more_and_another_order_change_no_other(train, together):
+    fewer = train({name: (name,) for name in ("sort", "count", "reverse")})
+    assert_close(together[list(fewer.names)], fewer)
+
+
+def test_a_group_is_one_expert_on_all_its_tasks(train, tmp_path):
+    shared = train({"shared": ("copy", "sort")}, workdir=tmp_path, steps=25, log_every=5, learning_rate=1e-2)
+    assert len(shared) == 1 and shared.tasks == (("copy", "sort"),)
+    losses = [line["loss"]["shared"] for line in metrics.read(tmp_path / "metrics.jsonl")]
+    assert len(losses) == 5 and losses[-1] < losses[0]
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_before_step(monkeypatch, step):
+    """From here on a run fails before the given one of its own steps."""
+    batches = loop._Run._batches
+
+    def cut_short(run, state):
+        for index, batch in enumerate(batches(run, state), int(state.step) + 1):
+            if index == step:
+                raise Killed
+            yield batch
+
+    monkeypatch.setattr(loop._Run, "_batches", cut_short)
+
+
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(train, monkeypatch, tmp_path):
+    settings = {"save_every": 2, "evaluate_every": 3, "patience": 5}
+    whole = train(workdir=tmp_path / "whole", **settings)
+    for step in (3, 6):  # behind the checkpoints of steps 2 and 4
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_before_step(patch, step)
+            train(workdir=tmp_path / "killed", **settings)
+    resumed = train(workdir=tmp_path / "killed", **settings)
+    assert equal(whole, resumed) and whole.infos == resumed.infos
+    lines, expected = (metrics.read(tmp_path / name / "metrics.jsonl") for name in ("killed", "whole"))
+    assert sorted(lines, key=str) == sorted(expected, key=str)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_read_back(train, tmp_path):
+    first = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
+    again = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
+    assert equal(first, again)
+
+
+def test_a_folder_of_another_run_is_refused(train, tmp_path):
+    train({"copy": ("copy",)}, workdir=tmp_path, save_every=6)
+    with pytest.raises(InputError, match=r"checkpoint 6 has .*this run's is"):
+        train({"copy": ("copy",)}, workdir=tmp_path, save_every=6, rank=3)
+
+
+def test_a_broken_expert_stops_alone(train, together, caplog):
+    """Experts start from a library in which one has a NaN."""
+    broken = jax.tree.map(lambda leaf: leaf.at[:, 1].set(leaf[:, 1].at[0, 0, 0].set(jnp.nan)), together.loras)
+    with caplog.at_level(logging.WARNING):
+        sound, found = (train(init=dataclasses.replace(together, loras=loras)) for loras in (together.loras, broken))
+    others = ["reverse", "sort", "count"]
+    assert equal(sound[others].loras, found[others].loras)
+    for leaf, start in zip(jax.tree.leaves(found["copy"].loras), jax.tree.leaves(broken), strict=True):
+        np.testing.assert_array_equal(leaf, start[:, 1:2])
+    warnings = [record.getMessage() for record in caplog.records if "not finite" in record.getMessage()]
+    assert len(warnings) == 1 and "expert copy" in warnings[0]
+
+
+@pytest.fixture
+def two_tasks():
+    """`steady` is validated on what it learns, `noisy` on answers that training makes ever less likely."""
+
+    def examples(split, seed, answers):
+        rng = np.random.default_rng(seed)
+        words = [[f"w{i}" for i in (*rng.integers(0, 60, 4), rng.integers(*answers))] for _ in range(6)]
+        return tuple(Example(" ".join(source), target, split) for *source, target in words)
+
+    low, high = (0, 10), (50, 60)
+    steady = examples("train", 0, low) + examples("validation", 0, low)
+    noisy = examples("train", 1, low) + examples("validation", 1, high)
+    return Tasks([Task("steady", steady), Task("noisy", noisy)])
+
+
+def test_early_stopping_keeps_the_best_and_lets_others_go_on(train, two_tasks, tmp_path):
+    settings = {"steps": 16, "learning_rate": 5e-2, "evaluate_every": 2, "dropout": 0.0}
+    stopped = train(tasks=two_tasks, workdir=tmp_path, patience=2, **settings)
+    ended = train(tasks=two_tasks, **settings)
+    losses = [line["loss"] for line in metrics.read(tmp_path / "metrics.jsonl") if line["kind"] == "validation"]
+    noisy = [loss["noisy"] for loss in losses]
+    best = int(np.argmin(noisy))
+    assert best < len(noisy) - 3, "the noisy task was to overfit early"
+    assert len(set(noisy[best + 2 :])) == 1, "two validations behind its best one it moves no more"
+    np.testing.assert_allclose(dict(stopped.infos[1].scores)["validation_loss"], noisy[best], atol=1e-6)
+    assert np.argmin([loss["steady"] for loss in losses]) == len(losses) - 1
+    assert_close(stopped["steady"], ended["steady"])
+    assert not np.allclose(stopped["noisy"].loras["attn.q"].b, ended["noisy"].loras["attn.q"].b)
+
+
+def test_a_run_ends_when_all_experts_have_stopped(train, two_tasks, tmp_path):
+    settings = {"steps": 40, "learning_rate": 5e-2, "evaluate_every": 1, "patience": 1, "save_every": 1}
+    groups = {"noisy": ("noisy",)}
+    first = train(groups, tasks=two_tasks, workdir=tmp_path, **settings)
+    steps = dict(first.infos[0].training)["steps"]
+    assert steps < 40
+    again = train(groups, tasks=two_tasks, workdir=tmp_path, **settings)
+    assert equal(first, again) and first.infos == again.infos
+
+
+def test_held_out_tasks_train_nobody(train, word_tasks):
+    tasks = Tasks(dataclasses.replace(task, held_out=task.name != "copy") for task in word_tasks.values())
+    assert train(tasks=tasks, steps=1).names == ("copy",)
+    with pytest.raises(InputError, match="no task 'sort'"):
+        train({"x": ("sort",)}, tasks=tasks)
+
+
+def test_an_unknown_site_is_named(train):
+    with pytest.raises(InputError, match=r"sites \['mlp.fc1'\]: a llama model has attn.q, .*mlp.down"):
+        train(sites=("attn.q", "mlp.fc1"))
+
+
+def test_an_empty_split_is_named(train, word_tasks):
+    tasks = Tasks([Task("copy", word_tasks["copy"].split("train"))])
+    with pytest.raises(InputError, match="task 'copy' has no examples in split 'validation'"):
+        train(tasks=tasks, evaluate_every=1)
+
+
+def test_a_model_without_tokenizer_is_named(train, word_model):
+    with pytest.raises(InputError, match="tiny: the checkpoint has no tokenizer"):
+        train(model=dataclasses.replace(word_model, tokenizer=None))
+
+
+def test_no_groups_are_refused(train):
+    with pytest.raises(InputError, match="no groups of tasks"):
+        train({})
+
+
+@pytest.mark.parametrize("change", ["fewer", "scale", "sites"])
+def test_experts_to_start_from_must_fit_the_run(train, together, change):
+    init = {
+        "fewer": together[:2],
+        "scale": dataclasses.replace(together, scale=together.scale * 2),
+        "sites": Library({"attn.q": together.loras["attn.q"]}, together.scale, together.infos),
+    }[change]
+    with pytest.raises(InputError, match="init: experts, rank, sites, scales are"):
+        train(init=init)

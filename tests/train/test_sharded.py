@@ -1,0 +1,91 @@
+"""Training on a mesh of eight devices: the same numbers, and nothing crosses from expert to expert."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from modjax.models import weights
+from modjax.parallel import rules
+from modjax.parallel.collectives import collectives
+from modjax.parallel.mesh import make_mesh
+from modjax.train import loop
+
+MESHES = [{"expert": 4, "fsdp": 2}, {"expert": 2, "fsdp": 2, "tensor": 2}, {"expert": 8}]
+
+
+@pytest.fixture(params=MESHES, ids=str)
+def mesh(request):
+    return make_mesh(**request.param)
+
+
+def on(mesh, model):
+    """The model with its weights split by the rules."""
+    place = rules.place(mesh)
+    leaves = [place(path, np.asarray(leaf)) for path, leaf in weights.leaves(model.params).items()]
+    return dataclasses.replace(model, params=jax.tree.unflatten(jax.tree.structure(model.params), leaves), mesh=mesh)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Of each training step that is made: the program, compiled, and what it returned."""
+    seen = []
+
+    def watched(*arguments):
+        made = programs(*arguments)
+
+        def step(*inputs):
+            compiled = made.step.lower(*inputs).compile() if not seen else seen[0][0]
+            seen.append((compiled, compiled(*inputs)))
+            return seen[-1][1]
+
+        return made._replace(step=step)
+
+    programs = loop.programs
+    monkeypatch.setattr(loop, "programs", watched)
+    return seen
+
+
+def test_on_a_mesh_training_gives_the_same_and_no_expert_hears_of_another(mesh, train, together, word_model, steps):
+    """Library training: gradients, metrics and weights of the base move within an expert's shard, if at all."""
+    library = train(model=on(mesh, word_model))
+    for leaf, expected in zip(jax.tree.leaves(library), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+    compiled, (state, metrics) = steps[-1]
+    found = collectives(compiled.as_text(), mesh)
+    assert not [one for one in found if "expert" in one.axes]
+    assert any("fsdp" in one.axes for one in found) == (mesh.shape["fsdp"] > 1)
+    if len(together) % mesh.shape["expert"] == 0:
+        for leaf in jax.tree.leaves((state.loras, state.opt_state, metrics)):
+            assert "expert" in leaf.sharding.spec
+
+
+def test_the_check_for_collectives_can_fail():
+    """A loss averaged over experts, and experts that are all-gathered."""
+    mesh = make_mesh(expert=4, fsdp=2)
+    split = NamedSharding(mesh, rules.LORA)
+    leaf = jax.ShapeDtypeStruct((2, 4, 2, 8), jnp.float32, sharding=split)
+    everywhere = NamedSharding(mesh, jax.P())
+    for bad in (jax.jit(lambda x: x - x.mean()), jax.jit(lambda x: x * 2, out_shardings=everywhere)):
+        found = collectives(bad.lower(leaf).compile().as_text(), mesh)
+        assert [one for one in found if "expert" in one.axes]
+
+
+def test_validation_and_its_verdicts_are_the_same_on_a_mesh(train, word_model):
+    settings = {"evaluate_every": 3, "patience": 1}
+    alone = train(**settings)
+    library = train(model=on(make_mesh(expert=4, fsdp=2), word_model), **settings)
+    for leaf, expected in zip(jax.tree.leaves(library), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+    scores, expected = ([info.scores[0][1] for info in one.infos] for one in (library, alone))
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_a_sharded_run_resumes_onto_its_mesh(train, word_model, tmp_path):
+    model = on(make_mesh(expert=4, fsdp=2), word_model)
+    first = train(model=model, workdir=tmp_path, save_every=2)
+    again = train(model=model, workdir=tmp_path, save_every=2)
+    assert all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))

@@ -1,0 +1,144 @@
+"""One step: plain LoRA training for one expert, and the verdicts on who goes on."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from modjax.data.pack import Rows
+from modjax.train.optim import per_expert, schedule
+from modjax.train.settings import Settings
+from modjax.train.state import expert_keys, init_loras, init_state
+from modjax.train.step import expert_losses, judge, train_step
+
+SITES = ("attn.q", "mlp.down")
+B, T, M = 2, 16, 5
+
+
+@pytest.fixture(scope="module")
+def decoder(word_model):
+    return word_model.params
+
+
+def batch_of(n_experts, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n_experts, B, T)
+    segments = np.broadcast_to(np.repeat([1, 2], T // 2), shape).astype(np.int32)
+    positions = np.broadcast_to(np.tile(np.arange(T // 2), 2), shape).astype(np.int32)
+    at = np.sort(rng.integers(0, T - 1, (n_experts, B, M))).astype(np.int32)
+    labels = rng.integers(0, 64, at.shape).astype(np.int32)
+    weights = np.broadcast_to([1, 1, 1, 1, 0], at.shape).astype(np.float32)
+    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, segments, at, labels, weights)
+
+
+def begin(decoder, n_experts, settings):
+    keys_E = expert_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
+    shapes = {site: decoder.config.sites[site] for site in SITES}
+    loras = init_loras(keys_E, shapes, decoder.config.L, settings.rank)
+    loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
+    optimizer = per_expert(settings)
+    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings))
+    return init_state(loras, optimizer, settings), keys_E, step
+
+
+def plain_loss(decoder, loras, scale, rows):
+    """Cross-entropy of a model whose kernels are W + scale A^T B, written without experts, masks and lists."""
+    model = jax.tree.map(lambda leaf: leaf, decoder)  # a copy to write to
+    for site, (a_LRI, b_LRO) in loras.items():
+        half, name = site.split(".")
+        kernel = getattr(getattr(model.blocks, half), name).kernel
+        kernel[...] = kernel[...] + scale * jnp.einsum("lri,lro->lio", a_LRI, b_LRO)
+    hidden_BTD, _ = model(rows.tokens, rows.positions, rows.segments)
+    logits_BTV = jax.nn.log_softmax(model.logits(hidden_BTD))
+    losses_BM = -jnp.stack([logits_BTV[b, rows.at[b], rows.labels[b]] for b in range(B)])
+    return jnp.sum(losses_BM * rows.weights) / jnp.sum(rows.weights)
+
+
+def test_one_expert_is_plain_lora_training(decoder):
+    optim = {"learning_rate": 1e-2, "weight_decay": 0.1, "clip": 0.5}
+    settings = Settings(steps=4, batch=B, length=T, rank=3, alpha=6.0, sites=SITES, dropout=0.0, **optim)
+    state, keys_E, step = begin(decoder, 1, settings)
+    params = jax.tree.map(lambda leaf: leaf[:, 0], {site: tuple(lora) for site, lora in state.loras.items()})
+    chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule(settings), weight_decay=0.1))
+    opt_state = chain.init(params)
+    plain = jax.jit(jax.value_and_grad(lambda params, rows: plain_loss(decoder, params, 2.0, rows)))
+    for i in range(3):
+        batch = batch_of(1, seed=i)
+        state, metrics = step(decoder, state, batch, keys_E, jnp.full(1, 2.0))
+        loss, grads = plain(params, Rows(*(field[0] for field in batch)))
+        updates, opt_state = chain.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(metrics.loss_E, [loss], rtol=1e-5)
+        np.testing.assert_allclose(metrics.grad_norm_E, [optax.tree.norm(grads)], rtol=1e-4)
+    for site, expected in params.items():
+        for leaf, like in zip(state.loras[site], expected, strict=True):
+            np.testing.assert_allclose(leaf[:, 0], like, atol=2e-5)
+
+
+def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
+    settings = Settings(steps=1, rank=2, sites=SITES, dropout=0.5)
+    state, keys_E, _ = begin(decoder, 2, settings)
+    batch = jax.tree.map(lambda field: np.stack([field[0]] * 2), batch_of(1))
+    same = jax.tree.map(lambda leaf: jnp.stack([leaf[:, 0]] * 2, axis=1), state.loras)
+    losses = jax.jit(lambda keys_E: expert_losses(decoder, same, jnp.full(2, 2.0), batch, settings, keys_E))
+    still, dropped, swapped = losses(None), losses(keys_E), losses(keys_E[::-1])
+    assert still[0] == still[1] and dropped[0] != dropped[1]
+    np.testing.assert_allclose(swapped, dropped[::-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_freezes_its_expert_alone(decoder, value):
+    settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.1)
+    start, keys_E, step = begin(decoder, 3, settings)
+    broken = start._replace(loras=jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), start.loras))
+    runs = []
+    for state in (start, broken):
+        for i in range(3):
+            state, metrics = step(decoder, state, batch_of(3, seed=i), keys_E, jnp.full(3, 2.0))
+        runs.append((state, metrics))
+    (sound, _), (found, metrics) = runs
+    np.testing.assert_array_equal(found.failed_E, [False, True, False])
+    np.testing.assert_array_equal(metrics.active_E, [True, False, True])
+    for leaf, like, first in zip(*(jax.tree.leaves(s.loras) for s in (found, sound, broken)), strict=True):
+        np.testing.assert_array_equal(leaf[:, ::2], like[:, ::2])
+        np.testing.assert_array_equal(leaf[:, 1], first[:, 1])
+
+
+@pytest.fixture
+def judged(decoder):
+    """A state of three experts at a time, and a judge with a patience of two."""
+    settings = Settings(steps=4, rank=2, sites=SITES, evaluate_every=1, patience=2)
+    state, *_ = begin(decoder, 3, settings)
+
+    def after(state, *rounds):
+        for i, losses in enumerate(rounds):
+            marked = jax.tree.map(lambda leaf, mark=i: jnp.full_like(leaf, mark), state.loras)
+            state = judge(state._replace(loras=marked), jnp.asarray(losses, jnp.float32), settings)
+        return state
+
+    return functools.partial(after, state)
+
+
+def test_the_best_arrays_are_each_experts_own(judged):
+    state = judged([3, 1, 2], [2, 2, 2], [1, 3, 1])
+    np.testing.assert_array_equal(state.best_loss_E, [1, 1, 1])
+    np.testing.assert_array_equal(state.best["attn.q"].a[0, :, 0, 0], [2, 0, 2])
+
+
+def test_patience_counts_rounds_without_a_better_loss(judged):
+    np.testing.assert_array_equal(judged([1, 1, 1], [2, 0, 1]).stale_E, [1, 0, 1])
+    np.testing.assert_array_equal(judged([1, 1, 1], [2, 0, 1], [2, 2, 0.5]).active_E, [False, True, True])
+
+
+def test_a_stopped_expert_stays_stopped(judged):
+    state = judged([1, 1, 1], [2, 0, 0], [2, 0, 0], [0, 0, 0])
+    np.testing.assert_array_equal(state.active_E, [False, False, False])
+    np.testing.assert_array_equal(state.best_loss_E, [1, 0, 0])
+
+
+def test_a_validation_loss_that_is_nan_is_never_the_best(judged):
+    state = judged([1, np.nan, 1], [np.nan, 1, 0])
+    np.testing.assert_array_equal(state.best_loss_E, [1, 1, 0])
