@@ -48,7 +48,15 @@ setuptools.setup(
         "demo": DEMO,
         "eval": DEMO,
         "bench": [*DEMO, *BENCH],
-        "test": [*DEMO, *BENCH, "pytest>=9,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17,<0.18", "nbclient>=0.11,<0.12",
-                 "nbformat>=5.10,<6", "ipykernel>=7,<8"],
+        "test": [
+            *DEMO,
+            *BENCH,
+            "pytest>=9,<10",
+            "pytest-xdist>=3.8,<4",
+            "ruff>=0.17,<0.18",
+            "nbclient>=0.11,<0.12",
+            "nbformat>=5.10,<6",
+            "ipykernel>=7,<8",
+        ],
     },
 )

@@ -54,8 +54,8 @@ def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list
 
 def initial_loras(config: ModelConfig, experts: int, settings: Settings) -> Loras:
     """What both sides start from: A random, B zero, float32."""
-    keys_E = expert_keys(tuple(map(str, range(experts))), settings.seed)
-    return init_loras(keys_E, {site: config.sites[site] for site in settings.sites}, config.L, settings.rank)
+    shapes = {site: config.sites[site] for site in settings.sites}
+    return init_loras(jax.random.key(settings.seed), experts, shapes, config.L, settings.rank)
 
 
 def modjax_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: Sequence[Rows]) -> Run:

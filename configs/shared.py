@@ -1,6 +1,6 @@
 """The shared expert: one LoRA on the union of all tasks, the baseline that every library is held against.
 
-    modjax train --config=configs/shared.py:quick --workdir=workdir/shared
+modjax train --config=configs/shared.py:quick --workdir=workdir/shared
 """
 
 from common import base, with_variants

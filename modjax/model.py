@@ -201,4 +201,3 @@ def _logits(decoder, experts, context, tokens_BT):
 @functools.partial(jax.jit, static_argnames=("end", "max_new_tokens", "temperature"))
 def _generate(decoder, experts, context, tokens_BT, lengths_B, keys_B, **settings):
     return decode(decoder, tokens_BT, lengths_B, keys_B, **settings, **hook(experts, context))
-

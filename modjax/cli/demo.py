@@ -1,10 +1,11 @@
 """`modjax demo`: from tasks to a compared, routed model, in stages; a stage that is done is not done again."""
 
-import dataclasses
+import functools
 
 from modjax import report, routing
 from modjax.cli import pieces, results, session
-from modjax.cli.cluster import as_json
+from modjax.cli.cluster import as_json as clusters_as_json
+from modjax.cli.evaluate import as_json as scores_as_json
 from modjax.cli.stages import Stages
 from modjax.cli.train import groups
 from modjax.eval.evaluate import Method, evaluate, sample
@@ -46,7 +47,10 @@ class _Job:
             Method("Arrow (MBC)", experts, routing.arrow(experts), "top 4 a token"),
             Method("oracle (private)", private, routing.oracle(private), "the task's own expert"),
         ]
-        scores = {method.name: self.stages.json(f"evaluate {method.name}", lambda m=method: self.evaluate(m)) for method in methods}
+        scores = {
+            method.name: self.stages.json(f"evaluate {method.name}", functools.partial(self.evaluate, method))
+            for method in methods
+        }
         traces = self.stages.json("traces", lambda: self.traces(methods))
         return results.collect(self.config, self.model, self.tasks, methods, scores, clusters, traces, self.stages)
 
@@ -62,11 +66,10 @@ class _Job:
 
     def cluster(self, library):
         families = {name: task.family for name, task in self.tasks.items()}
-        return as_json(mbc(library, **self.config.cluster), library, families)
+        return clusters_as_json(mbc(library, **self.config.cluster), library, families)
 
     def evaluate(self, method):
-        scores, seconds = evaluate(self.model, method, self.tasks, **self.config.evaluate)
-        return {"seconds": seconds, "tasks": {name: dataclasses.asdict(score) for name, score in scores.items()}}
+        return scores_as_json(*evaluate(self.model, method, self.tasks, **self.config.evaluate))
 
     def traces(self, methods):
         """What the report shows of the routers: a few test examples token by token, and how often they are right."""

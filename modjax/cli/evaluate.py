@@ -3,7 +3,7 @@
 import dataclasses
 
 from modjax.cli import pieces, session
-from modjax.eval import Method, evaluate, summary
+from modjax.eval import Method, Score, evaluate, summary
 from modjax.files import write_json
 
 
@@ -17,13 +17,15 @@ def run(config, workdir, flags) -> None:
         library = pieces.library(config)
         method = Method(config.router.name, library, pieces.router(config, library))
     scores, seconds = evaluate(model, method, tasks, **config.evaluate)
-    write_json(
-        folder / "scores.json",
-        {"method": method.name, "seconds": seconds, "tasks": {name: dataclasses.asdict(one) for name, one in scores.items()}},
-    )
+    write_json(folder / "scores.json", {"method": method.name, **as_json(scores, seconds)})
     for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):
         if means := summary(scores, list(names)):
             print(
                 f"{method.name}, {part}: loss {means['loss']:.3f} nats, exact match {means['exact_match']:.1%}, "
                 f"Rouge-L {means['rouge_l']:.1%}, {means['examples']} examples"
             )
+
+
+def as_json(scores: dict[str, Score], seconds: float) -> dict:
+    """Every task's score, and the seconds that all took."""
+    return {"seconds": seconds, "tasks": {name: dataclasses.asdict(score) for name, score in scores.items()}}

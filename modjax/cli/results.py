@@ -15,7 +15,9 @@ TRAINED_BY = {"shared": "shared", "private": "private", "MBC": "mbc"}
 def collect(config, model, tasks, methods, scores, clusters, traces, stages) -> dict:
     """One dictionary of everything that was measured, ready for JSON."""
     seconds = stages.seconds
-    by_method = {name: {task: Score(**score) for task, score in found["tasks"].items()} for name, found in scores.items()}
+    by_method = {
+        name: {task: Score(**score) for task, score in found["tasks"].items()} for name, found in scores.items()
+    }
     return {
         "title": "A library of experts, and who answers",
         "subtitle": f"{len(tasks.training)} tasks in training, {len(tasks.held_out)} held out, on {model.name}",

@@ -37,7 +37,10 @@ def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
         differing = _differences(read_json(path), resolved)
         if differing:
             key, had, has = differing[0]
-            raise InputError(f"{path}: this folder's job has {key} = {had!r}, the command {has!r}; expected the same config, or a new --workdir")
+            raise InputError(
+                f"{path}: this folder's job has {key} = {had!r}, the command {has!r}; expected the same config, or a "
+                "new --workdir"
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no config.json; expected a new folder or a job's own")
     elif distributed.is_writer():

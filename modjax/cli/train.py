@@ -16,9 +16,7 @@ def run(config, workdir, flags) -> None:
         print(f"{folder / 'library'} is complete; nothing to do")
         return
     tasks = pieces.tasks(config).training
-    library = train_library(
-        pieces.model(config), tasks, groups(config.groups, tasks), folder, **config.train.to_dict()
-    )
+    library = train_library(pieces.model(config), tasks, groups(config.groups, tasks), folder, **config.train.to_dict())
     if is_writer():
         library.save(folder / "library")
         print(f"{folder / 'library'}: {library}")

@@ -96,9 +96,7 @@ def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
     if only is None:
         return lambda *labels: True
     patterns = [only] if isinstance(only, str) else list(only)
-    return lambda *labels: any(
-        fnmatch.fnmatchcase(label, pattern) for label in labels if label for pattern in patterns
-    )
+    return lambda *labels: any(fnmatch.fnmatchcase(label, pattern) for label in labels if label for pattern in patterns)
 
 
 def _read(name_or_path: str | os.PathLike, wanted: Callable[..., bool]) -> Iterator[Task]:

@@ -70,9 +70,7 @@ def evaluate(
     """
     start = time.perf_counter()
     chosen = [(task, sample(task, split, examples, seed)) for task in tasks.values() if method.covers(task)]
-    encoded = [
-        one for task, own in chosen for one in encode(model.tokenizer, task, own, length, system, too_long)
-    ]
+    encoded = [one for task, own in chosen for one in encode(model.tokenizer, task, own, length, system, too_long)]
     chosen = [(task, example) for task, own in chosen for example in own]
     ids = [method.expert_of(task) for task, _ in chosen] if isinstance(method.router, Oracle) else None
     experts = model.experts(method.library, method.router)
@@ -110,7 +108,8 @@ def summary(scores: dict[str, Score], names: Sequence[str]) -> dict[str, float] 
     if not names or any(name not in scores for name in names):
         return None
     own = [scores[name] for name in names]
-    means = {field: float(np.mean([getattr(score, field) for score in own])) for field in ("loss", "exact_match", "rouge_l")}
+    fields = ("loss", "exact_match", "rouge_l")
+    means = {field: float(np.mean([getattr(score, field) for score in own])) for field in fields}
     return means | {"examples": sum(score.examples for score in own)}
 
 

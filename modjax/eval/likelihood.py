@@ -47,11 +47,10 @@ def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:
     length = bucket(max(len(example.tokens) for example in examples))
     rows = [pack([example], length) for example in examples]
     n_targets = bucket(max(row.labels.shape[1] for row in rows), 16)
-    rows = Rows(*(np.concatenate(fields) for fields in zip(*(pad_targets(row, n_targets) for row in rows), strict=True)))
+    padded = [pad_targets(row, n_targets) for row in rows]
+    rows = Rows(*(np.concatenate(fields) for fields in zip(*padded, strict=True)))
     return Rows(*(np.pad(field, ((0, batch - len(field)), (0, 0))) for field in rows))
 
 
 def _filled(ids, batch):
     return np.asarray([*ids, *[-1] * (batch - len(ids))], np.int32)
-
-

@@ -14,9 +14,7 @@ from modjax.model import Model, batched_by_length
 from modjax.routing.base import Context, bind
 
 
-def routing_weights(
-    model: Model, method: Method, examples: Sequence[Encoded], batch: int = 16
-) -> list[np.ndarray]:
+def routing_weights(model: Model, method: Method, examples: Sequence[Encoded], batch: int = 16) -> list[np.ndarray]:
     """Each example's weights, float32[L, n, E], means over the sites of a layer; n is the example's length."""
     experts = model.experts(method.library, method.router)
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
@@ -35,9 +33,7 @@ def _site_means(decoder, experts, rows):
     def look(layer, sites, x_BTI):
         layer_loras, router = layer
         shape = (*x_BTI.shape[:2], experts[1].shape[0])
-        return {
-            site: jnp.broadcast_to(router(site, x_BTI, Context()), shape) for site in sites if site in layer_loras
-        }
+        return {site: jnp.broadcast_to(router(site, x_BTI, Context()), shape) for site in sites if site in layer_loras}
 
     seen = decoder.observe(look, rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt)
     return sum(seen.values()) / len(seen)

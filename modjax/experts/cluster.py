@@ -44,9 +44,7 @@ class Clusters:
         }
 
 
-def mbc(
-    library: Library, clusters: int = 10, sparsity: float = 0.5, components: int = 64, seed: int = 42
-) -> Clusters:
+def mbc(library: Library, clusters: int = 10, sparsity: float = 0.5, components: int = 64, seed: int = 42) -> Clusters:
     """Clusters a library's experts: sparsify, truncate, cosine similarity, k-means on its rows.
 
     Args:
@@ -61,8 +59,7 @@ def mbc(
     found = _kmeans(s_EE, clusters, jax.random.key(seed))
     labels = _by_first_member(np.asarray(found.labels))
     names = {
-        cluster: [library.names[i] for i in np.flatnonzero(labels == cluster)]
-        for cluster in range(labels.max() + 1)
+        cluster: [library.names[i] for i in np.flatnonzero(labels == cluster)] for cluster in range(labels.max() + 1)
     }
     return Clusters(labels, names, np.asarray(s_EE), float(found.inertia))
 

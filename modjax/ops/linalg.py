@@ -19,14 +19,65 @@ class LowRankSVD(NamedTuple):
 def low_rank_svd(lora: LoRA) -> LowRankSVD:
     """The exact thin SVD of B^T A for a[..., R, I], b[..., R, O], without forming the O x I product.
 
-    A^T = Q_a R_a and B^T = Q_b R_b by thin QR, so B^T A = Q_b (R_b R_a^T) Q_a^T: the SVD of an R x R core,
-    rotated back. Batched over all leading axes, in float32 with full-precision products.
+    A^T = Q_a R_a and B^T = Q_b R_b, so B^T A = Q_b (R_b R_a^T) Q_a^T: the SVD of an R x R core, rotated back.
+    Batched over all leading axes, in float32. Made of matrix products and rotations alone: batches of tiny LAPACK
+    calls are slow on accelerators, and on a CPU with two threads jaxlib 0.10.2 was seen to wait for itself in them
+    for ever. Where s is 0, u is too, and v is for directions that A does not have.
     """
     with jax.default_matmul_precision("highest"):
-        q_a, r_a = jnp.linalg.qr(jnp.swapaxes(lora.a.astype(jnp.float32), -1, -2))
-        q_b, r_b = jnp.linalg.qr(jnp.swapaxes(lora.b.astype(jnp.float32), -1, -2))
-        u, s, vt = jnp.linalg.svd(r_b @ jnp.swapaxes(r_a, -1, -2), full_matrices=False)
-        return LowRankSVD(jnp.swapaxes(q_b @ u, -1, -2), s, vt @ jnp.swapaxes(q_a, -1, -2))
+        q_a = _orthonormal_rows(lora.a.astype(jnp.float32))
+        q_b = _orthonormal_rows(lora.b.astype(jnp.float32))
+        r_a = jnp.einsum("...ri,...si->...rs", q_a, lora.a)
+        r_b = jnp.einsum("...ri,...si->...rs", q_b, lora.b)
+        u, s, v = _jacobi_svd(jnp.einsum("...rs,...ts->...rt", r_b, r_a))
+        return LowRankSVD(jnp.einsum("...rs,...rd->...sd", u, q_b), s, jnp.einsum("...rs,...rd->...sd", v, q_a))
+
+
+def _orthonormal_rows(x_RD):
+    """Gram-Schmidt, each row twice, which is as orthogonal as Householder's; dependent rows become zero."""
+
+    def settle(r, q_RD):
+        row_D = x_D = jax.lax.dynamic_index_in_dim(x_RD, r, axis=-2, keepdims=False)
+        for _ in range(2):
+            row_D = row_D - jnp.einsum("...rd,...r->...d", q_RD, jnp.einsum("...rd,...d->...r", q_RD, row_D))
+        norm, whole = (jnp.linalg.norm(one, axis=-1, keepdims=True) for one in (row_D, x_D))
+        row_D = jnp.where(norm > 1e-6 * whole, row_D / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny), 0)
+        return jax.lax.dynamic_update_index_in_dim(q_RD, row_D, r, axis=q_RD.ndim - 2)
+
+    return jax.lax.fori_loop(0, x_RD.shape[-2], settle, jnp.zeros_like(x_RD))
+
+
+def _jacobi_svd(m_RR, sweeps: int = 12):
+    """u, s, v with m = u diag(s) v^T, by one-sided Jacobi: columns are rotated in pairs until all are orthogonal.
+
+    (Golub & Van Loan, Matrix Computations, 8.6.3.)
+    """
+    rank = m_RR.shape[-1]
+    pairs = jnp.tile(jnp.stack(jnp.triu_indices(rank, 1), axis=1), (sweeps, 1))
+
+    def rotate(carry, pair):
+        p, q = pair
+        m_p, m_q = carry[0][..., p], carry[0][..., q]
+        overlap = jnp.sum(m_p * m_q, axis=-1)
+        ratio = (jnp.sum(m_q * m_q, axis=-1) - jnp.sum(m_p * m_p, axis=-1)) / jnp.where(overlap == 0, 1, 2 * overlap)
+        tangent = jnp.where(ratio < 0, -1, 1) / (jnp.abs(ratio) + jnp.sqrt(1 + ratio * ratio))
+        tangent = jnp.where(overlap == 0, 0, tangent)
+        cosine = jax.lax.rsqrt(1 + tangent * tangent)[..., None]
+        sine = cosine * tangent[..., None]
+
+        def turn(x):
+            x_p, x_q = x[..., p], x[..., q]
+            return x.at[..., p].set(cosine * x_p - sine * x_q).at[..., q].set(sine * x_p + cosine * x_q)
+
+        return tuple(map(turn, carry)), None
+
+    v_RR = jnp.broadcast_to(jnp.eye(rank, dtype=m_RR.dtype), m_RR.shape)
+    (m_RR, v_RR), _ = jax.lax.scan(rotate, (m_RR, v_RR), pairs)
+    s_R = jnp.linalg.norm(m_RR, axis=-2)
+    order = jnp.argsort(-s_R, axis=-1)
+    s_R = jnp.take_along_axis(s_R, order, axis=-1)
+    m_RR, v_RR = (jnp.take_along_axis(x, order[..., None, :], axis=-1) for x in (m_RR, v_RR))
+    return m_RR / jnp.where(s_R == 0, 1, s_R)[..., None, :], s_R, v_RR
 
 
 def kth_smallest_magnitude(rows_EP: list[jax.Array], k_E: jax.Array) -> jax.Array:

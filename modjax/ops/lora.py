@@ -86,9 +86,7 @@ def _low_rank(x_BTI, a, b):
 
 def _dense(x_BTI, lora, scale_E, weights, mix):
     n_experts, rank, _ = lora.a.shape
-    weights_BTE = jnp.broadcast_to(
-        weights[:, None] if weights.ndim == 2 else weights, (*x_BTI.shape[:2], n_experts)
-    )
+    weights_BTE = jnp.broadcast_to(weights[:, None] if weights.ndim == 2 else weights, (*x_BTI.shape[:2], n_experts))
     a_SI, b_SO = _flatten_experts(lora.a, lora.b)  # S = E * R: two plain matrix products
     z_BTER = _einsum("bti,si->bts", x_BTI, a_SI).reshape(*x_BTI.shape[:2], n_experts, rank)
     if mix == "parameters":

@@ -31,9 +31,7 @@ def _check(similarity: Mapping, parts: Mapping) -> None:
     expected = len(similarity["names"])
     for key, part in parts.items():
         if len(part) != expected:
-            raise InputError(
-                f"results: similarity.{key} has {len(part)} entries; expected {expected}, one a name"
-            )
+            raise InputError(f"results: similarity.{key} has {len(part)} entries; expected {expected}, one a name")
     for row, name in zip(similarity["matrix"], similarity["names"], strict=True):
         if len(row) != expected:
             raise InputError(

@@ -60,9 +60,7 @@ def binned(steps: Sequence, values: Sequence, points: int = POINTS) -> tuple[np.
     """Means over equal windows, float64[<= points] each; what was not measured is left out of its window."""
     steps, values = _floats(steps), np.ma.masked_invalid(_floats(values))
     if len(steps) != len(values):
-        raise InputError(
-            f"a loss curve has {len(values)} values; expected one for each of its {len(steps)} steps"
-        )
+        raise InputError(f"a loss curve has {len(values)} values; expected one for each of its {len(steps)} steps")
     if not len(steps):
         return steps, values.filled(np.nan)
     starts = np.arange(0, len(steps), -(-len(steps) // points))
@@ -87,9 +85,7 @@ def curves(libraries: Sequence[Mapping], clusters: Mapping[str, int]) -> list[st
 
 def _loss_limits(libraries: Sequence[Mapping]) -> tuple[float, float]:
     """Limits that hold every curve, save for spikes after its start beyond the 99.5th percentile."""
-    seen = [
-        binned(library["steps"], values)[1] for library in libraries for values in library["loss"].values()
-    ]
+    seen = [binned(library["steps"], values)[1] for library in libraries for values in library["loss"].values()]
     losses = [curve[np.isfinite(curve)] for curve in seen if np.isfinite(curve).any()]
     if not losses:
         return 0.0, 1.0
@@ -100,9 +96,7 @@ def _loss_limits(libraries: Sequence[Mapping]) -> tuple[float, float]:
 
 
 @svg.styled
-def _curve_panel(
-    index: int, library: Mapping, clusters: Mapping[str, int], limits: tuple[float, float]
-) -> str:
+def _curve_panel(index: int, library: Mapping, clusters: Mapping[str, int], limits: tuple[float, float]) -> str:
     figure = svg.figure(336, 250)
     panel = figure.subplots()
     means, checks, titles = [], [], {}
@@ -174,7 +168,8 @@ def _heat_map(panel: Axes, similarity_EE: np.ndarray) -> tuple[float, float]:
     """Draws the matrix as opacity, to be read on light and dark; returns its lowest and highest value."""
     measured = similarity_EE[np.isfinite(similarity_EE)]
     low, high = (measured.min(), measured.max()) if measured.size else (0.0, 1.0)
-    opacity_EE = np.nan_to_num((similarity_EE - low) / (high - low or 1.0))
+    high = max(high, low + 0.01)  # equal values still need a scale
+    opacity_EE = np.nan_to_num((similarity_EE - low) / (high - low))
     panel.imshow(_tint(opacity_EE), interpolation="none")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)

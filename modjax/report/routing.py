@@ -39,7 +39,5 @@ def _weights(weights: Sequence, shape: tuple[int, int]) -> np.ndarray:
     """float64[L, T, E], zero where a weight was not measured."""
     tokens, experts = ({len(part) for part in parts} for parts in (weights, chain.from_iterable(weights)))
     if tokens != {shape[0]} or experts != {shape[1]}:
-        raise InputError(
-            f"results: routing.weights must hold, for each layer, {shape[0]} tokens of {shape[1]} experts"
-        )
+        raise InputError(f"results: routing.weights must hold, for each layer, {shape[0]} tokens of {shape[1]} experts")
     return np.nan_to_num(np.array(weights, np.float64), posinf=0.0, neginf=0.0).reshape(len(weights), *shape)

@@ -28,9 +28,7 @@ class Arrow(Router):
         return top_k_softmax(score_BTE, self.top_k, temperature)
 
 
-def arrow(
-    library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "parameters"
-) -> Arrow:
+def arrow(library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "parameters") -> Arrow:
     """A router from the experts alone.
 
         score_e = |x . p_e|,  weights = softmax over the top k of score / temperature

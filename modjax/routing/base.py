@@ -97,9 +97,7 @@ def bind(
     def adapt(layer, sites, x_BTI):
         layer_loras, layer_router = layer
         return {
-            site: mixture(
-                x_BTI, layer_loras[site], scale_E, layer_router(site, x_BTI, context), layer_router.mix, plan
-            )
+            site: mixture(x_BTI, layer_loras[site], scale_E, layer_router(site, x_BTI, context), layer_router.mix, plan)
             for site in sites
             if site in layer_loras
         }

@@ -91,7 +91,7 @@ class _Run:
 
     def start(self) -> State:
         if self.init is None:
-            return self.programs.fresh(self.keys_E)
+            return self.programs.fresh()
         host = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.init.loras)
         return self.programs.started(jax.tree.map(lambda leaf: rules.put(leaf, rules.LORA, self.model.mesh), host))
 
@@ -187,6 +187,8 @@ def _pick(chosen_E):
 
 def _check(model, groups, settings, init) -> None:
     config = model.config
+    if settings.length > config.context:
+        raise InputError(f"length={settings.length}: {model.name} reads at most {config.context} tokens")
     if model.tokenizer is None:
         raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
     if not groups:

@@ -1,16 +1,18 @@
-"""Metrics on disk: one JSON line a logged step."""
+"""Metrics on disk: one JSON line a logged step, and the same numbers for TensorBoard."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tensorboardX import SummaryWriter
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` in a folder; without a folder it keeps nothing.
+    """Appends to `metrics.jsonl` and `tensorboard/` in a folder; without a folder it keeps nothing.
 
     Opened at a step it drops the lines behind that step, so a resumed run writes each step once.
     """
@@ -26,6 +28,7 @@ class MetricsLog:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
             os.replace(draft, path)
             self._file = path.open("a")
+            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
     def __enter__(self):
         return self
@@ -33,6 +36,7 @@ class MetricsLog:
     def __exit__(self, *_):
         if self._file:
             self._file.close()
+            self._board.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line: {"kind", "step", name of the value: {expert: number}} from vectors over experts."""
@@ -40,8 +44,10 @@ class MetricsLog:
             return
         line = {"kind": kind, "step": step}
         for key, vector in values.items():
-            numbers = np.asarray(vector).tolist()
-            line[key] = {name: round(number, 6) for name, number in zip(self.names, numbers, strict=True)}
+            line[key] = {}
+            for name, number in zip(self.names, np.asarray(vector).tolist(), strict=True):
+                line[key][name] = round(number, 6) if math.isfinite(number) else None  # JSON has no NaN
+                self._board.add_scalar(f"{kind}_{key}/{name}", number, step)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

@@ -17,7 +17,7 @@ from modjax.train.step import judge, loss_sums, train_step
 class Programs(NamedTuple):
     """Jitted functions. Their results that belong to experts lie along `expert`, so nothing gathers them."""
 
-    fresh: Callable[[jax.Array], State]  # keys_E -> state with A random and B zero
+    fresh: Callable[[], State]  # the state with A random and B zero
     started: Callable[[Loras], State]  # experts to start from -> state
     step: Callable  # (decoder, state, batch, keys_E, scale_E) -> (state, Metrics); the given state is used up
     loss_sums: Callable  # (decoder, loras, scale_E, batch) -> (summed losses [E], numbers of target tokens [E])
@@ -32,10 +32,10 @@ def programs(config: ModelConfig, settings: Settings, keys_E: jax.Array, mesh: j
     def started(loras):
         return init_state(loras, optimizer, settings)
 
-    def fresh(keys_E):
-        return started(init_loras(keys_E, shapes, config.L, settings.rank))
+    def fresh():
+        return started(init_loras(jax.random.key(settings.seed), len(keys_E), shapes, config.L, settings.rank))
 
-    state, vector = along_experts((jax.eval_shape(fresh, keys_E), keys_E), mesh)
+    state, vector = along_experts((jax.eval_shape(fresh), keys_E), mesh)
     step = functools.partial(train_step, optimizer=optimizer, settings=settings, mesh=mesh)
     return Programs(
         fresh=jax.jit(fresh, out_shardings=state),

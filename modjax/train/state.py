@@ -30,22 +30,21 @@ def expert_keys(names: tuple[str, ...], seed: int) -> jax.Array:
     return jax.vmap(jax.random.key)(np.asarray([key_of(name, seed) for name in names], np.uint32))
 
 
-def init_loras(keys_E: jax.Array, shapes: dict[str, tuple[int, int]], n_layers: int, rank: int) -> Loras:
+def init_loras(key: jax.Array, n_experts: int, shapes: dict[str, tuple[int, int]], n_layers: int, rank: int) -> Loras:
     """A from U(+-1/sqrt(I)) (Kaiming-uniform), B zero: every expert begins as the base model.
+
+    All experts begin with the same A, as runs of one seed do. Experts of few steps stay near it, so their
+    similarity tells what they learned and not where they began, and the mean of their factors is worth something.
 
     Args:
       shapes: {site: (I, O)}.
     """
-
-    def one(key, width):
-        bound = width**-0.5
-        return jax.random.uniform(key, (n_layers, rank, width), jnp.float32, -bound, bound)
-
     loras = {}
     for site, (width, out) in shapes.items():
-        site_keys_E = jax.vmap(lambda key, site=site: jax.random.fold_in(key, key_of(site, 0)))(keys_E)
-        a = jax.vmap(lambda key, width=width: one(key, width), out_axes=1)(site_keys_E)
-        loras[site] = LoRA(a, jnp.zeros((n_layers, len(keys_E), rank, out), jnp.float32))
+        site_key, bound = jax.random.fold_in(key, key_of(site, 0)), width**-0.5
+        a = jax.random.uniform(site_key, (n_layers, 1, rank, width), jnp.float32, -bound, bound)
+        b = jnp.zeros((n_layers, n_experts, rank, out), jnp.float32)
+        loras[site] = LoRA(jnp.broadcast_to(a, (n_layers, n_experts, rank, width)), b)
     return loras
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-WORDS = "red green blue one two three cat dog bird big small yes no what is the name of this".split()
+WORDS = "red green blue one two three cat dog bird big small yes no what is the name of this".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="session")

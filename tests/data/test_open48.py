@@ -98,9 +98,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr("importlib.import_module", refuse)
-    with pytest.raises(
-        InputError, match=r"'babel', which is not installed; run: pip install 'modjax\[demo\]'"
-    ):
+    with pytest.raises(InputError, match=r"'babel', which is not installed; run: pip install 'modjax\[demo\]'"):
         facts.date_in_words(datetime.date(2021, 3, 5), "fr")
 
 

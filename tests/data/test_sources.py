@@ -38,9 +38,7 @@ def write_natural_instructions(root):
 
 
 def test_a_task_folder_gives_definition_and_input_as_the_prompt(tmp_path):
-    tasks = data.load(
-        write_folder(tmp_path, ENTRY, LINE, LINE | {"split": "test", "outputs": ["a", "b", "a"]})
-    )
+    tasks = data.load(write_folder(tmp_path, ENTRY, LINE, LINE | {"split": "test", "outputs": ["a", "b", "a"]}))
     task = tasks["plural"]
     assert task.examples[0] == Example("Give the plural.\n\nwolf", "wolves", "train")
     assert (task.family, task.held_out, task.definition) == ("words", False, "Give the plural.")
@@ -130,9 +128,7 @@ def test_open48_reads_back_equal_and_is_written_in_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["open49", "hub:owner/name"])
 def test_an_unknown_name_lists_what_is_accepted(name):
-    with pytest.raises(
-        InputError, match=rf"no tasks at '{name}'; expected \"open48\", a folder with index.json"
-    ):
+    with pytest.raises(InputError, match=rf"no tasks at '{name}'; expected \"open48\", a folder with index.json"):
         data.load(name)
 
 

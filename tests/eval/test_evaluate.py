@@ -19,7 +19,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.routing import arrow, oracle, uniform
 
-WORDS = "red green blue one two three cat dog bird yes no what is the".split()
+WORDS = "red green blue one two three cat dog bird yes no what is the".split()  # noqa: SIM905
 SETTINGS = dict(length=32, max_new_tokens=3, progress=False)
 
 
@@ -72,7 +72,9 @@ def test_loss_equals_a_row_by_row_reference(model, library, tasks, make):
     router = make(library)
     scores, _ = evaluate(model, Method("m", library, router), tasks, **SETTINGS)
     for name, task in tasks.items():
-        sums, counts = zip(*(_reference_loss(model, library, router, task, one) for one in task.split("test")))
+        sums, counts = zip(
+            *(_reference_loss(model, library, router, task, one) for one in task.split("test")), strict=True
+        )
         assert scores[name].loss == pytest.approx(sum(sums) / sum(counts), abs=1e-5)
         assert scores[name].examples == 10
 

@@ -153,10 +153,7 @@ def experiment(seed=0):
         ],
         "similarity": _similarity(rng, names, labels, families),
         "routing": [
-            *(
-                _routing(rng, "private", text, names, expert)
-                for text, expert in zip(SENTENCES, private, strict=True)
-            ),
+            *(_routing(rng, "private", text, names, expert) for text, expert in zip(SENTENCES, private, strict=True)),
             _routing(rng, "MBC clusters", SENTENCES[0], mbc, "cluster 1"),
         ],
         "stages": [

@@ -37,7 +37,7 @@ def batch_of(n_experts, seed=0):
 def begin(decoder, n_experts, settings):
     keys_E = expert_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
     shapes = {site: decoder.config.sites[site] for site in SITES}
-    loras = init_loras(keys_E, shapes, decoder.config.L, settings.rank)
+    loras = init_loras(jax.random.key(0), n_experts, shapes, decoder.config.L, settings.rank)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings))

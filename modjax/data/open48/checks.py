@@ -48,9 +48,7 @@ def less(rng):
     return str(one), str(other), _answer(one < other)
 
 
-@task(
-    "Are these numbers in rising order: {}?", "Does each number exceed the last: {}?", "Is this sorted: {}?"
-)
+@task("Are these numbers in rising order: {}?", "Does each number exceed the last: {}?", "Is this sorted: {}?")
 def rising(rng):
     numbers = sorted(rng.sample(range(1, 100), 4))
     if not _toss(rng):

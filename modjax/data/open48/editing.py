@@ -14,9 +14,7 @@ ACTIONS = ("buy", "sell", "find", "lose", "clean", "fix", "carry", "break", "dra
 
 def _sentence(rng: random.Random) -> str:
     action = inflection(rng.choice(ACTIONS), "VBD")
-    return (
-        f"{rng.choice(NAMES)} {action} the {rng.choice(COLOURS)} {rng.choice(GOODS)} in {rng.choice(TOWNS)}."
-    )
+    return f"{rng.choice(NAMES)} {action} the {rng.choice(COLOURS)} {rng.choice(GOODS)} in {rng.choice(TOWNS)}."
 
 
 @task("Write this in capital letters: {}", "Rewrite in upper case: {}", "Make every letter a capital: {}")

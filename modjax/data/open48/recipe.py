@@ -44,9 +44,7 @@ class Recipe:
         return Task(self.name, tuple(examples.values()), self.family, self.held_out, self.definition)
 
 
-def recipe(
-    family: str, *wordings: str, answer: str = "{}", held_out: bool = False
-) -> Callable[[Draw], Recipe]:
+def recipe(family: str, *wordings: str, answer: str = "{}", held_out: bool = False) -> Callable[[Draw], Recipe]:
     """Makes a draw function the recipe of the task `<family>_<function name>`."""
 
     def decorate(draw: Draw) -> Recipe:

@@ -75,9 +75,7 @@ def price(rng):
 )
 def meeting(rng):
     day, time = rng.choice(WEEKDAYS), f"{rng.randint(8, 19):02}:{rng.choice((0, 15, 30, 45)):02}"
-    text = rng.choice(
-        ("{0} meets {1} on {2} at {3}.", "On {2} at {3}, {0} will see {1}.", "{0} and {1}: {2}, {3}")
-    )
+    text = rng.choice(("{0} meets {1} on {2} at {3}.", "On {2} at {3}, {0} will see {1}.", "{0} and {1}: {2}, {3}"))
     return text.format(*rng.sample(NAMES, 2), day, time), json.dumps({"day": day, "time": time})
 
 
