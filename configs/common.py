@@ -42,7 +42,7 @@ def mistral(config: ConfigDict) -> None:
 
 def quick(config: ConfigDict) -> None:
     """Short rows and few steps at a high learning rate: minutes on a CPU for SmolLM2 and open48."""
-    config.train.update(length=128, batch=1, steps=24, learning_rate=4e-3, dropout=0.0, system="")
+    config.train.update(length=128, batch=1, steps=16, learning_rate=4e-3, dropout=0.0, system="")
     config.evaluate.update(examples=8, max_new_tokens=24, length=128, system="")
     config.generate.system = ""
 

@@ -92,7 +92,7 @@ install() {
  python3 -m uv pip install --quiet --python=.venv --editable $(quoted ".[$EXTRAS]")${SETUP:+ && $SETUP}"
 }
 
-modjax() { vm ssh "$NAME" --command="cd modjax && .venv/bin/modjax $(quoted "$@")"; }
+modjax() { vm ssh "$NAME" --command="cd modjax && MODJAX_DISTRIBUTED=1 .venv/bin/modjax $(quoted "$@")"; }
 
 dry=
 if [[ ${1:-} == --dry-run ]]; then dry=1; shift; fi

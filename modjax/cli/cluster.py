@@ -20,10 +20,10 @@ def run(config, workdir, flags) -> None:
 
 
 def as_json(clusters: Clusters, library: Library, families: dict[str, str | None]) -> dict:
-    """Tasks by cluster, the similarity matrix, and the adjusted Rand index against the families where known."""
+    """Each cluster's tasks, the similarity matrix, and agreement with the families (adjusted Rand) where known."""
     own = [families.get(tasks[0]) for tasks in library.tasks]
     return {
-        "tasks": {str(cluster): tasks for cluster, tasks in clusters.tasks(library).items()},
+        "groups": clusters.groups(library),
         "names": library.names,
         "labels": clusters.labels.tolist(),
         "families": own,

@@ -35,8 +35,7 @@ class _Job:
         training, n_tasks = self.tasks.training, len(self.tasks.training)
         private = self.train("private", groups("private", training), n_tasks)
         clusters = self.stages.json("clusters", lambda: self.cluster(private))
-        mbc_groups = {f"cluster {cluster}": tuple(own) for cluster, own in clusters["tasks"].items()}
-        experts = self.train("mbc", mbc_groups, n_tasks)
+        experts = self.train("mbc", clusters["groups"], n_tasks)
         shared = self.train("shared", groups("shared", training), n_tasks)
         methods = [
             Method("base", note="the frozen model alone"),

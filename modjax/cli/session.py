@@ -28,25 +28,28 @@ def start(profile: str | None) -> Iterator[None]:
 def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
     """The working folder, made if need be, holding the resolved config.
 
-    Raises InputError when the folder belongs to a job of another config: nothing in it is touched.
+    Raises InputError when the folder belongs to a job of another config: nothing in it is touched. Of several
+    processes the first one looks, and speaks for all.
     """
     folder = pathlib.Path(workdir)
-    resolved = json.loads(config.to_json())
+    if distributed.is_writer():
+        _claim(folder, json.loads(config.to_json()))
+    return folder
+
+
+def _claim(folder, resolved):
     path = folder / "config.json"
     if path.exists():
-        differing = _differences(read_json(path), resolved)
-        if differing:
-            key, had, has = differing[0]
+        for key, had, has in _differences(read_json(path), resolved):
             raise InputError(
                 f"{path}: this folder's job has {key} = {had!r}, the command {has!r}; expected the same config, or a "
                 "new --workdir"
             )
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no config.json; expected a new folder or a job's own")
-    elif distributed.is_writer():
+    else:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, resolved)
-    return folder
 
 
 def _differences(had: Any, has: Any, key: str = "config") -> list[tuple[str, Any, Any]]:

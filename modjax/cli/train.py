@@ -30,4 +30,7 @@ def groups(kind: str, tasks) -> dict[str, tuple[str, ...]]:
         return {"shared": tuple(tasks)}
     if not pathlib.Path(kind).is_file():
         raise InputError(f"config.groups = {kind!r}; expected 'private', 'shared' or a clusters.json")
-    return {f"cluster {cluster}": tuple(own) for cluster, own in read_json_object(kind)["tasks"].items()}
+    found = read_json_object(kind).get("groups")
+    if not isinstance(found, dict):
+        raise InputError(f"{kind}: has no 'groups'; expected what `modjax cluster` writes")
+    return found

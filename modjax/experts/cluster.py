@@ -35,11 +35,11 @@ class Clusters:
     similarity: np.ndarray
     inertia: float
 
-    def tasks(self, library: Library) -> dict[int, tuple[str, ...]]:
-        """The tasks of each cluster's experts, in order: what its own expert is trained on."""
+    def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
+        """{"cluster 0": tasks of its experts, ...}: what `train_library` takes to train an expert for each."""
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
-            cluster: tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
+            f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
             for cluster, ids in members.items()
         }
 

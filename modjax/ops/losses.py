@@ -16,8 +16,8 @@ def target_losses(
 ) -> jax.Array:
     """Cross-entropy of the label after each of M positions a row, float32[N,M] in nats.
 
-    Logits are made for `chunk` positions a row at a time and made again in the backward pass, so memory
-    is N * chunk * V numbers whatever T and M are.
+    Logits are made for at most `chunk` positions a row at a time, and where that takes several times, made again
+    in the backward pass: memory is N * chunk * V numbers whatever T and M are.
 
     Args:
       logits_of: hidden states [..., D] to float32 logits [..., V].
@@ -26,7 +26,6 @@ def target_losses(
       labels_NM: int32, the token that follows each position.
     """
 
-    @jax.checkpoint
     def losses_of(hidden_NmD, labels_Nm):
         return optax.softmax_cross_entropy_with_integer_labels(logits_of(hidden_NmD), labels_Nm)
 
@@ -34,10 +33,11 @@ def target_losses(
     n_rows, n_targets = labels_NM.shape
     if n_targets <= chunk:
         return losses_of(hidden_NMD, labels_NM)
-    padding = -n_targets % chunk
+    size = -(-n_targets // -(-n_targets // chunk))  # equal chunks, with the least padding
+    padding = -n_targets % size
     hidden_NMD = jnp.pad(hidden_NMD, ((0, 0), (0, padding), (0, 0)))
     labels_NM = jnp.pad(labels_NM, ((0, 0), (0, padding)))
-    hidden_CNmD = hidden_NMD.reshape(n_rows, -1, chunk, hidden_NMD.shape[-1]).swapaxes(0, 1)
-    labels_CNm = labels_NM.reshape(n_rows, -1, chunk).swapaxes(0, 1)
-    losses_CNm = jax.lax.map(lambda xs: losses_of(*xs), (hidden_CNmD, labels_CNm))
+    hidden_CNmD = hidden_NMD.reshape(n_rows, -1, size, hidden_NMD.shape[-1]).swapaxes(0, 1)
+    labels_CNm = labels_NM.reshape(n_rows, -1, size).swapaxes(0, 1)
+    losses_CNm = jax.lax.map(jax.checkpoint(lambda xs: losses_of(*xs)), (hidden_CNmD, labels_CNm))
     return losses_CNm.swapaxes(0, 1).reshape(n_rows, -1)[:, :n_targets]

@@ -36,7 +36,7 @@ def test_cluster_then_train_on_the_clusters(trained, modjax, config_file, tmp_pa
     assert "cluster 0:" in out
     clusters = tmp_path / "clusters" / "clusters.json"
     found = json.loads(clusters.read_text())
-    assert sorted(task for own in found["tasks"].values() for task in own) == ["a", "b", "c"]
+    assert sorted(task for own in found["groups"].values() for task in own) == ["a", "b", "c"]
     code, _, err = modjax(
         "train", f"--config={config_file}", f"--config.groups={clusters}", f"--workdir={tmp_path / 'mbc'}"
     )

@@ -80,10 +80,11 @@ def test_clusters_are_numbered_by_their_first_expert(planted):
         assert names == [name for name, label in zip(library.names, found.labels, strict=True) if label == cluster]
 
 
-def test_tasks_of_clusters_are_those_of_their_experts(planted):
+def test_groups_are_the_tasks_of_each_clusters_experts(planted):
     library, _ = planted
     found = mbc(library, clusters=4)
-    for cluster, tasks in found.tasks(library).items():
+    assert list(found.groups(library)) == [f"cluster {i}" for i in range(4)]
+    for cluster, tasks in enumerate(found.groups(library).values()):
         ids = np.flatnonzero(found.labels == cluster)
         assert tasks == (f"task{ids[0]}", "common", *(f"task{i}" for i in ids[1:]))
 

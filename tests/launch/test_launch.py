@@ -103,7 +103,14 @@ def test_the_steps_of_all_are_the_verbs():
 
 def test_each_worker_gets_the_arguments_as_they_were_given():
     (ssh,) = dry_run("tpu_pod.sh", "run", *COMMAND, **SLICE)
-    assert shlex.split(option(ssh, "command")) == ["cd", "modjax", "&&", ".venv/bin/modjax", *COMMAND]
+    assert shlex.split(option(ssh, "command")) == [
+        "cd",
+        "modjax",
+        "&&",
+        "MODJAX_DISTRIBUTED=1",
+        ".venv/bin/modjax",
+        *COMMAND,
+    ]
 
 
 def test_this_checkout_is_sent_with_what_the_installation_needs():

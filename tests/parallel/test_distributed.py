@@ -56,6 +56,7 @@ library.save(folder / f"library{index}")
         ({"JAX_NUM_PROCESSES": ""}, False),
         ({"JAX_NUM_PROCESSES": "8"}, True),
         ({"MEGASCALE_NUM_SLICES": "2"}, True),
+        ({"MODJAX_DISTRIBUTED": "1"}, True),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "host0,host1"}, True),
     ],
