@@ -19,7 +19,7 @@ def base() -> ConfigDict:
             "only": (),  # shell patterns over task names, families and groups; () is all
             "groups": "private",  # "private", "shared", or the clusters.json of a cluster job
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
-            "train": dataclasses.asdict(Settings()),
+            "train": dataclasses.asdict(Settings(save_every=100)),
             "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
             "router": {"name": "arrow", "top_k": 4, "temperature": 1.0, "mix": "parameters"},
             "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
@@ -42,7 +42,7 @@ def mistral(config: ConfigDict) -> None:
 
 def quick(config: ConfigDict) -> None:
     """Short rows and few steps at a high learning rate: minutes on a CPU for SmolLM2 and open48."""
-    config.train.update(length=128, batch=1, steps=16, learning_rate=4e-3, dropout=0.0, system="")
+    config.train.update(length=128, batch=1, steps=16, learning_rate=4e-3, dropout=0.0, system="", save_every=8)
     config.evaluate.update(examples=8, max_new_tokens=24, length=128, system="")
     config.generate.system = ""
 

@@ -32,6 +32,7 @@ class _Job:
         self.model, self.tasks = pieces.model(config), pieces.tasks(config)
 
     def results(self) -> dict:
+        """Every stage in order; what is returned is what the report shows."""
         training, n_tasks = self.tasks.training, len(self.tasks.training)
         private = self.train("private", groups("private", training), n_tasks)
         clusters = self.stages.json("clusters", lambda: self.cluster(private))

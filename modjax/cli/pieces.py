@@ -1,5 +1,6 @@
 """What configs name, made real: the model, the tasks, a library, a router."""
 
+import jax
 import ml_collections
 
 from modjax import data, routing
@@ -15,8 +16,6 @@ ROUTERS = {"arrow": routing.arrow, "uniform": routing.uniform, "oracle": routing
 
 def model(config: ml_collections.ConfigDict) -> Model:
     """The base model, on the config's mesh where there is more than one device."""
-    import jax
-
     mesh = make_mesh(**config.mesh) if jax.device_count() > 1 else None
     return load(config.model, mesh=mesh)
 
