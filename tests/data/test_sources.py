@@ -135,7 +135,7 @@ def test_an_unknown_name_lists_what_is_accepted(name):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2", r"index.json: not JSON \(.*line 1"),
+        ("[1, 2", r"index.json: is not JSON \(.*line 1"),
         ("{}", "index.json: found dict; expected a list of tasks"),
         ("[]", "found no tasks; expected at least one"),
         ("[3]", "index.json, entry 0: found int; expected an object with the key 'task'"),
