@@ -205,7 +205,12 @@ def _unpermuted(heads: str) -> Transform:
         count = getattr(config, heads)
         return array.reshape(count, rows // count // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns).T
 
-    return Transform(lambda shape: shape[::-1], apply)
+    def undo(array: np.ndarray, config: ModelConfig) -> np.ndarray:
+        columns, rows = array.shape
+        count = getattr(config, heads)
+        return array.T.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+
+    return Transform(lambda shape: shape[::-1], apply, undo)
 
 
 def _dequantised(data: np.ndarray, tensor: Tensor, name: str, where: str) -> np.ndarray:

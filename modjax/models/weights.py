@@ -26,6 +26,7 @@ class Transform(NamedTuple):
 
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]  # leaf shape -> source shape
     apply: Callable[[np.ndarray, ModelConfig], np.ndarray]  # source -> leaf
+    undo: Callable[[np.ndarray, ModelConfig], np.ndarray]  # leaf -> source
 
 
 class Row(NamedTuple):
@@ -45,8 +46,8 @@ class Source:
     ignored: str = r"(?!)"  # regular expression of names that carry no weights
 
 
-AS_IS = Transform(lambda shape: shape, lambda array, _: array)
-TRANSPOSED = Transform(lambda shape: shape[::-1], lambda array, _: array.T)
+AS_IS = Transform(lambda shape: shape, lambda array, _: array, lambda array, _: array)
+TRANSPOSED = Transform(lambda shape: shape[::-1], lambda array, _: array.T, lambda array, _: array.T)
 KINDS = {"kernel": ("weight", TRANSPOSED), "scale": ("weight", AS_IS), "bias": ("bias", AS_IS)}
 
 

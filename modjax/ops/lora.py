@@ -50,23 +50,14 @@ def mixture(
     return _dense(x_BTI, lora, scale_E, weights, mix)
 
 
-def lockstep(x_NTI: jax.Array, lora: LoRA, scale_E: jax.Array) -> jax.Array:
-    """Every expert on its own rows, float32[N,T,O]: row n of N = E * B belongs to expert n // B."""
-    n_experts = lora.a.shape[0]
-    x_ESI = x_NTI.reshape(n_experts, -1, x_NTI.shape[-1])
-    z_ESR = _einsum("esi,eri->esr", x_ESI, lora.a)
-    delta_ESO = _einsum("esr,ero->eso", z_ESR.astype(x_NTI.dtype), lora.b * scale_E[:, None, None])
-    return delta_ESO.reshape(*x_NTI.shape[:-1], -1)
-
-
 def _merged(x_BTI, lora, scale_E, weights, mix):
     scaled = weights * scale_E if weights.ndim == 1 else weights * scale_E[None]
     if mix == "outputs":
         # A mean of products keeps all E * R ranks: only the weighting is folded.
-        return _low_rank(x_BTI, *_flatten_experts(lora.a, scaled[..., None, None] * _like(lora.b, scaled)))
+        return low_rank(x_BTI, *_flatten_experts(lora.a, scaled[..., None, None] * _like(lora.b, scaled)))
     a = jnp.einsum("...e,eri->...ri", weights, lora.a)
     b = jnp.einsum("...e,ero->...ro", scaled, lora.b)
-    return _low_rank(x_BTI, a, b)
+    return low_rank(x_BTI, a, b)
 
 
 def _like(b_ERO, weights):
@@ -77,8 +68,8 @@ def _flatten_experts(a_ERI, b):
     return a_ERI.reshape(-1, a_ERI.shape[-1]), b.reshape(*b.shape[:-3], -1, b.shape[-1])
 
 
-def _low_rank(x_BTI, a, b):
-    """x A^T B with factors [R,I] and [R,O], or one pair an example, [B,R,I] and [B,R,O]."""
+def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or a pair for each example, [B,R,I] and [B,R,O]."""
     first = "bti,ri->btr" if a.ndim == 2 else "bti,bri->btr"
     second = "btr,ro->bto" if b.ndim == 2 else "btr,bro->bto"
     return _einsum(second, _einsum(first, x_BTI, a).astype(x_BTI.dtype), b)

@@ -1,7 +1,7 @@
 """Routers: who answers, for every token at every layer. One file a router."""
 
 from modjax.routing.arrow import Arrow, arrow
-from modjax.routing.base import Context, Router, bind, load_router, static
+from modjax.routing.base import Context, Router, bind, load_router, static, top_k_softmax
 from modjax.routing.oracle import Oracle, oracle
 from modjax.routing.uniform import Uniform, uniform
 
@@ -16,5 +16,6 @@ __all__ = [
     "load_router",
     "oracle",
     "static",
+    "top_k_softmax",
     "uniform",
 ]

@@ -12,7 +12,7 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import Mix
-from modjax.routing.base import Router, static
+from modjax.routing.base import Router, static, top_k_softmax
 
 
 class Arrow(Router):
@@ -50,13 +50,3 @@ def arrow(library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix =
 def _prototypes(lora):
     """float32[L,E,I]: the first right singular vector of each B^T A."""
     return low_rank_svd(lora).v[..., 0, :]
-
-
-def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> jax.Array:
-    """Softmax over the k largest scores of each token, exact zeros elsewhere, float32[B,T,E]."""
-    n_experts = score_BTE.shape[-1]
-    if not 0 < top_k < n_experts:
-        return jax.nn.softmax(score_BTE / temperature)
-    top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
-    weights_BTk = jax.nn.softmax(top_BTk / temperature)
-    return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, n_experts))

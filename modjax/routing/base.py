@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -54,6 +55,16 @@ class Router:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": type(self).__name__, "settings": json.dumps(settings)}
         safetensors.numpy.save_file(arrays, str(path), metadata)
+
+
+def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> jax.Array:
+    """Softmax over the k largest scores of each token, exact zeros elsewhere, float32[B,T,E]."""
+    n_experts = score_BTE.shape[-1]
+    if not 0 < top_k < n_experts:
+        return jax.nn.softmax(score_BTE / temperature)
+    top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
+    weights_BTk = jax.nn.softmax(top_BTk / temperature)
+    return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, n_experts))
 
 
 def load_router(path: str | pathlib.Path) -> Router:
@@ -132,5 +143,5 @@ def _unflatten(arrays):
         inner = fields
         for key in outer:
             inner = inner.setdefault(key, {})
-        inner[last] = jax.numpy.asarray(array)
+        inner[last] = jnp.asarray(array)
     return fields

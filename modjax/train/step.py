@@ -14,7 +14,7 @@ import optax
 
 from modjax.data.pack import Rows
 from modjax.models.decoder import Decoder
-from modjax.ops.lora import LoRA, lockstep
+from modjax.ops.lora import low_rank
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
 from modjax.train.settings import Settings
@@ -124,13 +124,9 @@ def _adapters(decoder, loras, scale, dropout, key) -> tuple[tuple, Callable]:
         sites = [site for site in sites if site in loras]
         if key is not None and sites:
             x_BTI = _drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
-        return {site: _delta(x_BTI, loras[site], scale) for site in sites}
+        return {site: low_rank(x_BTI, loras[site].a, scale * loras[site].b) for site in sites}
 
     return (loras, keys_L), adapt
-
-
-def _delta(x_BTI, lora, scale):
-    return lockstep(x_BTI, LoRA(lora.a[None], lora.b[None]), scale[None])
 
 
 def _drop(x, key, rate):

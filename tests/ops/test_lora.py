@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modjax.ops.lora import LoRA, lockstep, mixture
+from modjax.ops.lora import LoRA, mixture
 
 B, T, E, R, WIDTH, OUT = 2, 5, 4, 3, 16, 12
 MIXES = ("parameters", "outputs")
@@ -98,15 +98,6 @@ def test_padded_ranks_and_zero_b_add_nothing(case, plan, form, mix):
     assert not mixture(x_BTI, without_b, scale_E, weights, mix, plan).any()
 
 
-def test_lockstep_equals_one_expert_at_a_time(case):
-    _, lora, scale_E = case
-    x_NTI = jnp.float32(np.random.default_rng(3).normal(size=(E * 2, T, WIDTH)))
-    got = lockstep(x_NTI, lora, scale_E)
-    for e in range(E):
-        own = slice(2 * e, 2 * e + 2)
-        close(got[own], slow_mixture(x_NTI[own], lora, scale_E, jax.nn.one_hot(e, E), "outputs"))
-
-
 @pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize("plan, form", PLANS)
 def test_bfloat16_activations_accumulate_in_float32(case, plan, form, mix):
@@ -114,7 +105,7 @@ def test_bfloat16_activations_accumulate_in_float32(case, plan, form, mix):
     x_BTI, weights = x_BTI.astype(jnp.bfloat16), weights_of(form)
     got = mixture(x_BTI, lora, scale_E, weights, mix, plan)
     expected = slow_mixture(x_BTI, lora, scale_E, weights, mix)
-    assert got.dtype == lockstep(jnp.repeat(x_BTI, 2, 0), lora, scale_E).dtype == jnp.float32
+    assert got.dtype == jnp.float32
     assert np.linalg.norm(got - expected) < 0.01 * np.linalg.norm(expected)
 
 

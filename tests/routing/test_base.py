@@ -7,8 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from modjax.errors import InputError
-from modjax.routing import Router, arrow, load_router, oracle, static, uniform
-from modjax.routing.arrow import top_k_softmax
+from modjax.routing import Router, arrow, load_router, oracle, static, top_k_softmax, uniform
 
 
 class Gates(Router):

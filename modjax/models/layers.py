@@ -1,0 +1,45 @@
+"""The parts a block is made of: linear maps, norms, and linear maps by name."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from modjax.ops.norms import layer_norm, rms_norm
+
+
+class Linear(nnx.Module):
+    """x @ kernel + bias, with kernel [I, O] and bias [O] or none; stacked, each has a leading L."""
+
+    def __init__(self, kernel: jax.Array, bias: jax.Array | None = None):
+        self.kernel = nnx.Param(kernel)
+        self.bias = None if bias is None else nnx.Param(bias)
+
+    def __call__(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+        """x: float[..., I]; result: float[..., O], accumulated and returned in `dtype` where one is given."""
+        y = jnp.einsum("...i,io->...o", x, self.kernel[...], preferred_element_type=dtype)
+        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape).astype(y.dtype)
+
+
+class Norm(nnx.Module):
+    """RMS norm; layer norm where there is a bias."""
+
+    def __init__(self, scale: jax.Array, bias: jax.Array | None, eps: float):
+        self.scale = nnx.Param(scale)
+        self.bias = None if bias is None else nnx.Param(bias)
+        self.eps = eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x: float[..., D]; result: like x."""
+        if self.bias is None:
+            return rms_norm(x, self.scale[...], self.eps)
+        return layer_norm(x, self.scale[...], self.bias[...], self.eps)
+
+
+class Maps(nnx.Module):
+    """Linear maps by name: the site `attn.q` of a block is `block.attn.q`."""
+
+    def __init__(self, maps: dict[str, Linear]):
+        for name, linear in maps.items():
+            setattr(self, name, linear)
