@@ -53,6 +53,7 @@ setuptools.setup(
             *BENCH,
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
+            "hypothesis>=6.150,<7",
             "ruff>=0.17,<0.18",
             "nbclient>=0.11,<0.12",
             "nbformat>=5.10,<6",

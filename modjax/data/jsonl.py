@@ -22,7 +22,7 @@ def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
             where = f"{path}, line {number}"
             try:
                 yield json.loads(line), where
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
 
 
