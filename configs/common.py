@@ -6,6 +6,7 @@ Configs take variants behind a colon, `configs/private.py:phi2,quick`: the names
 import dataclasses
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from modjax.train.settings import Settings
 
@@ -23,7 +24,15 @@ def base() -> ConfigDict:
             "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
             "router": {"name": "arrow", "top_k": 4, "temperature": 1.0, "mix": "parameters"},
             "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
-            "generate": {"max_new_tokens": 64, "temperature": 0.0, "seed": 0},
+            "generate": {
+                "max_new_tokens": 64,
+                "temperature": 0.0,  # greedy
+                "top_k": placeholder(int),  # None: all tokens
+                "top_p": placeholder(float),  # None: all of the probability
+                "stop": (),  # strings that end an answer
+                "system": placeholder(str),  # None: the chat template's own
+                "seed": 0,
+            },
             "mesh": {"expert": -1, "fsdp": 1, "tensor": 1},  # -1: all the devices that are left
         },
         allow_dotted_keys=False,

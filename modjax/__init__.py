@@ -15,7 +15,7 @@ _MODULES = {
     "train_library": "modjax.train.loop",
     "InputError": "modjax.errors",
 }
-_ALIASES = {"cluster": "modjax.experts.cluster"}
+_ALIASES = {"cluster": "modjax.experts.cluster", "merge": "modjax.experts.merge"}
 _PACKAGES = ("data", "experts", "eval", "models", "ops", "parallel", "report", "routing", "train")
 
 __all__ = [*_MODULES, *_ALIASES, *_PACKAGES]

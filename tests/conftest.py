@@ -23,20 +23,52 @@ SIZES = {
     "initializer_range": 0.2,
     "bos_token_id": 1,
     "eos_token_id": 2,
+    "pad_token_id": None,
+}
+# What the sizes are called in families that have names of their own, and what else a tiny model of a family takes.
+SIZE_NAMES = {
+    "gpt2": {
+        "hidden_size": "n_embd",
+        "intermediate_size": "n_inner",
+        "num_hidden_layers": "n_layer",
+        "num_attention_heads": "n_head",
+        "num_key_value_heads": None,
+        "max_position_embeddings": "n_positions",
+    },
+    "gpt_neo": {"num_key_value_heads": None, "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
+    "gpt_neox": {"num_key_value_heads": None},
+}
+TINY = {
+    "qwen3": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 16},
+    "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4},
 }
 
 
 @pytest.fixture(scope="session")
-def torch_model():
+def tiny_json():
+    """A function that gives what config.json of a tiny model of a family says."""
+
+    def make(family, **overrides):
+        names = SIZE_NAMES.get(family, {})
+        sizes = {names.get(key, key): value for key, value in SIZES.items() if names.get(key, key) is not None}
+        return {"model_type": family} | sizes | TINY.get(family, {}) | overrides
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def torch_model(tiny_json):
     """A function that gives a random float32 model of transformers; its norms and biases are random too."""
     import torch
     import transformers
 
+    torch.set_num_threads(1)  # more only wait for each other, so small are the models
+
     def make(family, seed=0, **overrides):
-        name = {"llama": "Llama", "mistral": "Mistral", "phi": "Phi"}[family]
-        config = getattr(transformers, f"{name}Config")(**(SIZES | overrides), attn_implementation="eager")
+        config = transformers.AutoConfig.for_model(**tiny_json(family, **overrides))
         torch.manual_seed(seed)
-        model = getattr(transformers, f"{name}ForCausalLM")(config).float().eval()
+        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim == 1:

@@ -15,7 +15,7 @@ FLOORS = [
     {"ops", "errors", "files"},
     {"models", "parallel"},
     {"experts"},
-    {"routing", "data", "model"},
+    {"routing", "data", "model", "generation"},
     {"train", "adapt", "eval", "report", "checkpoint"},
     {"cli"},
 ]

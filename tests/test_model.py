@@ -1,4 +1,6 @@
 import dataclasses
+import inspect
+import json
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,10 @@ import numpy as np
 import pytest
 
 import modjax
+from modjax import routing
 from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.parallel.mesh import make_mesh
 from modjax.routing import Router, arrow, oracle, static, uniform
 
 SITES = ("attn.q", "attn.v", "mlp.down")
@@ -37,6 +42,10 @@ def tokenizer():
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+
+
+def tiny_library():
+    return Library.from_arrays({"attn.q": (np.ones((1, 2, 1, 2)), np.ones((1, 2, 1, 2)))})
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +136,30 @@ def one_at_a_time(model, prompt, steps, *experts):
     return model.tokenizer.decode(tokens[n_prompt:])
 
 
-@pytest.mark.parametrize("route", [None, arrow, uniform])
-def test_cached_batched_decoding_equals_full_recompute(model, library, route):
-    experts = () if route is None else (library, route(library))
-    answers = model.generate(PROMPTS, *experts, **NEW)
-    assert answers == [one_at_a_time(model, prompt, 8, *experts) for prompt in PROMPTS]
+def routers(library):
+    """{name: router} of every router that a library alone gives."""
+    made = {name: getattr(routing, name) for name in routing.__all__ if name.islower()}
+    signatures = {name: inspect.signature(make) for name, make in made.items() if inspect.isfunction(make)}
+    return {
+        name: made[name](library)
+        for name, signature in signatures.items()
+        if next(iter(signature.parameters), None) == "library"
+        and all(one.default is not one.empty for one in list(signature.parameters.values())[1:])
+    }
+
+
+@pytest.mark.parametrize("name", [None, *routers(tiny_library())])
+def test_cached_batched_decoding_equals_full_recompute(model, library, name):
+    ids = [3, 0, -1, 2, 1, 3]
+    if name is None:
+        answers = model.generate(PROMPTS, **NEW)
+        assert answers == [one_at_a_time(model, prompt, 8) for prompt in PROMPTS]
+        return
+    router = routers(library)[name]
+    answers = model.generate(PROMPTS, library, router, experts=ids, **NEW)
+    for prompt, expert, answer in zip(PROMPTS, ids, answers, strict=True):
+        context = routing.Context(np.array([expert], np.int32))
+        assert answer == one_at_a_time(model, prompt, 8, library, router, context)
     assert len(set(answers)) > 3
 
 
@@ -176,9 +204,87 @@ def test_without_a_tokenizer_there_is_no_text(model, tokens_BT):
 
 
 def test_no_prompts_no_answers(model):
-    assert model.generate([]) == []
+    assert model.generate([]) == [] == list(model.stream([]))
 
 
-def test_quantised_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match="quantize='int8'"):
-        modjax.load(tmp_path, quantize="int8")
+def test_experts_go_by_name_too(model, library):
+    router = oracle(library)
+    by_name = model.generate(PROMPTS[:3], library, router, experts=["expert2", -1, "expert0"], **NEW)
+    assert by_name == model.generate(PROMPTS[:3], library, router, experts=[2, -1, 0], **NEW)
+    for experts, words in [
+        (["expert9"], "no expert 'expert9'; expected .*expert0, expert1"),
+        ([4], "no expert 4"),
+        ([0, 1], "one expert for each of 1 prompts"),
+        ("expert0", "expected a list"),
+        (None, "oracle router needs experts="),
+    ]:
+        with pytest.raises(InputError, match=words):
+            model.generate(PROMPTS[:1], library, router, experts=experts, **NEW)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"temperature": 1.0, "top_k": 20, "top_p": 0.9}, {"stop": ["word1", "r word"]}]
+)
+def test_streamed_pieces_join_to_the_answers(model, settings):
+    answers = model.generate(PROMPTS, **NEW, **settings)
+    for every in (1, 3, 16):
+        said = [""] * len(PROMPTS)
+        for i, piece in model.stream(PROMPTS, **NEW, **settings, every=every):
+            assert piece
+            said[i] += piece
+        assert said == answers
+    pieces = list(model.stream(PROMPTS[0], **NEW, **settings, every=1))
+    assert "".join(pieces) == answers[0]
+    if not settings:
+        assert len(pieces) == 8
+
+
+def test_answers_end_before_a_stop_string(model):
+    (whole,) = model.generate(PROMPTS[:1], **NEW)
+    words = whole.split()
+    stop = f"{words[3][-2:]} {words[4][:3]}"  # across two tokens
+    expected = whole[: whole.index(stop)]
+    assert model.generate(PROMPTS[:1], stop=stop, **NEW) == [expected]
+    assert model.generate(PROMPTS[:1], stop=["nowhere", stop], **NEW) == [expected]
+
+
+def test_sampling_settings_matter(model):
+    drawn = model.generate(PROMPTS, temperature=5.0, **NEW)
+    assert model.generate(PROMPTS, temperature=5.0, top_k=3, **NEW) != drawn
+    assert model.generate(PROMPTS, temperature=5.0, top_p=0.2, **NEW) != drawn
+    greedy = model.generate(PROMPTS, **NEW)
+    assert model.generate(PROMPTS, temperature=5.0, top_k=1, **NEW) == greedy
+    assert model.generate(PROMPTS, temperature=5.0, top_p=1e-9, **NEW) == greedy
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_generation_config_names_more_ends(model, tmp_path, torch_model, as_list):
+    words = model.generate(PROMPTS[:1], **NEW)[0].split()
+    position = next(i for i in range(1, 8) if words[i] not in words[:i])
+    end = model.tokenizer.convert_tokens_to_ids(words[position])
+    torch_model("llama").save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    found = {"eos_token_id": [2, end] if as_list else end}
+    (tmp_path / "generation_config.json").write_text(json.dumps(found))
+    again = modjax.load(tmp_path)
+    assert again.ends == ((2, end) if as_list else (end,))
+    assert again.generate(PROMPTS[:1], **NEW)[0].split() == words[:position]
+
+
+def test_answers_are_the_same_on_a_mesh(model, library):
+    sharded = modjax.load(model.name, mesh=make_mesh(expert=1, fsdp=4, tensor=2))
+    settings = NEW | {"temperature": 1.0, "top_p": 0.9}
+    expected = model.generate(PROMPTS, library, arrow(library), **settings)
+    assert sharded.generate(PROMPTS, library, arrow(library), **settings) == expected
+
+
+def test_prompts_that_cannot_be_answered_are_named(model):
+    with pytest.raises(
+        InputError, match="prompt 1 has 60 tokens and max_new_tokens=5, together 65; expected at most 64"
+    ):
+        model.generate(["one", "two " * 60], max_new_tokens=5)
+    assert len(model.generate(["two " * 56], **NEW)) == 1
+    with pytest.raises(InputError, match="prompt 0 has no tokens"):
+        model.generate([""])
+    with pytest.raises(InputError, match="'one two' is one string"):
+        model.generate("one two")

@@ -1,18 +1,73 @@
 """`modjax generate`: answers to prompts."""
 
+import json
+import pathlib
 import sys
 
 from modjax.cli import pieces, session
+from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 
 
 def run(config, workdir, flags) -> None:
-    """Prints one answer a prompt; prompts come from --prompt, or line by line from standard input."""
-    session.enter(workdir, config)
-    prompts = flags.prompt or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not prompts:
-        raise InputError("no prompts; expected --prompt=TEXT, or lines on standard input")
+    """Prints one answer a prompt, or with --json one line {"prompt", "answer", "expert"} a prompt.
+
+    Prompts come from --prompt, or from the file --prompts, or line by line from standard input. A .jsonl file holds a
+    string a line, or {"prompt"} or {"messages"}, with "expert" where the router is the oracle.
+    """
+    if workdir:
+        session.enter(workdir, config)
+    asked = _asked(flags)
+    if not asked:
+        raise InputError("no prompts; expected --prompt=TEXT, --prompts=FILE, or lines on standard input")
     library = pieces.library(config) if config.library else None
     router = pieces.router(config, library) if library else None
-    for answer in pieces.model(config).generate(prompts, library, router, **config.generate):
-        print(answer)
+    experts = [expert for _, expert in asked]
+    answers = pieces.model(config).generate(
+        [prompt for prompt, _ in asked],
+        library,
+        router,
+        experts=None if set(experts) == {None} else experts,
+        progress=len(asked) > 1 and sys.stderr.isatty(),
+        **config.generate,
+    )
+    for (prompt, expert), answer in zip(asked, answers, strict=True):
+        print(json.dumps(_line(prompt, expert, answer), ensure_ascii=False) if flags.json else answer)
+
+
+def _asked(flags) -> list[tuple[Prompt, str | int | None]]:
+    """(prompt, its expert) of each; --expert is the expert of those that name none."""
+    if flags.prompt:
+        found = [(prompt, None) for prompt in flags.prompt]
+    elif flags.prompts:
+        found = _read(pathlib.Path(flags.prompts))
+    else:
+        found = [(line.rstrip("\n"), None) for line in sys.stdin if line.strip()]
+    return [(prompt, flags.expert if expert is None else expert) for prompt, expert in found]
+
+
+def _read(path):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    as_json = path.suffix == ".jsonl"
+    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    return [_parsed(line, where) if as_json else (line, None) for where, line in numbered]
+
+
+def _parsed(line, where):
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: is not JSON ({error})") from error
+    found = {"prompt": found} if isinstance(found, str) else found
+    prompt = found.get("prompt", found.get("messages")) if isinstance(found, dict) else None
+    if not isinstance(prompt, str | list):
+        raise InputError(f'{where}: expected a string, or an object with "prompt" or "messages"')
+    return prompt, found.get("expert")
+
+
+def _line(prompt, expert, answer):
+    asked = {"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}
+    return asked | {"answer": answer} | ({} if expert is None else {"expert": expert})

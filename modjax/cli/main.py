@@ -14,17 +14,31 @@ VERBS = {
     "cluster": "cluster a library's experts (MBC)",
     "evaluate": "score a library under a router",
     "generate": "answer prompts with a library under a router",
+    "chat": "talk with a library under a router, and see which experts answer",
+    "convert": "PEFT, mttl and GGUF files to libraries and Hugging Face directories, experts folded in or not",
     "report": "write the HTML report of a finished demo",
     "demo": "the whole path: private library, clusters, cluster experts, comparison, report",
 }
 USAGE = "usage: modjax VERB --config=FILE[:VARIANT,...] --workdir=DIR [--config.KEY=VALUE ...]\n\n" + "\n".join(
     f"  {verb:9} {text}" for verb, text in VERBS.items()
 )
+CONVERT_USAGE = "usage: modjax convert --from=SOURCE [--from=SOURCE ...] --to=FOLDER"
+# The flags that a verb cannot do without, where they are not --config and --workdir.
+NEEDED = {"generate": ("config",), "chat": ("config",), "convert": ("from", "to")}
 INPUT_FAULT = 2  # exit code
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the job's config file, with variants behind a colon")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the job's folder; the same command resumes what lies there")
 flags.DEFINE_multi_string("prompt", [], "generate: a prompt; may be given several times")
+flags.DEFINE_string("prompts", None, "generate: a file of prompts, one a line, or .jsonl with prompt or messages")
+flags.DEFINE_string("expert", None, "generate: the expert that the oracle router gives every prompt")
+flags.DEFINE_bool("json", False, "generate: print a JSON line for each prompt")
+flags.DEFINE_multi_string("from", None, "convert: PEFT or mttl folders or files, libraries, one model; may be repeated")
+flags.DEFINE_string("to", None, "convert: the folder to write, new or empty")
+flags.DEFINE_multi_string("only", [], "convert: an expert to take, by name; may be repeated; by default all")
+flags.DEFINE_list("weights", [], "convert: what experts are weighted with when they are folded into a model")
+flags.DEFINE_string("mix", None, "convert: what weights act on, parameters (the default) or outputs")
+flags.DEFINE_string("dtype", None, "convert: float32, float16 or bfloat16; by default as it was")
 flags.DEFINE_string("report", "report", "report, demo: the folder that index.html goes to")
 flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job")
 
@@ -46,7 +60,7 @@ def main() -> None:
 
 def _run(verb, arguments):
     sys.argv = [f"modjax {verb}", *arguments]  # config_flags reads overrides from here
-    _parse(arguments)
+    _parse(arguments, NEEDED.get(verb, ("config", "workdir")), CONVERT_USAGE if verb == "convert" else USAGE)
     from modjax.cli import session  # jax is imported only once the flags are known to be good
 
     logging.set_verbosity(logging.WARNING)
@@ -54,7 +68,7 @@ def _run(verb, arguments):
         importlib.import_module(f"modjax.cli.{verb}").run(_CONFIG.value, _WORKDIR.value, flags.FLAGS)
 
 
-def _parse(arguments):
+def _parse(arguments, needed, usage):
     """Reads the flags; whatever absl and ml_collections say of them is said in one line."""
     for path in (one.removeprefix("--config=").partition(":")[0] for one in arguments if one.startswith("--config=")):
         if not os.path.isfile(path):
@@ -62,11 +76,11 @@ def _parse(arguments):
         sys.path.insert(0, os.path.dirname(os.path.abspath(path)))  # a config may import its neighbours
     try:
         rest = flags.FLAGS(sys.argv)
-        missing = [flag for flag in ("config", "workdir") if flags.FLAGS[flag].value is None]
+        missing = [flag for flag in needed if flags.FLAGS[flag].value is None]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         raise InputError(" ".join(text.split())) from error
     if rest[1:]:
         raise InputError(f"unexpected argument {rest[1]!r}; options are given as --name=value")
     if missing:
-        raise InputError(f"--{missing[0]} is missing; {USAGE.splitlines()[0]}")
+        raise InputError(f"--{missing[0]} is missing; {usage.splitlines()[0]}")

@@ -1,5 +1,7 @@
 """What configs name, made real: the model, the tasks, a library, a router."""
 
+import inspect
+
 import jax
 import ml_collections
 
@@ -31,10 +33,12 @@ def library(config: ml_collections.ConfigDict) -> Library:
     return Library.load(config.library)
 
 
-def router(config: ml_collections.ConfigDict, experts: Library) -> Router:
-    """The router that `config.router.name` names, with the other keys as its options."""
+def router(config: ml_collections.ConfigDict, experts: Library, name: str | None = None) -> Router:
+    """The router called `name`, by default what `config.router.name` says, with those of the other keys that it has."""
     options = config.router.to_dict()
-    name = options.pop("name")
+    named = options.pop("name")
+    name = name or named
     if name not in ROUTERS:
         raise InputError(f"config.router.name = {name!r}; expected one of {', '.join(ROUTERS)}")
-    return ROUTERS[name](experts, **options)
+    known = inspect.signature(ROUTERS[name]).parameters
+    return ROUTERS[name](experts, **{key: value for key, value in options.items() if key in known})

@@ -1,14 +1,16 @@
 """Examples as token ids: the model's own chat template around the source, then the target and the end of turn."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jinja2
 import numpy as np
 
 from modjax.data.tasks import Example, Task
 from modjax.errors import InputError
 
 TooLong = Literal["error", "truncate"]
+Prompt = str | Sequence[Mapping[str, str]]  # what the user says, or a conversation of {"role", "content"} messages
 
 
 class Encoded(NamedTuple):
@@ -18,14 +20,24 @@ class Encoded(NamedTuple):
     n_prompt: int
 
 
-def prompts(tokenizer: Any, sources: Iterable[str], system: str | None = None) -> list[np.ndarray]:
+def prompts(tokenizer: Any, sources: Iterable[Prompt], system: str | None = None) -> list[np.ndarray]:
     """Token ids of each prompt, int32[n], ready for the model to answer.
 
+    With a chat template that alone says which special tokens there are. Without one the prompt is the source (of a
+    conversation every message) and a newline, behind what the tokenizer puts before a text by itself, as Llama's and
+    Mistral's put their beginning-of-sequence token; an end-of-sequence token that it puts behind is left off.
+
     Args:
-      tokenizer: a transformers tokenizer. Without a chat template the prompt is the source and a newline.
-      system: the system message; None leaves it to the template, which may bring its own.
+      tokenizer: a transformers tokenizer.
+      system: the system message of prompts that bring none; None leaves it to the template, which may have its own.
+        Without a template there is no system message.
+
+    Raises InputError for messages without role and content, and for those that the template refuses.
     """
-    return _ids(tokenizer, [_render(tokenizer, source, system) for source in sources])
+    conversations = [_messages(source) for source in sources]
+    if tokenizer.chat_template:
+        return _ids(tokenizer, [_render(tokenizer, messages, system) for messages in conversations])
+    return _begun(tokenizer, ["".join(one["content"] + "\n" for one in messages) for messages in conversations])
 
 
 def encode(
@@ -38,7 +50,8 @@ def encode(
 ) -> list[Encoded]:
     """Prompt, target and end-of-turn token of each example, at most `length` tokens.
 
-    Longer examples raise InputError, or lose the left end of their prompt with too_long="truncate".
+    Longer examples raise InputError, or lose the left end of their prompt with too_long="truncate", but for a
+    beginning-of-sequence token.
     """
     heads = prompts(tokenizer, [example.source for example in examples], system)
     tails = _ids(tokenizer, [example.target for example in examples])
@@ -46,23 +59,50 @@ def encode(
     encoded = []
     for index, (head, tail) in enumerate(zip(heads, tails, strict=True)):
         excess = len(head) + len(tail) + 1 - length
-        if excess > 0 and (too_long == "error" or excess >= len(head)):
+        start = int(len(head) and head[0] == tokenizer.bos_token_id)
+        if excess > 0 and (too_long == "error" or excess >= len(head) - start):
             raise InputError(
                 f"task {task.name!r}, {examples[index].split} example {index}: {length + excess} tokens; expected "
                 f"at most {length}, the row length. Give longer rows, or truncate prompts from the left"
             )
-        head = head[max(excess, 0) :]
+        head = np.concatenate([head[:start], head[start + max(excess, 0) :]])
         encoded.append(Encoded(np.concatenate([head, tail, end]), len(head)))
     return encoded
 
 
-def _render(tokenizer, source, system):
-    if not tokenizer.chat_template:
-        return source + "\n"
-    messages = [{"role": "user", "content": source}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+def _messages(source: Prompt) -> list[Mapping[str, str]]:
+    if isinstance(source, str):
+        return [{"role": "user", "content": source}]
+    for message in source:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise InputError(f"message {message!r}: expected an object with 'role' and 'content'")
+    return list(source)
+
+
+def _render(tokenizer, messages, system):
+    if system is not None and all(message["role"] != "system" for message in messages):
+        messages = [{"role": "system", "content": system}, *messages]
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except jinja2.TemplateError as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise InputError(f"the model's chat template refuses messages of roles {roles} ({error})") from error
+
+
+def _begun(tokenizer, texts):
+    """The ids of texts that go on: with the special tokens before them and without those behind."""
+    if not texts:
+        return []
+    found = tokenizer(texts, return_special_tokens_mask=True)
+    return [
+        np.asarray(ids[: max(_behind(special), int(ids[:1] == [tokenizer.bos_token_id]))], np.int32)
+        for ids, special in zip(found["input_ids"], found["special_tokens_mask"], strict=True)
+    ]
+
+
+def _behind(special):
+    """One more than the index of the last token that is the text's own."""
+    return max((i + 1 for i, added in enumerate(special) if not added), default=0)
 
 
 def _ids(tokenizer, texts):

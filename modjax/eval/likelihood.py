@@ -7,9 +7,11 @@ import numpy as np
 
 from modjax.data.pack import Rows, pack, pad_targets
 from modjax.data.tokenize import Encoded
-from modjax.model import Model, batched_by_length, bucket
+from modjax.model import Model
+from modjax.models.padding import batched_by_length, bucket, filled
 from modjax.ops.losses import target_losses
 from modjax.routing.base import Context, hook
+from modjax.routing.prompt import PromptRows, settle
 
 
 def target_loss(
@@ -29,8 +31,9 @@ def target_loss(
     totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
     for ids in batched_by_length([len(example.tokens) for example in examples], batch):
         rows = one_a_row([examples[i] for i in ids], batch)
-        context = Context(None if expert_ids is None else _filled([expert_ids[i] for i in ids], batch))
-        losses_NM = np.asarray(_losses(model.params, experts, context, rows), np.float64)
+        context = Context(None if expert_ids is None else filled([expert_ids[i] for i in ids], batch, -1))
+        settled = settle(model.params, experts, prompts_of([examples[i] for i in ids], rows))
+        losses_NM = np.asarray(_losses(model.params, settled, context, rows), np.float64)
         totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
         counts[ids] = np.sum(rows.weights, axis=1)[: len(ids)]
     return totals, counts
@@ -52,5 +55,7 @@ def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:
     return Rows(*(np.pad(field, ((0, batch - len(field)), (0, 0))) for field in rows))
 
 
-def _filled(ids, batch):
-    return np.asarray([*ids, *[-1] * (batch - len(ids))], np.int32)
+def prompts_of(examples: Sequence[Encoded], rows: Rows) -> PromptRows:
+    """What a router of prompts may read of rows with one example each: not the targets."""
+    lengths_N = filled([example.n_prompt for example in examples], rows.n_rows, 0)
+    return PromptRows.right_padded(rows.tokens, lengths_N)

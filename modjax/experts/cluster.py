@@ -8,7 +8,6 @@ columns and more, never exists.
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,26 +67,21 @@ def similarity(library: Library, sparsity: float = 0.5, components: int = 64) ->
     """Cosine similarity of the experts' flattened factors after sparsification, float32[E, E]."""
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity={sparsity}: expected a quantile in [0, 1)")
-    entries = _entries(library)
-    ranks_E = np.asarray([info.rank for info in library.infos])
-    return _similarity(library.loras, entries.padding(ranks_E), entries.kept(ranks_E, sparsity), components)
-
-
-class _Entries(NamedTuple):
-    per_rank: int  # numbers that one unit of rank costs an expert, over all sites and layers
-    rank: int  # the rank all experts are padded to
-
-    def padding(self, ranks_E):
-        return jnp.asarray((self.rank - ranks_E) * self.per_rank, jnp.int32)
-
-    def kept(self, ranks_E, sparsity):
-        """The index, among an expert's own entries, of the last one that its quantile zeroes."""
-        return jnp.asarray(np.floor(sparsity * (ranks_E * self.per_rank - 1)), jnp.int32)
+    own_E, all_E = _entries(library)
+    # The index, among an expert's own entries, of the last one that its quantile zeroes.
+    quantile_E = np.floor(sparsity * np.maximum(own_E - 1, 0))
+    padding_E, quantile_E = (jnp.asarray(n_E, jnp.int32) for n_E in (all_E - own_E, quantile_E))
+    return _similarity(library.loras, padding_E, quantile_E, components)
 
 
 def _entries(library):
-    per_rank = sum(a.shape[0] * (a.shape[3] + b.shape[3]) for a, b in library.loras.values())
-    return _Entries(per_rank, library.rank)
+    """int[E] each: the entries of an expert's own factors, and those that it has in the library's arrays."""
+    own_E, all_E = np.zeros((2, len(library)), int)
+    for site, ranks_LE in library.ranks.items():
+        a, b = library.loras[site]
+        own_E += ranks_LE.sum(axis=0) * (a.shape[3] + b.shape[3])
+        all_E += a.shape[0] * library.rank * (a.shape[3] + b.shape[3])
+    return own_E, all_E
 
 
 @functools.partial(jax.jit, static_argnames="components")

@@ -11,6 +11,10 @@ import numpy as np
 from modjax.errors import InputError
 from modjax.ops.lora import LoRA
 
+# The sites of all families, in the order in which a block comes to them.
+_SITES = "attn.q attn.k attn.v attn.qkv attn.o mlp.gate mlp.up mlp.gate_up mlp.fc1 mlp.down mlp.fc2"
+ORDER = {site: place for place, site in enumerate(_SITES.split())}
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpertInfo:
@@ -25,6 +29,11 @@ class ExpertInfo:
     fingerprint: str = ""  # of the base model's weights; "" when unknown
     training: tuple[tuple[str, str | int | float], ...] = ()  # settings, as pairs
     scores: tuple[tuple[str, float], ...] = ()
+    # How the file it was read from lies, so that it can be written as it was; see modjax.experts.adapter.
+    ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()  # {site: rank in each layer, 0 for none} where they differ
+    ratios: tuple[tuple[str, tuple[float, ...]], ...] = ()  # {site: scale in each layer / scale} where they differ
+    dtype: str = "float32"  # of its factors
+    peft: str = ""  # its PEFT settings, as JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +44,14 @@ class Library:
       loras: {site: LoRA(a float32[L,E,R,I], b float32[L,E,R,O])}; smaller ranks are padded with zeros.
       scale: float32[E], alpha / rank of each expert.
       infos: one ExpertInfo an expert, in the order of the expert axis.
+      originals: {site: float32[L,E,R,O]}, b as a file has it, at sites where the file's scale differs from the expert's
+        and b holds the ratio; see modjax.experts.adapter. Nothing computes with them.
     """
 
     loras: dict[str, LoRA]
     scale: jax.Array
     infos: tuple[ExpertInfo, ...]
+    originals: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,12 +64,24 @@ class Library:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        return tuple(self.loras)
+        """In the model's order, whatever order the pytree has been given: JAX sorts dicts by their keys."""
+        return tuple(sorted(self.loras, key=lambda site: (ORDER.get(site, len(ORDER)), site)))
 
     @property
     def rank(self) -> int:
         """The rank that all experts are padded to."""
         return next(iter(self.loras.values())).a.shape[2]
+
+    @property
+    def ranks(self) -> dict[str, np.ndarray]:
+        """{site: int[L,E]}, the rank of each expert's factors in each layer; 0 where it has none.
+
+        As its ExpertInfo has them, as long as all rows beyond are zero; else, and for experts that were not read from a
+        file, the expert's rank wherever its factors are not all zero, or everywhere for one of zeros alone.
+        """
+        used_LE = {site: np.asarray(_used_rows(self.loras[site])) for site in self.sites}
+        columns = [_ranks(info, {site: used_LE[site][:, e] for site in used_LE}) for e, info in enumerate(self.infos)]
+        return {site: np.stack([column[site] for column in columns], axis=1) for site in self.sites}
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -73,8 +97,8 @@ class Library:
         ids = np.asarray(self._ids(chosen), np.int32)
         if not 0 < len(ids) == len(set(ids.tolist())):
             raise InputError(f"library[{chosen!r}]: expected at least one expert, and none twice")
-        loras = jax.tree.map(lambda leaf: leaf[:, ids], self.loras)
-        return Library(loras, self.scale[ids], tuple(self.infos[i] for i in ids))
+        loras, originals = jax.tree.map(lambda leaf: leaf[:, ids], (self.loras, self.originals))
+        return Library(loras, self.scale[ids], tuple(self.infos[i] for i in ids), originals)
 
     def __add__(self, other: "Library") -> "Library":
         """Both libraries' experts; the smaller rank is padded, a site that one lacks is zero there."""
@@ -98,11 +122,18 @@ class Library:
         return store.load(path)
 
     @staticmethod
-    def from_peft(folders: Iterable[str | pathlib.Path]) -> "Library":
-        """Reads PEFT adapter folders, one expert each, named after its folder."""
-        from modjax.experts import store
+    def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
+        """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`."""
+        from modjax.experts import peft
 
-        return store.from_peft(folders)
+        return peft.read(folders, layers)
+
+    @staticmethod
+    def from_mttl(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
+        """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`."""
+        from modjax.experts import mttl
+
+        return mttl.read(paths, layers)
 
     @staticmethod
     def from_arrays(
@@ -151,7 +182,7 @@ class Library:
         return range(len(self))[one]
 
 
-jax.tree_util.register_dataclass(Library, data_fields=["loras", "scale"], meta_fields=["infos"])
+jax.tree_util.register_dataclass(Library, data_fields=["loras", "scale", "originals"], meta_fields=["infos"])
 
 
 def concatenate(libraries: Sequence[Library]) -> Library:
@@ -174,7 +205,13 @@ def concatenate(libraries: Sequence[Library]) -> Library:
         for site, like in shapes.items()
     }
     _check_shapes(loras)
-    return Library(loras, jnp.concatenate([library.scale for library in libraries]), infos)
+    originals = {site: None for library in libraries for site in library.originals}
+    for site in originals:
+        # An expert whose b is the file's own needs no other.
+        parts = zip(_parts(libraries, site, shapes[site], rank), libraries, strict=True)
+        own = (pad_rank(library.originals.get(site, part.b), rank) for part, library in parts)
+        originals[site] = jnp.concatenate(list(own), axis=1)
+    return Library(loras, jnp.concatenate([library.scale for library in libraries]), infos, originals)
 
 
 def _parts(libraries, site, like, rank):
@@ -195,6 +232,26 @@ def pad_rank(factor_LERI: jax.Array, rank: int) -> jax.Array:
     """Zero rows up to `rank`; they add nothing to the product."""
     missing = rank - factor_LERI.shape[2]
     return jnp.pad(factor_LERI, ((0, 0), (0, 0), (0, missing), (0, 0)))
+
+
+@jax.jit
+def _used_rows(lora):
+    """int32[L,E]: rows up to the last that is not zero in both factors."""
+    used_LER = jnp.any(lora.a != 0, axis=-1) | jnp.any(lora.b != 0, axis=-1)
+    rows_R = jnp.arange(1, used_LER.shape[2] + 1)
+    return jnp.max(jnp.where(used_LER, rows_R[None, None], 0), axis=-1)
+
+
+def _ranks(info, used):
+    """{site: int[L]} for one expert; used: {site: int[L]}, rows that are not zero."""
+    told = dict(info.ranks)
+    recorded = {site: np.asarray(told.get(site, np.zeros(len(rows))), int) for site, rows in used.items()}
+    if told and all(
+        recorded[site].shape == rows.shape and (recorded[site] >= rows).all() for site, rows in used.items()
+    ):
+        return recorded
+    untrained = not any(rows.any() for rows in used.values())
+    return {site: np.where((rows > 0) | untrained, np.maximum(info.rank, rows), 0) for site, rows in used.items()}
 
 
 def _check_shapes(loras: Mapping[str, LoRA]) -> tuple[int, ...]:

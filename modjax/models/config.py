@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from modjax.errors import InputError
+from modjax.models.families import FAMILIES
+from modjax.models.family import ONLY
+from modjax.models.values import Values
+from modjax.ops.rope import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The sizes and choices of one decoder; hashable, so it can be a static part of a traced program."""
 
-    family: str  # whose names the weights have: "llama", "mistral", "phi"
+    family: str  # whose names the weights have, one of FAMILIES
     V: int  # vocabulary
     D: int  # model width
     N: int  # query heads
@@ -22,34 +26,47 @@ class ModelConfig:
     F: int  # MLP width
     L: int  # layers
     context: int  # longest sequence trained on, in tokens
-    norm: str = "rms"  # "rms" or "layer"
+    norm: str = "rms"  # "rms", "rms_offset" (scales kept as their distance from 1), "layer"
     norm_eps: float = 1e-5  # added to the (mean) square under the root
     rope_theta: float = 10_000.0  # base of the rotary wavelengths
     rope_dim: int = 0  # rotated coordinates of each head; even, at most H
     window: int | None = None  # tokens a query reads, itself included; None for all before it
     tied: bool = False  # the head is the embedding's transpose
-    parallel: bool = False  # attention and MLP both read the one input norm and are summed
+    parallel: bool = False  # attention and MLP both read the layer's input and are summed
     gated: bool = True  # gate, up, down; else fc1, fc2
-    activation: str = "silu"  # "silu", "gelu", "gelu_tanh", "relu"
+    activation: str = "silu"  # a key of modjax.models.block.ACTIVATE
     qkv_bias: bool = False  # biases on attn.q, attn.k, attn.v
     out_bias: bool = False  # a bias on attn.o
     mlp_bias: bool = False  # biases on every linear map of the MLP
     head_bias: bool = False  # a bias on the logits
+    rope_scaling: Scaling | None = None  # None: the plain wavelengths
+    learned_positions: bool = False  # an embedding of each position up to `context` is added to the token's
+    local: tuple[bool, ...] | None = None  # whether `window` holds in a layer; None: in all of them
+    fused_qkv: str | None = None  # "stacked", one attn.qkv of rows [q, k, v]; "interleaved", [q, k, v] of each head
+    fused_mlp: bool = False  # one mlp.gate_up of rows [gate, up]
+    two_norms: bool = False  # where parallel: the MLP has a norm of its own and does not read attention's
+    pre_norm: bool = True  # attention and MLP read normed inputs
+    post_norm: bool = False  # what attention and MLP give is normed before it is added
+    qk_norm: str | None = None  # of queries and keys before rotation: "head", each by itself; "full", all as one
+    embed_scale: float = 1.0  # what embeddings are multiplied by
+    attn_scale: float | None = None  # what scores are multiplied by; None: 1 / sqrt(H)
+    inverse_layer_scale: bool = False  # the scores of layer i, counted from 1, are divided by i
+    attn_softcap: float | None = None  # scores go through c tanh(. / c)
+    logit_softcap: float | None = None  # likewise logits
 
     @property
     def sites(self) -> dict[str, tuple[int, int]]:
         """{site: (input width, output width)} of a block's linear maps, in the order of their use."""
         query, key = self.N * self.H, self.K * self.H
-        attention = {
-            "attn.q": (self.D, query),
-            "attn.k": (self.D, key),
-            "attn.v": (self.D, key),
-            "attn.o": (query, self.D),
-        }
-        if self.gated:
-            wide = (self.D, self.F)
-            return attention | {"mlp.gate": wide, "mlp.up": wide, "mlp.down": (self.F, self.D)}
-        return attention | {"mlp.fc1": (self.D, self.F), "mlp.fc2": (self.F, self.D)}
+        heads = {"attn.qkv": query + 2 * key} if self.fused_qkv else {"attn.q": query, "attn.k": key, "attn.v": key}
+        if not self.gated:
+            wide, last = {"mlp.fc1": self.F}, "mlp.fc2"
+        elif self.fused_mlp:
+            wide, last = {"mlp.gate_up": 2 * self.F}, "mlp.down"
+        else:
+            wide, last = {"mlp.gate": self.F, "mlp.up": self.F}, "mlp.down"
+        attention = {site: (self.D, width) for site, width in heads.items()} | {"attn.o": (query, self.D)}
+        return attention | {site: (self.D, width) for site, width in wide.items()} | {last: (self.F, self.D)}
 
     def bias(self, site: str) -> bool:
         """Whether the linear map at this site has a bias."""
@@ -62,141 +79,29 @@ class ModelConfig:
         """The config that a Hugging Face config.json describes.
 
         found: the file's content; where: its path, for the messages.
-        Raises InputError naming file and key for a missing or impossible size and for anything not supported.
+        Raises InputError naming file and key for a missing or impossible size and for anything not supported; warns of
+        keys that are not known to be without effect.
         """
-        family = _family(found, where)
-        values = dict(family.defaults) | {key: value for key, value in found.items() if value is not None}
-        values |= {key: None for key in family.nullable if key in found and found[key] is None}
-        for key, only in family.only.items():
-            if values.get(key, only) != only:
-                raise InputError(f"{where}: {key} = {values[key]!r} is not supported, only {only!r}")
-        sizes = {letter: _size(values, key, where) for letter, key in SIZES.items()}
-        sizes["K"] = _size(values, "num_key_value_heads", where, sizes["N"])
-        sizes["H"] = _size(values, "head_dim", where, sizes["D"] // sizes["N"])
-        chosen = {field: values[key] for field, key in family.keys.items()}
-        config = cls(
-            family=found["model_type"],
-            **sizes,
-            **family.fixed,
-            **chosen,
-            **_rope(values, sizes["H"], where),
-            activation=_activation(values, where),
-        )
-        return config.checked(where)
+        model_type = found.get("model_type")
+        if not isinstance(model_type, str) or model_type not in FAMILIES:
+            raise InputError(f"{where}: model_type is {model_type!r}; supported are {', '.join(FAMILIES)}")
+        family = FAMILIES[model_type]
+        values = Values(found, family.defaults, family.nullable, where)
+        values.warn_of_unknown(family.known)
+        for key, only in (ONLY | family.only).items():
+            values.require(key, only)
+        sizes = family.read_sizes(values)
+        chosen = {field: getattr(values, how)(key) for field, (how, key) in family.keys.items()}
+        derived = {field: value for derive in family.derived for field, value in derive(values, sizes).items()}
+        return cls(family=model_type, **sizes, **family.fixed, **chosen, **derived).checked(where)
 
     def checked(self, where: str) -> ModelConfig:
         """This config, if its sizes fit each other; InputError if not."""
         if self.N % self.K:
             raise InputError(f"{where}: {self.N} query heads cannot share {self.K} key-value heads evenly")
-        if self.rope_dim % 2 or not 0 < self.rope_dim <= self.H:
+        turned = 0 < self.rope_dim <= self.H or (self.learned_positions and not self.rope_dim)
+        if self.rope_dim % 2 or not turned:
             raise InputError(
                 f"{where}: {self.rope_dim} of {self.H} coordinates of a head are rotary; expected an even number"
             )
         return self
-
-
-SIZES = {
-    "V": "vocab_size",
-    "D": "hidden_size",
-    "N": "num_attention_heads",
-    "F": "intermediate_size",
-    "L": "num_hidden_layers",
-    "context": "max_position_embeddings",
-}
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """How one model_type's config.json becomes a ModelConfig."""
-
-    keys: Mapping[str, str]  # field: the key that holds it
-    fixed: Mapping[str, Any]  # field: its value in every model of the family
-    defaults: Mapping[str, Any]  # key: what its absence means
-    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # key: the one value supported
-    nullable: tuple[str, ...] = ()  # keys whose null differs from absence
-
-
-_RMS = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False, "rope_theta": 10_000.0}
-
-FAMILIES = {
-    "llama": Family(
-        keys={
-            "norm_eps": "rms_norm_eps",
-            "tied": "tie_word_embeddings",
-            "qkv_bias": "attention_bias",
-            "out_bias": "attention_bias",
-            "mlp_bias": "mlp_bias",
-        },
-        fixed={},
-        defaults=_RMS | {"max_position_embeddings": 2048, "attention_bias": False, "mlp_bias": False},
-    ),
-    "mistral": Family(
-        keys={"norm_eps": "rms_norm_eps", "tied": "tie_word_embeddings", "window": "sliding_window"},
-        fixed={},
-        defaults=_RMS | {"max_position_embeddings": 131_072, "sliding_window": 4096},
-        nullable=("sliding_window",),
-    ),
-    "phi": Family(
-        keys={"norm_eps": "layer_norm_eps", "tied": "tie_word_embeddings"},
-        fixed={
-            "norm": "layer",
-            "parallel": True,
-            "gated": False,
-            "qkv_bias": True,
-            "out_bias": True,
-            "mlp_bias": True,
-            "head_bias": True,
-        },
-        defaults={
-            "layer_norm_eps": 1e-5,
-            "hidden_act": "gelu_new",
-            "tie_word_embeddings": False,
-            "rope_theta": 10_000.0,
-            "partial_rotary_factor": 0.5,
-            "max_position_embeddings": 2048,
-        },
-        only={"qk_layernorm": False},
-    ),
-}
-
-
-def _family(found: Mapping[str, Any], where: str) -> Family:
-    model_type = found.get("model_type")
-    if model_type not in FAMILIES:
-        raise InputError(f"{where}: model_type is {model_type!r}; supported are {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
-
-
-def _size(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
-    value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{where}: {key} is {value!r}; expected a positive whole number")
-    return value
-
-
-def _rope(values: Mapping[str, Any], head_width: int, where: str) -> dict[str, Any]:
-    """rope_theta and rope_dim; transformers 5 keeps them in rope_parameters, older files at the top."""
-    rope = values | values.get("rope_scaling", {}) | values.get("rope_parameters", {})
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InputError(f"{where}: rope scaling {kind!r} is not supported, only 'default'")
-    return {
-        "rope_theta": float(rope["rope_theta"]),
-        "rope_dim": int(head_width * rope.get("partial_rotary_factor", 1.0)),
-    }
-
-
-def _activation(values: Mapping[str, Any], where: str) -> str:
-    name = values["hidden_act"]
-    if name not in ACTIVATIONS:
-        raise InputError(f"{where}: hidden_act is {name!r}; supported are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]

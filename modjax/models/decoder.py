@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,106 +9,52 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modjax.models.block import Block, Frame, Layer, linear, norm, normal
 from modjax.models.cache import Cache
 from modjax.models.config import ModelConfig
-from modjax.models.layers import Linear, Maps, Norm
-from modjax.ops.attention import attend, causal_mask
-from modjax.ops.rope import rope_angles, rotate
+from modjax.models.layers import Linear, Norm
+from modjax.ops.attention import causal_mask
+from modjax.ops.rope import frequencies, rope_angles
 
 Adapt = Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]]
-
-ACTIVATE = {
-    "silu": jax.nn.silu,
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """What all layers share: where the tokens stand and which keys they may read."""
-
-    angles_BTJ: jax.Array
-    mask_BTS: jax.Array
-    column: jax.Array | None  # where these tokens' keys and values begin among the cached ones
-
-    def joined(self, cached_BSKH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
-        start = (0, self.column, 0, 0)
-        return jax.lax.dynamic_update_slice(cached_BSKH, new_BTKH.astype(cached_BSKH.dtype), start)
-
-
-class Block(nnx.Module):
-    """One layer: attention and MLP one after the other, or side by side on one norm (no `mlp_norm`)."""
-
-    def __init__(self, config: ModelConfig, attn_norm: Norm, attn: Maps, mlp_norm: Norm | None, mlp: Maps):
-        self.config = config
-        self.attn_norm, self.attn = attn_norm, attn
-        self.mlp_norm, self.mlp = mlp_norm, mlp
-
-    def __call__(self, x_BTD, frame: Frame, hook, cached):
-        """(x_BTD behind this layer, the tokens' own (k_BTKH, v_BTKH))."""
-        normed_BTD = self.attn_norm(x_BTD)
-        attended_BTD, new = self.attention(normed_BTD, frame, hook, cached)
-        if self.mlp_norm is None:
-            return x_BTD + attended_BTD + self.feed_forward(normed_BTD, hook), new
-        x_BTD = x_BTD + attended_BTD
-        return x_BTD + self.feed_forward(self.mlp_norm(x_BTD), hook), new
-
-    def attention(self, x_BTD, frame: Frame, hook, cached):
-        B, T, _ = x_BTD.shape
-        heads = self.maps(("attn.q", "attn.k", "attn.v"), x_BTD, hook)
-        q_BTNH, k_BTKH, v_BTKH = (y_BTO.reshape(B, T, -1, self.config.H) for y_BTO in heads)
-        q_BTNH, k_BTKH = rotate(q_BTNH, frame.angles_BTJ), rotate(k_BTKH, frame.angles_BTJ)
-        k_BSKH, v_BSKH = k_BTKH, v_BTKH
-        if cached is not None:
-            k_BSKH, v_BSKH = frame.joined(cached[0], k_BTKH), frame.joined(cached[1], v_BTKH)
-        out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, frame.mask_BTS)
-        (out_BTD,) = self.maps(("attn.o",), out_BTNH.reshape(B, T, -1), hook)
-        return out_BTD, (k_BTKH, v_BTKH)
-
-    def feed_forward(self, x_BTD, hook):
-        activate = ACTIVATE[self.config.activation]
-        if self.config.gated:
-            gate_BTF, up_BTF = self.maps(("mlp.gate", "mlp.up"), x_BTD, hook)
-            (out_BTD,) = self.maps(("mlp.down",), activate(gate_BTF) * up_BTF, hook)
-        else:
-            (wide_BTF,) = self.maps(("mlp.fc1",), x_BTD, hook)
-            (out_BTD,) = self.maps(("mlp.fc2",), activate(wide_BTF), hook)
-        return out_BTD
-
-    def maps(self, sites: tuple[str, ...], x_BTI, hook) -> list[jax.Array]:
-        """The outputs of the sites that read x, each with the hook's delta where it gives one."""
-        deltas = hook(sites, x_BTI)
-        outputs = []
-        for site in sites:
-            half, name = site.split(".")
-            y_BTO = getattr(getattr(self, half), name)(x_BTI)
-            outputs.append(y_BTO + deltas[site].astype(y_BTO.dtype) if site in deltas else y_BTO)
-        return outputs
 
 
 class Decoder(nnx.Module):
     """Embedding, stacked blocks, final norm, head. Adapters come beside it, as a pytree and a function."""
 
-    def __init__(self, config: ModelConfig, embed: jax.Array, blocks: Block, final_norm: Norm, head: Linear | None):
+    def __init__(
+        self,
+        config: ModelConfig,
+        embed: jax.Array,
+        blocks: Block,
+        final_norm: Norm,
+        head: Linear | None,
+        position_embed: jax.Array | None = None,
+        tied_bias: jax.Array | None = None,
+    ):
         self.config = config
         self.embed = nnx.Param(embed)  # [V, D]
+        self.position_embed = None if position_embed is None else nnx.Param(position_embed)  # [context, D]
         self.blocks = blocks  # every Param with a leading L
         self.final_norm = final_norm
         self.head = head  # None: the embedding's transpose
+        self.tied_bias = None if tied_bias is None else nnx.Param(tied_bias)  # [V], beside that
 
     @classmethod
     def init(cls, config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Decoder:
         """Random weights: matrices normal(0, 0.02), norms 1, biases 0; under jax.eval_shape the abstract tree."""
         embed_key, head_key, block_key = jax.random.split(key, 3)
-        head = None if config.tied else _linear(head_key, (), config.D, config.V, config.head_bias, dtype)
+        positions = None
+        if config.learned_positions:
+            positions = normal(jax.random.fold_in(embed_key, 1), (config.context, config.D), dtype)
         return cls(
             config,
-            embed=_normal(embed_key, (config.V, config.D), dtype),
-            blocks=_blocks(config, block_key, dtype),
-            final_norm=_norm(config, (), dtype),
-            head=head,
+            embed=normal(embed_key, (config.V, config.D), dtype),
+            blocks=Block.init(config, block_key, dtype),
+            final_norm=norm(config, (config.D,), dtype),
+            head=None if config.tied else linear(head_key, (), config.D, config.V, config.head_bias, dtype),
+            position_embed=positions,
+            tied_bias=jnp.zeros(config.V, dtype) if config.tied and config.head_bias else None,
         )
 
     def __call__(
@@ -126,6 +70,10 @@ class Decoder(nnx.Module):
         constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
     ) -> tuple[jax.Array, Cache | None]:
         """Hidden states behind the final norm, float[B, T, D] in the weights' dtype, and the cache, these tokens in it.
+
+        Rotary factors that depend on the length (longrope) go by the tokens of a row's segment, as if it stood alone;
+        with a cache by the cache's length, so that all its keys are turned alike, whatever comes to be written.
+        A position beyond a learned embedding of positions makes its row NaN.
 
         Args:
           tokens_BT: int[B, T].
@@ -166,7 +114,7 @@ class Decoder(nnx.Module):
         frame = _frame(self.config, positions_BT, segments_BT, cache)
 
         def layer(x_BTD, scanned):
-            block, adapters_of_layer, cached = scanned
+            block, constants, adapters_of_layer, cached = scanned
             seen = {}
 
             def hook(sites, x_BTI):
@@ -174,20 +122,34 @@ class Decoder(nnx.Module):
                     seen.update(look(adapters_of_layer, sites, x_BTI))
                 return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
 
-            x_BTD, new = block(x_BTD, frame, hook, cached)
+            x_BTD, new = block(x_BTD, frame, constants, hook, cached)
             return constrain(x_BTD), (None if cached is None else new, seen)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
         cached = None if cache is None else (cache.k, cache.v)
-        x_BTD = constrain(jnp.take(self.embed[...], tokens_BT, axis=0))
-        x_BTD, (new, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, adapters, cached))
+        x_BTD = constrain(self.embedded(tokens_BT, positions_BT))
+        x_BTD, (new, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached))
         return self.final_norm(x_BTD), None if cache is None else cache.filled(*new), seen
+
+    def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """What the first layer reads, float[B, T, D] in the weights' dtype."""
+        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0)
+        if self.config.embed_scale != 1:
+            x_BTD = x_BTD * jnp.asarray(self.config.embed_scale, x_BTD.dtype)
+        if self.position_embed is not None:
+            x_BTD = x_BTD + jnp.take(self.position_embed[...], positions_BT, axis=0)
+        return x_BTD
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden: float[..., D] as the decoder gives it; result: float32[..., V], accumulated in float32."""
         if self.head is not None:
-            return self.head(hidden, jnp.float32)
-        return jnp.einsum("...d,vd->...v", hidden, self.embed[...], preferred_element_type=jnp.float32)
+            logits = self.head(hidden, jnp.float32)
+        else:
+            logits = jnp.einsum("...d,vd->...v", hidden, self.embed[...], preferred_element_type=jnp.float32)
+        if self.tied_bias is not None:
+            logits = logits + jnp.broadcast_to(self.tied_bias[...], logits.shape)
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 def _places(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[jax.Array, jax.Array]:
@@ -200,39 +162,28 @@ def _places(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[
 
 
 def _frame(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> Frame:
-    angles_BTJ = rope_angles(positions_BT, config.rope_dim, config.rope_theta)
-    if cache is None:
-        mask_BTT = causal_mask(positions_BT, positions_BT, segments_BT, segments_BT, config.window)
-        return Frame(angles_BTJ, mask_BTT, None)
-    mask_BTS = causal_mask(positions_BT, cache.positions, segments_BT, cache.segments, config.window)
-    return Frame(angles_BTJ, mask_BTS, cache.index)
+    keys = (positions_BT, segments_BT) if cache is None else (cache.positions, cache.segments)
+    some_layers = config.local is not None
 
+    def mask(window: int | None) -> jax.Array:
+        return causal_mask(positions_BT, keys[0], segments_BT, keys[1], window)
 
-def _blocks(config: ModelConfig, key: jax.Array, dtype) -> Block:
-    halves: dict[str, dict[str, Linear]] = {"attn": {}, "mlp": {}}
-    for number, (site, (inputs, outputs)) in enumerate(config.sites.items()):
-        half, name = site.split(".")
-        site_key = jax.random.fold_in(key, number)
-        halves[half][name] = _linear(site_key, (config.L,), inputs, outputs, config.bias(site), dtype)
-    return Block(
-        config,
-        attn_norm=_norm(config, (config.L,), dtype),
-        attn=Maps(halves["attn"]),
-        mlp_norm=None if config.parallel else _norm(config, (config.L,), dtype),
-        mlp=Maps(halves["mlp"]),
+    return Frame(
+        angles_BTJ=_angles(config, positions_BT, segments_BT, cache) if config.rope_dim else None,
+        mask_BTS=mask(None if some_layers else config.window),
+        window_BTS=mask(config.window) if some_layers else None,
+        column=None if cache is None else cache.index,
     )
 
 
-def _linear(key: jax.Array, lead: tuple[int, ...], inputs: int, outputs: int, bias: bool, dtype) -> Linear:
-    kernel = _normal(key, (*lead, inputs, outputs), dtype)
-    return Linear(kernel, jnp.zeros((*lead, outputs), dtype) if bias else None)
-
-
-def _norm(config: ModelConfig, lead: tuple[int, ...], dtype) -> Norm:
-    shape = (*lead, config.D)
-    bias = jnp.zeros(shape, dtype) if config.norm == "layer" else None
-    return Norm(jnp.ones(shape, dtype), bias, config.norm_eps)
-
-
-def _normal(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:
-    return 0.02 * jax.random.normal(key, shape, dtype)
+def _angles(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> jax.Array:
+    scaling = config.rope_scaling
+    short_J, long_J = (frequencies(config.rope_dim, config.rope_theta, scaling, long) for long in (False, True))
+    if scaling is None or scaling.kind != "longrope":
+        return rope_angles(positions_BT, short_J)
+    if cache is not None:
+        return rope_angles(positions_BT, long_J if cache.k.shape[2] > scaling.original else short_J)
+    same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
+    last_BT = jnp.where(same_BTS, positions_BT[:, None, :], 0).max(axis=-1)
+    beyond_BTJ = (last_BT >= scaling.original)[:, :, None]
+    return jnp.where(beyond_BTJ, rope_angles(positions_BT, long_J), rope_angles(positions_BT, short_J))

@@ -6,34 +6,38 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from modjax.models.quant import NF4, Int8
 from modjax.ops.norms import layer_norm, rms_norm
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias, with kernel [I, O] and bias [O] or none; stacked, each has a leading L."""
+    """x @ kernel + bias: kernel [I, O], plain or quantised, and bias [O] or none; stacked, each has a leading L."""
 
-    def __init__(self, kernel: jax.Array, bias: jax.Array | None = None):
-        self.kernel = nnx.Param(kernel)
+    def __init__(self, kernel: jax.Array | Int8 | NF4, bias: jax.Array | None = None):
+        self.kernel = kernel if isinstance(kernel, Int8 | NF4) else nnx.Param(kernel)
         self.bias = None if bias is None else nnx.Param(bias)
 
     def __call__(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
         """x: float[..., I]; result: float[..., O], accumulated and returned in `dtype` where one is given."""
-        y = jnp.einsum("...i,io->...o", x, self.kernel[...], preferred_element_type=dtype)
+        if isinstance(self.kernel, Int8 | NF4):
+            y = self.kernel.product(x, dtype)
+        else:
+            y = jnp.einsum("...i,io->...o", x, self.kernel[...], preferred_element_type=dtype)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...], y.shape).astype(y.dtype)
 
 
 class Norm(nnx.Module):
-    """RMS norm; layer norm where there is a bias."""
+    """RMS norm, its scale counted from `offset`; layer norm where there is a bias."""
 
-    def __init__(self, scale: jax.Array, bias: jax.Array | None, eps: float):
+    def __init__(self, scale: jax.Array, bias: jax.Array | None, eps: float, offset: float = 0.0):
         self.scale = nnx.Param(scale)
         self.bias = None if bias is None else nnx.Param(bias)
-        self.eps = eps
+        self.eps, self.offset = eps, offset
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: float[..., D]; result: like x."""
         if self.bias is None:
-            return rms_norm(x, self.scale[...], self.eps)
+            return rms_norm(x, self.scale[...], self.eps, self.offset)
         return layer_norm(x, self.scale[...], self.bias[...], self.eps)
 
 

@@ -1,14 +1,72 @@
-"""From logits to the next token."""
+"""From logits to the next token: the likeliest one, or one drawn from what temperature, top-k and top-p leave."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from modjax.errors import InputError
 
-def sample(logits_BV: jax.Array, keys_B: jax.Array, temperature: float) -> jax.Array:
-    """The likeliest token at temperature 0, else one drawn from softmax(logits / temperature).
+ALL = 2**31 - 1  # a top_k that keeps every token
+
+
+class Sampling(NamedTuple):
+    """How tokens are drawn; all three are traced, so that other numbers need no other program."""
+
+    temperature: float
+    top_k: int = ALL  # tokens kept
+    top_p: float = 1.0  # probability kept
+
+
+def sampling(temperature: float, top_k: int | None = None, top_p: float | None = None) -> Sampling | None:
+    """The settings of one call, checked; None is greedy, which is what temperature 0 and top_k 1 come to.
+
+    Raises InputError for temperature < 0, top_k < 1 and top_p outside (0, 1].
+    """
+    if not 0 <= temperature < math.inf:
+        raise InputError(f"temperature={temperature!r}: expected 0 (greedy) or a positive number")
+    if top_k is not None and (top_k < 1 or top_k != int(top_k)):
+        raise InputError(f"top_k={top_k!r}: expected a positive whole number of tokens, or None for all")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p={top_p!r}: expected a probability above 0 and at most 1, or None for 1")
+    if temperature == 0 or top_k == 1:
+        return None
+    top_k = ALL if top_k is None else min(int(top_k), ALL)
+    return Sampling(float(temperature), top_k, 1.0 if top_p is None else float(top_p))
+
+
+def sample(logits_BV: jax.Array, keys_B: jax.Array, how: Sampling | None = None) -> jax.Array:
+    """The likeliest token where `how` is None, else one drawn from softmax(filtered logits).
 
     logits_BV: float32[B, V]; keys_B: key[B], one a row; result: int32[B].
     """
-    if temperature == 0:
+    if how is None:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    return jax.vmap(jax.random.categorical)(keys_B, logits_BV / temperature).astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(keys_B, filtered(logits_BV, how)).astype(jnp.int32)
+
+
+def filtered(logits_BV: jax.Array, how: Sampling) -> jax.Array:
+    """logits / temperature, -inf for the tokens that may not be drawn, float32[B, V].
+
+    First the top_k likeliest stay, then of these the fewest whose probabilities sum to top_p (nucleus sampling,
+    arXiv 1904.09751, section 3.1), at least one: the order and the meaning of transformers' logits processors.
+    Tokens exactly as likely as the last one kept stay too.
+    """
+    scaled_BV = logits_BV / how.temperature
+    narrowed = (how.top_k < logits_BV.shape[-1]) | (how.top_p < 1)
+    return jax.lax.cond(narrowed, _narrowed, lambda scaled_BV, *_: scaled_BV, scaled_BV, how.top_k, how.top_p)
+
+
+def _narrowed(scaled_BV, top_k, top_p):
+    n_tokens = scaled_BV.shape[-1]
+    rising_BV = jnp.sort(scaled_BV, axis=-1)
+    least_B1 = jax.lax.dynamic_slice_in_dim(rising_BV, n_tokens - jnp.clip(top_k, 1, n_tokens), 1, axis=1)
+    rising_BV = jnp.where(rising_BV < least_B1, -jnp.inf, rising_BV)
+    # Summed from the unlikely end: what stays is what lies above the last 1 - top_p.
+    below_BV = jnp.cumsum(jax.nn.softmax(rising_BV, axis=-1), axis=-1)
+    outside_BV = (below_BV <= 1 - top_p).at[:, -1].set(False)
+    nucleus_B1 = jnp.where(outside_BV, jnp.inf, rising_BV).min(axis=-1, keepdims=True)
+    return jnp.where(scaled_BV < jnp.maximum(least_B1, nucleus_B1), -jnp.inf, scaled_BV)

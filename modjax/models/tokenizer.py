@@ -6,6 +6,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from modjax.errors import InputError
+from modjax.files import read_json_object
 from modjax.models.gguf import header
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ ROLES = {
     "unk": "tokenizer.ggml.unknown_token_id",
     "pad": "tokenizer.ggml.padding_token_id",
 }
+GENERATION = "generation_config.json"
+END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
 
 def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
@@ -60,8 +63,26 @@ def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
     )
 
 
+def ends(path: str | pathlib.Path) -> tuple[int, ...]:
+    """The tokens that end a turn as the checkpoint has them, beside its tokenizer's own; () where it says nothing.
+
+    A directory says it in generation_config.json (`eos_token_id`, one or a list), a GGUF file in its metadata.
+    Raises InputError for ids that are no whole numbers.
+    """
+    path = pathlib.Path(path)
+    if path.is_file():
+        metadata = header(path).metadata
+        return tuple(dict.fromkeys(int(metadata[key]) for key in END_KEYS if key in metadata))
+    file = path / GENERATION
+    found = read_json_object(file).get("eos_token_id") if file.is_file() else None
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    if any(isinstance(one, bool) or not isinstance(one, int) for one in ids):
+        raise InputError(f"{file}: eos_token_id is {found!r}; expected a token id or a list of them")
+    return tuple(ids)
+
+
 def _byte_level_bpe(metadata: dict[str, Any]):
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokens = metadata["tokenizer.ggml.tokens"]
     types = metadata.get("tokenizer.ggml.token_type", [])
@@ -71,4 +92,8 @@ def _byte_level_bpe(metadata: dict[str, Any]):
     tokenizer.decoder = decoders.ByteLevel()
     whole = [(token, kind) for token, kind in zip(tokens, types, strict=False) if kind in (CONTROL, USER_DEFINED)]
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in whole])
+    if metadata.get("tokenizer.ggml.add_bos_token") and ROLES["bos"] in metadata:
+        bos = metadata[ROLES["bos"]]
+        begun = [f"{tokens[bos]}:0", "$A:0"]
+        tokenizer.post_processor = processors.TemplateProcessing(single=begun, special_tokens=[(tokens[bos], bos)])
     return tokenizer

@@ -1,4 +1,4 @@
-"""Filling the decoder's abstract tree from named tensors, leaf by leaf, by a table."""
+"""Filling the decoder's abstract tree from named tensors, one at a time, by a table."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
+from modjax.models import quant
+from modjax.models.assembly import Assembly, Layout
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.parallel.distributed import gather
 
-Shard = Callable[[str, np.ndarray], jax.Array]
+CHUNK = 1 << 20  # elements looked at in float32 at a time
 
 
 class Transform(NamedTuple):
@@ -63,39 +65,63 @@ def table(modules: Mapping[str, str], transforms: Mapping[str, Transform] | None
     return rows | {path: rows[path]._replace(transform=how) for path, how in (transforms or {}).items()}
 
 
-def abstract(config: ModelConfig, dtype: jnp.dtype) -> Decoder:
+def abstract(config: ModelConfig, dtype: jnp.dtype, quantize: str | None = None) -> Decoder:
     """The decoder's tree with a ShapeDtypeStruct in the place of each array."""
-    return jax.eval_shape(lambda: Decoder.init(config, jax.random.key(0), dtype))
+
+    def init():
+        decoder = Decoder.init(config, jax.random.key(0), dtype)
+        return decoder if quantize is None else quant.quantised(decoder, quantize)
+
+    return jax.eval_shape(init)
 
 
 def leaves(decoder: Decoder) -> dict[str, jax.Array]:
-    """{path: array} such as `blocks.attn.q.kernel`, in the tree's own order."""
+    """{path: array} such as `blocks.attn.q.kernel`, in the tree's own order; of a quantised kernel several arrays."""
     paths, _ = jax.tree.flatten_with_path(decoder)
     return {".".join(key.name for key in path[:-1]): leaf for path, leaf in paths}
 
 
 def fill(
-    config: ModelConfig, table: Mapping[str, Row], source: Source, dtype: jnp.dtype, shard: Shard | None = None
+    config: ModelConfig,
+    table: Mapping[str, Row],
+    source: Source,
+    dtype: jnp.dtype,
+    layout: Layout | None = None,
+    quantize: str | None = None,
 ) -> Decoder:
     """The decoder with every leaf read from the source.
 
+    Tensors are read one at a time, each once and straight into its place: beside what is finished, the host holds one
+    tensor and, where devices have memory of their own, one leaf.
+
     table: {leaf path: Row}; a leaf under `blocks` reads one tensor for each layer into a stacked array.
-    shard: places a finished leaf, (path, numpy array) -> jax array; by default on the default device.
-    Raises InputError for missing and left-over names, a shape that does not fit the config, NaN and infinity.
+    layout: where a leaf lies, (path, its shape and dtype) -> sharding; by default on the default device.
+    quantize: "int8" or "nf4" for the kernels of blocks, quantised as they are read; None leaves them in dtype.
+    Raises InputError for missing and left-over names, a shape that does not fit the config, NaN and infinity, an
+    unknown format.
     """
-    tree = abstract(config, dtype)
-    targets = leaves(tree)
-    _check_names(config, {path: table[path] for path in targets}, source)
-    place = shard or (lambda path, leaf: jnp.asarray(leaf))
-    filled = [place(path, _read(config, path, leaf, table[path], source)) for path, leaf in targets.items()]
-    return jax.tree.unflatten(jax.tree.structure(tree), filled)
+    quant.check(quantize)
+    plain, tree = leaves(abstract(config, dtype)), abstract(config, dtype, quantize)
+    _check_names(config, {path: table[path] for path in plain}, source)
+    filled = {}
+    for path, leaf in plain.items():
+        own = {found: like for found, like in leaves(tree).items() if found == path or found.startswith(f"{path}.")}
+        parts = {found: Assembly(like.shape, like.dtype, layout and layout(found, like)) for found, like in own.items()}
+        stacked = path.startswith("blocks.")
+        shape = leaf.shape[1:] if stacked else leaf.shape
+        for layer, name in enumerate(_sources(config, path, table[path])):
+            how = (config, name, shape, table[path].transform, source)
+            # No variable holds the tensor: it must be gone when the next one is read.
+            _write(_array(*how), parts, path, layer if stacked else None, quantize)
+        filled |= {name: part.finish() for name, part in parts.items()}
+    return jax.tree.unflatten(jax.tree.structure(tree), [filled[path] for path in leaves(tree)])
 
 
 def fingerprint(decoder: Decoder) -> str:
-    """Sixteen hexadecimal digits that name these weights: the same in float32 and bfloat16.
+    """Sixteen hexadecimal digits that name these weights: the same in float32, bfloat16 and quantised.
 
     sha256 of the config (fields at their defaults left out, so that new ones change nothing) and of up to eight
-    elements along each axis of every leaf, rounded to bfloat16.
+    elements along each axis of every leaf, rounded to bfloat16; quantised kernels keep those of the kernel they were.
     """
     config = {
         field.name: getattr(decoder.config, field.name)
@@ -103,17 +129,21 @@ def fingerprint(decoder: Decoder) -> str:
         if getattr(decoder.config, field.name) != field.default
     }
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for path, sample in gather(_samples(leaves(decoder))).items():
+    for path, sample in gather(_samples(_originals(decoder))).items():
         digest.update(path.encode() + sample.tobytes())
     return digest.hexdigest()[:16]
 
 
+def _originals(decoder: Decoder) -> dict[str, jax.Array]:
+    """The leaves, of quantised kernels only what is kept of the originals, under their names."""
+    quantised = (".kernel.codes", ".kernel.scale")
+    found = {path: leaf for path, leaf in leaves(decoder).items() if not path.endswith(quantised)}
+    return {path.replace(".kernel.sample", ".kernel"): leaf for path, leaf in found.items()}
+
+
 @jax.jit
 def _samples(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    def sample(array):
-        return array[tuple(slice(None, None, -(-size // 8)) for size in array.shape)].astype(jnp.bfloat16)
-
-    return {path: sample(array) for path, array in arrays.items()}
+    return {path: quant.sampled(array) for path, array in arrays.items()}
 
 
 def _sources(config: ModelConfig, path: str, row: Row) -> Iterator[str]:
@@ -139,15 +169,25 @@ def _and_more(names: list[str]) -> str:
     return f", and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _read(config: ModelConfig, path: str, leaf: jax.ShapeDtypeStruct, row: Row, source: Source) -> np.ndarray:
-    out = np.empty(leaf.shape, leaf.dtype)
-    slots = out if path.startswith("blocks.") else out[None]
-    expected = row.transform.shape(slots.shape[1:])
-    for slot, name in zip(slots, _sources(config, path, row), strict=True):
-        array = source.read(name)
-        if array.shape != expected:
-            raise InputError(f"{source.file(name)}: {name!r} has shape {array.shape}, the config expects {expected}")
-        if not np.isfinite(array.astype(np.float32, copy=False)).all():
-            raise InputError(f"{source.file(name)}: {name!r} holds NaN or infinite values")
-        slot[...] = row.transform.apply(array, config)
-    return out
+def _array(config: ModelConfig, name: str, shape: tuple[int, ...], transform: Transform, source: Source) -> np.ndarray:
+    """One tensor as it lies in its leaf, or in the leaf's layer, of this shape."""
+    array, expected = source.read(name), transform.shape(shape)
+    if array.shape != expected:
+        raise InputError(f"{source.file(name)}: {name!r} has shape {array.shape}, the config expects {expected}")
+    if not _finite(array):
+        raise InputError(f"{source.file(name)}: {name!r} holds NaN or infinite values")
+    return transform.apply(array, config)
+
+
+def _write(
+    array: np.ndarray, parts: Mapping[str, Assembly], path: str, layer: int | None, quantize: str | None
+) -> None:
+    pieces = {path: array} if path in parts else quant.encoded(array, quantize, path)
+    for name, piece in pieces.items():
+        parts[name].write(piece, layer)
+
+
+def _finite(array: np.ndarray) -> bool:
+    flat = array.reshape(-1)
+    parts = (flat[at : at + CHUNK] for at in range(0, len(flat), CHUNK))
+    return all(np.isfinite(part.astype(np.float32, copy=False)).all() for part in parts)

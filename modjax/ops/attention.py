@@ -23,10 +23,18 @@ def causal_mask(
     return mask_BTS if window is None else mask_BTS & (distance_BTS < window)
 
 
-def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """softmax(q k^T / sqrt(H)) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
+def attend(
+    q_BTNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    mask_BTS: jax.Array,
+    scale: float | jax.Array | None = None,
+    softcap: float | None = None,
+) -> jax.Array:
+    """softmax(scale q k^T) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
 
     q_BTNH: float[B, T, N, H]; k_BSKH, v_BSKH: float[B, S, K, H]; mask_BTS: bool[B, T, S].
+    scale: by default 1 / sqrt(H). softcap: scores go through softcap tanh(. / softcap) (arXiv:2408.00118, section 2).
     Scores and softmax are float32. A query that may read nothing gets zeros. Result: like q_BTNH.
     """
     B, T, N, H = q_BTNH.shape
@@ -35,7 +43,10 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: ja
     # than an axis of their own.
     q_BKQH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 2).reshape(B, K, -1, H)
     mask_BQS = jnp.repeat(mask_BTS, N // K, axis=1)
-    scores_BKQS = jnp.einsum("bkqh,bskh->bkqs", q_BKQH, k_BSKH, preferred_element_type=jnp.float32) * H**-0.5
+    scores_BKQS = jnp.einsum("bkqh,bskh->bkqs", q_BKQH, k_BSKH, preferred_element_type=jnp.float32)
+    scores_BKQS = scores_BKQS * (H**-0.5 if scale is None else scale)
+    if softcap is not None:
+        scores_BKQS = softcap * jnp.tanh(scores_BKQS / softcap)
     scores_BKQS = jnp.where(mask_BQS[:, None], scores_BKQS, jnp.finfo(jnp.float32).min)
     weights_BKQS = jnp.exp(scores_BKQS - jax.lax.stop_gradient(scores_BKQS.max(axis=-1, keepdims=True)))
     # Divided by their sum behind the product: H numbers a query, not S, forward and backward.

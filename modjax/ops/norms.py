@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x / sqrt(mean(x^2) + eps) * scale (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4).
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float, offset: float = 0.0) -> jax.Array:
+    """x / sqrt(mean(x^2) + eps) * (offset + scale) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4).
 
-    x: float[..., D]; scale: float[D]; result: like x.
+    x: float[..., D]; scale: float[D]; offset: 1 where the scale is kept as its distance from 1; result: like x.
     """
     x32 = x.astype(jnp.float32)
     normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)
-    return (normed * _along_last(scale, x)).astype(x.dtype)
+    return (normed * (offset + _along_last(scale, x))).astype(x.dtype)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:

@@ -1,25 +1,80 @@
 """Rotary position embedding in the "half" layout: coordinate i turns with coordinate i + rotated / 2."""
 
+import math
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
-def rope_angles(positions_BT: jax.Array, dim: int, theta: float) -> jax.Array:
-    """Angles position * theta^(-2 j / dim) of the pairs j < dim / 2 (Su et al. 2021, arXiv:2104.09864, eq. 15).
+class Scaling(NamedTuple):
+    """How the frequencies were stretched to reach beyond the context of the first training."""
 
-    positions_BT: int[B, T]; dim: how many coordinates of a head turn (even); result: float32[B, T, dim / 2] in radians.
+    kind: str  # "linear", "llama3", "yarn", "longrope"
+    factor: float = 1.0  # how many times slower; of longrope, `short` and `long` say it pair by pair
+    original: int = 0  # context before stretching, in tokens
+    slow: float = 1.0  # turns within `original` at and below which a pair is slowed by the full factor
+    fast: float = 1.0  # turns within `original` at and above which a pair is left as it is
+    truncate: bool = True  # yarn: the ramp between slow and fast begins and ends at whole pairs
+    magnitude: float = 1.0  # of the turned coordinates
+    short: tuple[float, ...] = ()  # longrope: factor of each pair in sequences up to `original`
+    long: tuple[float, ...] = ()  # longrope: factor of each pair in longer ones
+
+
+def frequencies(dim: int, theta: float, scaling: Scaling | None = None, long: bool = False) -> np.ndarray:
+    """theta^(-2 j / dim) of the pairs j < dim / 2 (Su et al. 2021, arXiv:2104.09864, eq. 15), divided as scaled.
+
+    dim: how many coordinates of a head turn (even). long: of longrope, the factors of sequences beyond `original`.
+    Result: float32[dim / 2], radians a position.
     """
-    frequencies = theta ** (-jnp.arange(0, dim, 2, dtype=jnp.float32) / dim)
-    return positions_BT[:, :, None].astype(jnp.float32) * frequencies[None, None, :]
+    plain_J = theta ** (-np.arange(0, dim, 2) / dim)
+    if scaling is not None:
+        plain_J = plain_J / _divisors(plain_J, theta, scaling, long)
+    return plain_J.astype(np.float32)
 
 
-def rotate(x_BTNH: jax.Array, angles_BTJ: jax.Array) -> jax.Array:
+def _divisors(plain_J: np.ndarray, theta: float, scaling: Scaling, long: bool) -> np.ndarray:
+    if scaling.kind == "longrope":  # Ding et al. 2024, arXiv:2402.13753, section 3.2
+        return np.array(scaling.long if long else scaling.short)
+    if scaling.kind == "linear":  # Chen et al. 2023, arXiv:2306.15595, eq. 3
+        return np.full(plain_J.shape, scaling.factor)
+    if scaling.kind == "llama3":  # Dubey et al. 2024, arXiv:2407.21783, section 3.2: a ramp over the turns themselves
+        turns_J = scaling.original * plain_J / (2 * math.pi)
+        kept_J = np.clip((turns_J - scaling.slow) / (scaling.fast - scaling.slow), 0, 1)
+    else:  # YaRN, Peng et al. 2023, arXiv:2309.00071, section 3.2: a ramp over the number of the pair
+        kept_J = 1 - _ramp(len(plain_J), theta, scaling)
+    return 1 / ((1 - kept_J) / scaling.factor + kept_J)
+
+
+def _ramp(pairs: int, theta: float, scaling: Scaling) -> np.ndarray:
+    """From 0 at the pair that makes `fast` turns within the original context to 1 at the one that makes `slow`."""
+
+    def pair(turns: float) -> float:
+        return pairs * math.log(scaling.original / (turns * 2 * math.pi)) / math.log(theta)
+
+    first, last = pair(scaling.fast), pair(scaling.slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * pairs - 1)
+    return np.clip((np.arange(pairs) - first) / (last - first or 1e-3), 0, 1)
+
+
+def rope_angles(positions_BT: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """positions_BT: int[B, T]; frequencies: float32[J] or [B, T, J]; result: float32[B, T, J] in radians."""
+    frequencies_BTJ = jnp.broadcast_to(frequencies, (*positions_BT.shape, frequencies.shape[-1]))
+    return positions_BT[:, :, None].astype(jnp.float32) * frequencies_BTJ
+
+
+def rotate(x_BTNH: jax.Array, angles_BTJ: jax.Array, magnitude: float = 1.0) -> jax.Array:
     """Turn the first 2 J coordinates of each head by the angles and pass the others (partial rotary when 2 J < H).
 
-    x_BTNH: float[B, T, N, H]; angles_BTJ: float32[B, T, J]; computed in float32, result like x_BTNH.
+    x_BTNH: float[B, T, N, H]; angles_BTJ: float32[B, T, J]; magnitude: what the turned coordinates are multiplied by.
+    Computed in float32; result like x_BTNH.
     """
     half = angles_BTJ.shape[-1]
-    cos, sin = jnp.cos(angles_BTJ)[:, :, None, :], jnp.sin(angles_BTJ)[:, :, None, :]
+    cos = magnitude * jnp.cos(angles_BTJ)[:, :, None, :]
+    sin = magnitude * jnp.sin(angles_BTJ)[:, :, None, :]
     first = x_BTNH[..., :half].astype(jnp.float32)
     second = x_BTNH[..., half : 2 * half].astype(jnp.float32)
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -19,13 +19,18 @@ Rules = tuple[tuple[str, P], ...]
 # alone: a lookup in a table split both ways makes XLA replicate it over all devices.
 BASE: Rules = (
     (r"embed", P(("tensor", "fsdp"))),
-    (r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|fc1))\.kernel", P(None, "fsdp", "tensor")),
-    (r"blocks\.(attn\.o|mlp\.(down|fc2))\.kernel", P(None, "tensor", "fsdp")),
-    (r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|fc1))\.bias", P(None, "tensor")),
+    (r"position_embed", P()),
+    (
+        r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|gate_up|fc1))\.kernel(\.codes|\.scale)?",
+        P(None, "fsdp", "tensor"),
+    ),
+    (r"blocks\.(attn\.o|mlp\.(down|fc2))\.kernel(\.codes|\.scale)?", P(None, "tensor", "fsdp")),
+    (r"blocks\.(attn|mlp)\.\w+\.kernel\.sample", P()),
+    (r"blocks\.(attn\.[qkv]|attn\.qkv|mlp\.(gate|up|gate_up|fc1))\.bias", P(None, "tensor")),
     (r"blocks\.(attn\.o|mlp\.(down|fc2))\.bias", P()),
     (r"blocks\.\w+_norm\.\w+|final_norm\.\w+", P()),
     (r"head\.kernel", P("fsdp", "tensor")),
-    (r"head\.bias", P("tensor")),
+    (r"head\.bias|tied_bias", P("tensor")),
 )
 
 ROWS = P("expert", "fsdp")  # a batch [E, B, ...]
@@ -41,9 +46,9 @@ def spec(path: str, rules: Rules = BASE) -> P:
     return matches[0]
 
 
-def place(mesh: jax.sharding.Mesh, rules: Rules = BASE):
-    """A function (path, host array) -> jax.Array on the mesh, each process giving the parts it holds."""
-    return lambda path, array: put(array, spec(path, rules), mesh)
+def layout(mesh: jax.sharding.Mesh, rules: Rules = BASE):
+    """A function (path, anything of the array's shape) -> where the array lies on the mesh."""
+    return lambda path, like: sharding(like, spec(path, rules), mesh)
 
 
 def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.Array:

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from modjax.errors import InputError
+from modjax.experts.library import Library
 from modjax.ops.lora import LoRA, Mix, Plan, mixture
 
 
@@ -27,12 +28,24 @@ def static(default=dataclasses.MISSING):
     return dataclasses.field(default=default, metadata={"static": True})
 
 
+def per_site(axes: str):
+    """A router's field {site: array}; axes name the array's, such as "LEI", so that `check` can compare them."""
+    return dataclasses.field(metadata={"axes": axes})
+
+
+def named(axes: str):
+    """A router's field of one array, not one a site; axes name the array's, such as "LBE", as in `per_site`."""
+    return dataclasses.field(metadata={"axes": axes, "whole": True})
+
+
 class Router:
     """A pytree that weighs experts: `weights = router(site, x_BTI, context)`, inside one block.
 
     Subclasses are dataclasses (made and registered here), found again by name when loaded. Every array
     field has the layer axis first, alone or in nested dicts; inside a block the router holds that layer's slice
-    only. Settings are declared with `static()`. Weights are float32 [E], [B,E] or [B,T,E].
+    only. Arrays that belong to sites are declared with `per_site(axes)`, others may be with `named(axes)`, settings
+    are with `static()`, and the number of experts, where it is a setting, is called `n_experts`: what `check` holds
+    against a library. Weights are float32 [E], [B,E] or [B,T,E].
     """
 
     mix: Mix = "parameters"
@@ -65,6 +78,46 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
     top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
     weights_BTk = jax.nn.softmax(top_BTk / temperature)
     return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, n_experts))
+
+
+def check_choice(top_k: int, temperature: float = 1.0) -> None:
+    """Raises InputError for settings of `top_k_softmax` that leave no expert, or order them the other way round."""
+    if top_k == 0 or top_k < -1:
+        raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
+    if not temperature > 0:
+        raise InputError(f"temperature={temperature}: expected a positive number")
+
+
+def check(router: Router, library: Library) -> None:
+    """Raises InputError unless the router is one for this library: its experts, its sites, their layers and widths.
+
+    Looks at `per_site` and `named` arrays, at the layer axis of the other arrays, and at `n_experts`.
+    """
+    kind, sizes = type(router).__name__, {"E": len(library), "L": next(iter(library.loras.values())).a.shape[0]}
+    if getattr(router, "n_experts", len(library)) != len(library):
+        raise InputError(f"the {kind} router is for {router.n_experts} experts; the library has {len(library)}")
+    for field in dataclasses.fields(router):
+        value = getattr(router, field.name)
+        if field.metadata.get("whole"):
+            _check_axes(kind, field.name, value, field.metadata["axes"], sizes)
+        elif axes := field.metadata.get("axes"):
+            for site, (a, b) in library.loras.items():
+                own = sizes | {"I": a.shape[-1], "O": b.shape[-1]}
+                _check_axes(kind, f"{field.name}, site {site}", value.get(site), axes, own)
+        elif not field.metadata.get("static"):
+            for leaf in jax.tree.leaves(value):
+                _check_axes(kind, field.name, leaf, "L", sizes)
+
+
+def _check_axes(kind, name, array, axes, sizes):
+    if array is None:
+        raise InputError(f"the {kind} router has no {name}; the library has experts there. Build a router for it")
+    found = dict(zip(axes, array.shape, strict=False))
+    if array.ndim < len(axes) or any(sizes.get(letter, size) != size for letter, size in found.items()):
+        expected = ", ".join(f"{letter} = {sizes[letter]}" for letter in axes if letter in sizes)
+        raise InputError(
+            f"the {kind} router's {name} has shape {array.shape}; the library has {expected}. Build a router for it"
+        )
 
 
 def load_router(path: str | pathlib.Path) -> Router:

@@ -91,8 +91,8 @@ def modjax(monkeypatch, capsys):
         flags.FLAGS.unparse_flags()
         for name in [name for name in flags.FLAGS if name.startswith("config.")]:
             delattr(flags.FLAGS, name)
-        for name in ("config", "workdir", "prompt", "report", "profile"):
-            flags.FLAGS[name].unparse()
+        for flag in flags.FLAGS.get_flags_for_module(main):
+            flag.unparse()
         try:
             main.main()
             code = 0

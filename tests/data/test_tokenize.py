@@ -80,3 +80,78 @@ def test_truncation_takes_the_prompts_left_end_and_keeps_the_target(word_tokeniz
 def test_truncation_never_leaves_a_target_without_prompt(word_tokenizer):
     with pytest.raises(InputError, match=r"example 0: 6 tokens; expected at most 3"):
         encode(word_tokenizer, TASK, TASK.examples, length=3, too_long="truncate")
+
+
+BOS, EOS = 63, 1  # w59 stands for the beginning of a sequence
+
+
+@pytest.fixture(params=[([BOS], []), ([BOS], [EOS]), ([], [EOS]), ([], [])], ids=str)
+def wrapping(request, word_tokenizer):
+    """A tokenizer that puts special tokens around every text, and the two lists of them."""
+    import copy
+
+    from tokenizers import processors
+
+    before, behind = request.param
+    pieces = [f"{word_tokenizer.convert_ids_to_tokens(one)}:0" for one in before + behind]
+    wrapped = copy.deepcopy(word_tokenizer)
+    wrapped.bos_token = "w59"
+    if pieces:
+        pieces.insert(len(before), "$A:0")
+        wrapped.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=pieces, special_tokens=[("w59", BOS), ("<end>", EOS)]
+        )
+    return wrapped, before, behind
+
+
+def test_plain_text_begins_as_the_tokenizer_begins_it(wrapping):
+    tokenizer, before, behind = wrapping
+    assert tokenizer("w5")["input_ids"] == [*before, word(5), *behind]
+    first, second = prompts(tokenizer, ["w5 w6", "w7 <end>"])
+    np.testing.assert_array_equal(first, [*before, word(5), word(6)])
+    np.testing.assert_array_equal(second, [*before, word(7), EOS])  # its own end token stays
+    np.testing.assert_array_equal(prompts(tokenizer, [""])[0], before)
+
+
+def test_training_reads_the_beginning_that_generation_reads(wrapping):
+    tokenizer, before, _ = wrapping
+    (one, _) = encode(tokenizer, TASK, [TASK.examples[1], TASK.examples[1]], length=16)
+    np.testing.assert_array_equal(one.tokens, [*before, word(5), word(6), END])
+    assert one.n_prompt == len(before) + 1
+
+
+def test_truncation_keeps_the_beginning(wrapping):
+    tokenizer, before, _ = wrapping
+    (one,) = encode(tokenizer, TASK, TASK.examples[:1], length=len(before) + 4, too_long="truncate")
+    np.testing.assert_array_equal(one.tokens, [*before, word(2), word(3), word(4), END])
+    with pytest.raises(InputError, match="example 0"):
+        encode(tokenizer, TASK, TASK.examples[:1], length=len(before) + 3, too_long="truncate")
+
+
+def test_a_template_alone_says_what_begins_a_chat(wrapping):
+    tokenizer, _, _ = wrapping
+    tokenizer.chat_template = TEMPLATE
+    np.testing.assert_array_equal(prompts(tokenizer, ["w7"])[0], [USER, word(7), 0])
+
+
+def test_a_conversation_is_rendered_whole(chat_tokenizer):
+    said = [("user", "w1"), ("assistant", "w2"), ("user", "w3")]
+    chat = [{"role": role, "content": content} for role, content in said]
+    (ids,) = prompts(chat_tokenizer, [chat])
+    np.testing.assert_array_equal(ids, [USER, word(1), USER, word(2), USER, word(3), 0])
+    own = [{"role": "system", "content": "w8"}, *chat[:1]]
+    (ids,) = prompts(chat_tokenizer, [own], system="w9")  # the conversation's own goes before
+    np.testing.assert_array_equal(ids, [2, word(8), USER, word(1), 0])
+
+
+def test_without_a_template_a_conversation_is_its_lines(word_tokenizer):
+    (ids,) = prompts(word_tokenizer, [[{"role": "user", "content": "w1"}, {"role": "assistant", "content": "w2"}]])
+    np.testing.assert_array_equal(ids, [word(1), word(2)])
+
+
+def test_messages_that_cannot_be_rendered_are_named(word_tokenizer, monkeypatch):
+    with pytest.raises(InputError, match="'text': 'w1'.*'role' and 'content'"):
+        prompts(word_tokenizer, [[{"text": "w1"}]])
+    monkeypatch.setattr(word_tokenizer, "chat_template", "{{ raise_exception('no system role') }}")
+    with pytest.raises(InputError, match=r"refuses messages of roles system, user \(no system role\)"):
+        prompts(word_tokenizer, ["w1"], system="w2")

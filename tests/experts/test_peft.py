@@ -1,35 +1,52 @@
-"""Adapters cross over to real PEFT and back: the same logits from tiny random models of transformers."""
+"""Adapters cross over to real PEFT and back: the same logits from tiny models of transformers, every byte kept."""
 
+import json
+
+import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
 import torch
 import transformers
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import modjax
+from modjax.errors import InputError
+from modjax.experts.peft import CONFIG, PREFIX, WEIGHTS
+from modjax.models.modules import MODULES
 
 # peft asks transformers for a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 11))
-MODULES = {
-    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-    "phi": ["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"],
-}
 
 
-@pytest.fixture(scope="module", params=MODULES)
-def base(request, torch_model, tmp_path_factory):
-    """(family, directory, modjax's model)."""
-    path = tmp_path_factory.mktemp(request.param)
-    torch_model(request.param).save_pretrained(path)
-    return request.param, path, modjax.load(path)
+class Base:
+    """A tiny model of a family: transformers' in a directory, and modjax's."""
 
+    def __init__(self, family, path, torch_model):
+        self.family, self.path = family, path
+        torch_model(family).save_pretrained(path)
+        self.model = modjax.load(path)
 
-def in_torch(path, adapter):
-    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    return torch_logits(peft.PeftModel.from_pretrained(model, adapter))
+    def in_torch(self):
+        return transformers.AutoModelForCausalLM.from_pretrained(self.path, dtype=torch.float32)
+
+    def adapted(self, adapter):
+        """Logits that PEFT gives with an adapter folder."""
+        return torch_logits(peft.PeftModel.from_pretrained(self.in_torch(), adapter))
+
+    def adapter(self, folder, dtype=torch.float32, seed=0, **config):
+        """Has PEFT write a random adapter, B far from zero; its logits."""
+        torch.manual_seed(seed)
+        settings = {"r": 3, "lora_alpha": 5, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+        settings["fan_in_fan_out"] = self.family == "gpt2"
+        model = peft.get_peft_model(self.in_torch(), peft.LoraConfig(**(settings | config)))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        model.to(dtype).save_pretrained(folder)
+        return torch_logits(model.float())
 
 
 def torch_logits(model):
@@ -37,76 +54,148 @@ def torch_logits(model):
         return model.eval()(torch.tensor(TOKENS_BT)).logits.numpy()
 
 
-def peft_adapter(base, folder, seed=0, dtype=torch.float32, **config):
-    """A random adapter that PEFT itself wrote, B far from zero."""
-    family, path, _ = base
-    torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    settings = {"r": 3, "lora_alpha": 5, "target_modules": MODULES[family], "task_type": "CAUSAL_LM"}
-    model = peft.get_peft_model(model, peft.LoraConfig(**(settings | config)))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    model = model.to(dtype)
-    model.save_pretrained(folder)
-    return torch_logits(model.float())
-
-
 def close(got, expected):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
+def same_bytes(one, other):
+    before, after = (load_file(folder / WEIGHTS) for folder in (one, other))
+    assert before.keys() == after.keys()
+    for key in before:
+        assert before[key].dtype == after[key].dtype and before[key].tobytes() == after[key].tobytes()
+
+
+@pytest.fixture(scope="module", params=MODULES)
+def base(request, torch_model, tmp_path_factory):
+    return Base(request.param, tmp_path_factory.mktemp(request.param), torch_model)
+
+
+@pytest.fixture(scope="module")
+def llama(torch_model, tmp_path_factory):
+    return Base("llama", tmp_path_factory.mktemp("llama"), torch_model)
+
+
 def test_our_adapters_give_peft_the_same_logits(base, random_library, tmp_path):
-    family, path, model = base
     names = ["first", "second"]
-    library = random_library(
-        model.config.sites, experts=2, rank=4, layers=3, names=names, scale=[2.0, 0.3], family=family, base=str(path)
-    )
+    fields = {"names": names, "scale": [2.0, 0.3], "family": base.family, "base": str(base.path)}
+    library = random_library(base.model.config.sites, experts=2, rank=4, layers=3, **fields)
     library.save(tmp_path)
     for name in names:
-        ours = model.logits(TOKENS_BT, library[name])
-        assert np.abs(ours - model.logits(TOKENS_BT)).max() > 0.1
-        close(ours, in_torch(path, tmp_path / name))
+        ours = base.model.logits(TOKENS_BT, library[name])
+        assert np.abs(ours - base.model.logits(TOKENS_BT)).max() > 0.1
+        close(ours, base.adapted(tmp_path / name))
 
 
-@pytest.mark.parametrize("config", [{}, {"use_rslora": True}, {"target_modules": ["v_proj", "q_proj"]}])
-def test_pefts_adapters_give_us_the_same_logits(base, tmp_path, config):
-    expected = peft_adapter(base, tmp_path / "theirs", **config)
-    _, path, model = base
-    library = modjax.Library.from_peft([tmp_path / "theirs"])
-    close(model.logits(TOKENS_BT, library), expected)
+def test_pefts_adapters_give_us_the_same_logits_and_go_back_as_they_came(base, tmp_path):
+    last = next(name for name in reversed(base.model.config.sites))
+    module = MODULES[base.family][f"blocks.{last}"].format(i=1)
+    patterns = {
+        "rank_pattern": {module: 4, r"0\..*": 2},
+        "alpha_pattern": {module.rpartition(".")[2]: 7, r"0\.(attn|self_attn|attention)\..*": 1.5},
+    }
+    base.adapter(tmp_path / "theirs", use_rslora=True, **patterns)
+    # Saving sorts the patterns, and the first that matches counts: what was trained may differ from what was saved.
+    expected = base.adapted(tmp_path / "theirs")
+    library = modjax.Library.from_peft(tmp_path / "theirs")
+    assert library.infos[0].ratios
+    close(base.model.logits(TOKENS_BT, library), expected)
     library.save(tmp_path / "library")
-    close(in_torch(path, tmp_path / "library" / "theirs"), expected)
+    same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
+    close(base.adapted(tmp_path / "library" / "theirs"), expected)
 
 
-def test_ranks_and_scales_differ_within_a_library(base, tmp_path):
-    settings = {"small": {"r": 2, "lora_alpha": 7}, "large": {"r": 6, "lora_alpha": 3, "use_rslora": True}}
-    expected = {name: peft_adapter(base, tmp_path / name, **config) for name, config in settings.items()}
-    library = modjax.Library.from_peft([tmp_path / name for name in settings])
-    for name, logits in expected.items():
-        close(base[2].logits(TOKENS_BT, library[name]), logits)
+SELECTIONS = {
+    "names": {"target_modules": ["v_proj", "down_proj"]},
+    "paths": {"target_modules": ["model.layers.2.self_attn.q_proj", "layers.0.mlp.up_proj"]},
+    "regex": {"target_modules": r".*layers\.[02]\.(self_attn\.[kv]_proj|mlp\.gate_proj)"},
+    "some layers": {"target_modules": ["q_proj", "o_proj"], "layers_to_transform": [1]},
+    "layers of a list": {"target_modules": ["q_proj"], "layers_to_transform": [0, 2], "layers_pattern": "layers"},
+    "all but some": {"target_modules": "all-linear", "exclude_modules": ["up_proj", "layers.1.self_attn.q_proj"]},
+    "scales by module": {"alpha_pattern": {"q_proj": 9, "layers.1.self_attn.v_proj": 0}},
+    "eva": {"init_lora_weights": "gaussian", "rank_pattern": {"k_proj": 6}, "alpha_pattern": {"k_proj": 10}},
+}
 
 
-def test_import_then_export_keeps_every_byte(base, tmp_path):
-    peft_adapter(base, tmp_path / "theirs")
-    modjax.Library.from_peft([tmp_path / "theirs"]).save(tmp_path / "library")
-    folders = tmp_path / "theirs", tmp_path / "library" / "theirs"
-    before, after = (load_file(folder / "adapter_model.safetensors") for folder in folders)
-    assert before.keys() == after.keys()
-    assert all(before[key].tobytes() == after[key].tobytes() for key in before)
+@pytest.mark.parametrize("kind", SELECTIONS)
+def test_modules_chosen_in_any_way(llama, tmp_path, kind):
+    expected = llama.adapter(tmp_path / "theirs", **SELECTIONS[kind])
+    library = modjax.Library.from_peft(tmp_path / "theirs", layers=3)
+    close(llama.model.logits(TOKENS_BT, library), expected)
+    library.save(tmp_path / "library")
+    back = tmp_path / "library" / "theirs"
+    same_bytes(tmp_path / "theirs", back)
+    ours, theirs = (json.loads((folder / CONFIG).read_text()) for folder in (back, tmp_path / "theirs"))
+    assert all(ours[key] == theirs[key] for key in ("target_modules", "exclude_modules", "alpha_pattern"))
+    # Where its own config has come not to describe it, modules are named by their paths.
+    louder = modjax.Library(library.loras, library.scale * 2, library.infos, library.originals)
+    louder.save(tmp_path / "louder")
+    same_bytes(tmp_path / "theirs", tmp_path / "louder" / "theirs")
+    close(llama.adapted(tmp_path / "louder" / "theirs"), llama.model.logits(TOKENS_BT, louder))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_adapters_are_read_exactly(base, tmp_path, dtype):
-    peft_adapter(base, tmp_path / "theirs", dtype=dtype)
-    stored = torch_tensors(tmp_path / "theirs")
-    assert {tensor.dtype for tensor in stored.values()} == {dtype}
-    modjax.Library.from_peft([tmp_path / "theirs"]).save(tmp_path / "library")
-    for key, tensor in torch_tensors(tmp_path / "library" / "theirs").items():
-        assert torch.equal(tensor, stored[key].float())
+def test_half_precision_stays_as_it_is(llama, tmp_path, dtype):
+    llama.adapter(tmp_path / "theirs", dtype, alpha_pattern={"q_proj": 7})
+    library = modjax.Library.from_peft([tmp_path / "theirs"])
+    assert {leaf.dtype for pair in library.loras.values() for leaf in pair} == {jnp.dtype("float32")}
+    assert not library.originals and library.infos[0].dtype == str(dtype).removeprefix("torch.")
+    close(llama.model.logits(TOKENS_BT, library), llama.adapted(tmp_path / "theirs"))
+    library.save(tmp_path / "library")
+    same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
 
 
-def torch_tensors(folder):
-    from safetensors.torch import load_file
+def test_adapters_saved_together(llama, tmp_path):
+    """Ranks and scales differ; PEFT puts `default` at the root and the others below it."""
+    torch.manual_seed(0)
+    settings = {
+        "default": {"r": 2, "lora_alpha": 7, "target_modules": ["q_proj"]},
+        "large": {"r": 6, "lora_alpha": 3, "use_rslora": True, "target_modules": ["q_proj", "up_proj"]},
+        "other": {"r": 1, "lora_alpha": 2, "target_modules": ["k_proj"]},
+    }
+    configs = {name: peft.LoraConfig(task_type="CAUSAL_LM", **one) for name, one in settings.items()}
+    model = peft.get_peft_model(llama.in_torch(), configs["default"])
+    for name in ("large", "other"):
+        model.add_adapter(name, configs[name])
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(tmp_path / "many")
+    library = modjax.Library.from_peft(tmp_path / "many")
+    assert library.names == ("default", "large", "other") and library.rank == 6
+    for name in settings:
+        model.set_adapter(name)
+        close(llama.model.logits(TOKENS_BT, library[name]), torch_logits(model))
+    assert modjax.Library.from_peft(tmp_path / "many" / "large").names == ("large",)
+    assert modjax.Library.from_peft([tmp_path / "many" / name for name in ("other", "large")]).names[0] == "other"
+    library.save(tmp_path / "library")
+    same_bytes(tmp_path / "many", tmp_path / "library" / "default")
+    for name in ("large", "other"):
+        same_bytes(tmp_path / "many" / name, tmp_path / "library" / name)
 
-    return load_file(folder / "adapter_model.safetensors")
+
+def test_checkpoints_under_an_adapter_are_no_experts(llama, tmp_path):
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-10"):
+        llama.adapter(folder, target_modules=["q_proj"])
+    assert modjax.Library.from_peft(tmp_path / "run").names == ("run",)
+
+
+def test_layers_that_no_adapter_has(llama, tmp_path):
+    llama.adapter(tmp_path / "first", target_modules=["q_proj"], layers_to_transform=[0])
+    library = modjax.Library.from_peft(tmp_path / "first")
+    with pytest.raises(InputError, match="layers"):
+        llama.model.logits(TOKENS_BT, library)
+    with pytest.raises(InputError, match="'first' has factors for layer 0; expected 0 layers"):
+        modjax.Library.from_peft(tmp_path / "first", layers=0)
+    library = modjax.Library.from_peft(tmp_path / "first", layers=3)
+    library.save(tmp_path / "library")
+    assert modjax.Library.load(tmp_path / "library").loras["attn.q"].a.shape[0] == 3
+
+
+def test_adapters_of_different_families(tmp_path):
+    for name, module in (("a", "model.layers.0.self_attn.q_proj"), ("b", "gpt_neox.layers.0.attention.dense")):
+        (tmp_path / name).mkdir()
+        factors = {f"{PREFIX}{module}.lora_{side}.weight": np.ones((2, 2), np.float32) for side in "AB"}
+        save_file(factors, tmp_path / name / WEIGHTS)
+        (tmp_path / name / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+    with pytest.raises(InputError, match=r"families: .*a/adapter_model.safetensors \(llama\).*\(gpt_neox\)"):
+        modjax.Library.from_peft(tmp_path)

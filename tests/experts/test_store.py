@@ -69,6 +69,7 @@ def test_folders_are_as_peft_writes_them(library, tmp_path):
         "alpha_pattern": {},
         "base_model_name_or_path": "",
         "bias": "none",
+        "fan_in_fan_out": False,
         "inference_mode": True,
         "lora_alpha": 0.2,
         "lora_dropout": 0.0,

@@ -6,6 +6,7 @@ import pytest
 
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.ops.rope import Scaling
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,9 @@ def checkpoint(tmp_path_factory, torch_model):
     return path
 
 
+# For programs that are many and arrays that are small: compiling takes a third of the time.
+HURRY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Between them, all that tells families apart.
 FAMILIES = {
     "llama": {"rope_theta": 500.0},
     "mistral": {"window": 3},
@@ -29,6 +33,42 @@ FAMILIES = {
         "mlp_bias": True,
         "head_bias": True,
         "rope_dim": 4,
+        "qk_norm": "head",
+    },
+    "phi3": {
+        "fused_qkv": "stacked",
+        "fused_mlp": True,
+        "rope_scaling": Scaling("longrope", original=5, magnitude=1.2, short=(1, 1.5, 2, 1), long=(2, 3, 5, 8)),
+    },
+    "gpt_neox": {
+        "K": 4,
+        "norm": "layer",
+        "parallel": True,
+        "two_norms": True,
+        "gated": False,
+        "fused_qkv": "interleaved",
+        "rope_dim": 2,
+    },
+    "gpt2": {
+        "norm": "layer",
+        "gated": False,
+        "fused_qkv": "stacked",
+        "learned_positions": True,
+        "rope_dim": 0,
+        "inverse_layer_scale": True,
+        "tied": True,
+        "head_bias": True,
+    },
+    "gemma2": {
+        "norm": "rms_offset",
+        "post_norm": True,
+        "qk_norm": "full",
+        "window": 3,
+        "local": (True, False),
+        "embed_scale": 2.0,
+        "attn_scale": 0.5,
+        "attn_softcap": 2.0,
+        "logit_softcap": 3.0,
     },
 }
 
@@ -36,15 +76,21 @@ FAMILIES = {
 @pytest.fixture(params=FAMILIES)
 def decoder(request):
     """A tiny random decoder of each family, its weights large enough for attention to matter."""
-    fields = {"rope_dim": 8} | FAMILIES[request.param]
-    config = ModelConfig(request.param, V=61, D=32, N=4, K=2, H=8, F=48, L=2, context=64, **fields)
-    return jax.tree.map(lambda leaf: leaf * 10 if leaf.ndim > 1 else leaf, Decoder.init(config, jax.random.key(0)))
+    sizes = {"V": 61, "D": 32, "N": 4, "K": 2, "H": 8, "F": 48, "L": 2, "context": 64, "rope_dim": 8}
+    config = ModelConfig(request.param, **(sizes | FAMILIES[request.param]))
+    return jax.tree.map(lambda leaf: leaf * 7 if leaf.ndim > 1 else leaf, Decoder.init(config, jax.random.key(0)))
 
 
 @pytest.fixture(scope="session")
 def run():
     """decoder(tokens, positions, segments)[0], compiled once for each family and shape."""
-    return jax.jit(lambda decoder, *places: decoder(*places)[0])
+    return jax.jit(lambda decoder, *places: decoder(*places)[0], compiler_options=HURRY)
+
+
+@pytest.fixture(scope="session")
+def run_cached():
+    """decoder(tokens, positions, segments, cache=cache), likewise."""
+    return jax.jit(lambda decoder, cache, *places: decoder(*places, cache=cache), compiler_options=HURRY)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
+import warnings
+
 import pytest
 
 from modjax.errors import InputError
 from modjax.models.config import FAMILIES, ModelConfig
+from modjax.ops.rope import Scaling
 
 LLAMA = {
     "model_type": "llama",
@@ -12,19 +15,48 @@ LLAMA = {
     "num_attention_heads": 4,
 }
 PHI = LLAMA | {"model_type": "phi"}
+QWEN2 = LLAMA | {"model_type": "qwen2", "num_key_value_heads": 2}
+LONG = {"short_factor": [1, 2, 3, 4], "long_factor": [5, 6, 7, 8], "rope_type": "longrope"}
 
 
 def read(found):
     return ModelConfig.from_hf(found, "config.json")
 
 
+# The sizes that a file always has; 32 heads and 24 layers suit every family's defaults of the others.
+SIZES = LLAMA | {"hidden_size": 256, "num_attention_heads": 32, "num_hidden_layers": 24}
+BARE = {family: SIZES | {"model_type": family} for family in FAMILIES}
+BARE["gpt2"] = {"model_type": "gpt2", "vocab_size": 61, "n_embd": 256, "n_head": 32, "n_layer": 24}
+BARE["gpt_neo"] = {"model_type": "gpt_neo", "vocab_size": 61, "hidden_size": 256, "num_heads": 32, "num_layers": 24}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_absent_keys_mean_what_they_mean_in_transformers(family):
     import transformers
 
-    ours = read(LLAMA | {"model_type": family})
-    theirs = transformers.AutoConfig.for_model(**(LLAMA | {"model_type": family, "num_key_value_heads": 4})).to_dict()
-    assert ours == read(theirs)
+    theirs = transformers.AutoConfig.for_model(**BARE[family]).to_dict()
+    assert read(BARE[family]) == read(theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_key_that_transformers_writes_is_unknown(family):
+    import transformers
+
+    theirs = transformers.AutoConfig.for_model(**BARE[family]).to_dict()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_unknown_keys_are_named(family):
+    with pytest.warns(UserWarning, match=r"config.json: moe_layers, residual_multiplier: not known to modjax"):
+        read(BARE[family] | {"residual_multiplier": 2.0, "moe_layers": [1]})
+
+
+def test_unknown_keys_of_rope_parameters_are_named():
+    with pytest.warns(UserWarning, match=r"config.json: rope_parameters: mrope_section: not known to modjax"):
+        read(LLAMA | {"rope_parameters": {"rope_theta": 1e4, "mrope_section": [1, 1, 2]}})
 
 
 def test_rope_theta_of_old_and_new_files():
@@ -33,16 +65,54 @@ def test_rope_theta_of_old_and_new_files():
     assert old == new and old.rope_theta == 5e5
 
 
+def test_rope_of_old_and_new_files_of_gpt_neox():
+    neox = LLAMA | {"model_type": "gpt_neox", "hidden_size": 64}
+    old = read(neox | {"rotary_emb_base": 500, "rotary_pct": 0.5})
+    assert old == read(neox | {"rope_parameters": {"rope_theta": 500.0, "partial_rotary_factor": 0.5}})
+    assert (old.rope_theta, old.rope_dim) == (500, 8)
+
+
 def test_partial_rotary():
     assert read(PHI | {"partial_rotary_factor": 0.25}).rope_dim == 2
     assert read(PHI | {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.25}}).rope_dim == 2
     assert read(PHI).rope_dim == 4
 
 
+def test_rope_scaling_of_llama_3():
+    scaling = {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4}
+    found = read(LLAMA | {"rope_theta": 5e5, "rope_scaling": scaling | {"original_max_position_embeddings": 8192}})
+    assert found.rope_scaling == Scaling("llama3", 8.0, 8192, slow=1.0, fast=4.0)
+    assert read(LLAMA | {"rope_scaling": scaling}).rope_scaling.original == 2048  # then max_position_embeddings
+
+
+def test_older_names_of_phi3s_scaling():
+    phi3 = LLAMA | {"model_type": "phi3", "max_position_embeddings": 8192}
+    longrope = read(phi3 | {"rope_scaling": LONG}).rope_scaling
+    assert longrope.short == (1, 2, 3, 4) and longrope.original == 4096
+    assert longrope.magnitude == pytest.approx((1 + 1 / 12) ** 0.5)
+    assert longrope == read(phi3 | {"rope_scaling": LONG | {"rope_type": None, "type": "su"}}).rope_scaling
+
+
 def test_mistral_window_null_is_not_absent():
-    mistral = LLAMA | {"model_type": "mistral"}
+    mistral = LLAMA | {"model_type": "mistral", "num_key_value_heads": 2}
     assert read(mistral).window == 4096
     assert read(mistral | {"sliding_window": None}).window is None
+
+
+@pytest.mark.parametrize(
+    ("change", "window", "local"),
+    [
+        ({}, None, None),
+        ({"sliding_window": 5, "max_window_layers": 1}, None, None),
+        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}, 5, (False, True, True)),
+        ({"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0}, 5, None),
+        ({"use_sliding_window": True, "max_window_layers": 3}, None, None),
+        ({"use_sliding_window": True, "layer_types": ["full_attention"] * 3}, None, None),
+    ],
+)
+def test_layers_that_slide(change, window, local):
+    config = read(QWEN2 | change)
+    assert (config.window, config.local) == (window, local)
 
 
 def test_sites():
@@ -58,27 +128,69 @@ def test_sites():
     assert list(read(PHI).sites) == ["attn.q", "attn.k", "attn.v", "attn.o", "mlp.fc1", "mlp.fc2"]
 
 
+def test_fused_sites():
+    assert read(LLAMA | {"model_type": "phi3", "num_key_value_heads": 2}).sites == {
+        "attn.qkv": (32, 64),
+        "attn.o": (32, 32),
+        "mlp.gate_up": (32, 96),
+        "mlp.down": (48, 32),
+    }
+    assert list(read(BARE["gpt2"]).sites.items())[0] == ("attn.qkv", (256, 768))
+
+
 def test_config_is_hashable():
-    assert len({read(LLAMA), read(dict(LLAMA)), read(PHI)}) == 2
+    phi3 = LLAMA | {"model_type": "phi3", "rope_scaling": LONG}
+    assert len({read(LLAMA), read(dict(LLAMA)), read(PHI), read(phi3), read(phi3)}) == 3
+
+
+SUPPORTED = ", ".join(FAMILIES)
+NEO = BARE["gpt_neo"]
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "mamba"}, "model_type is 'mamba'; supported are llama, mistral, phi"),
+        ({"model_type": "mamba"}, f"model_type is 'mamba'; supported are {SUPPORTED}"),
         ({"model_type": None}, "model_type is None"),
+        ({"model_type": ["llama"]}, "model_type is .'llama'.; supported are"),
         ({"hidden_size": None}, "hidden_size is None; expected a positive whole number"),
         ({"hidden_size": "32"}, "hidden_size is '32'"),
+        ({"hidden_size": 30}, "hidden_size is 30; expected a multiple of num_attention_heads, 4"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
         ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key-value heads"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope scaling 'linear'"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope scaling 'llama3'"),
-        ({"hidden_act": "tanhshrink"}, "hidden_act is 'tanhshrink'; supported are silu"),
-        ({"model_type": "phi", "qk_layernorm": True}, "qk_layernorm = True is not supported"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; expected a positive number"),
+        ({"attention_bias": 1}, "attention_bias is 1; expected true or false"),
+        ({"hidden_act": "gelu_10"}, "hidden_act is 'gelu_10'; supported are silu"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config = {'bits': 4} is not supported, only None"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported, only default"),
+        ({"rope_scaling": {"type": "linear"}}, "rope_parameters: factor is None; expected a positive number"),
+        ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; expected an object"),
+        ({"rope_parameters": {"rope_theta": 0}}, "rope_parameters: rope_theta is 0; expected a positive number"),
+        ({"rope_parameters": {"rope_theta": 1}}, "rope_parameters: rope_theta is 1; expected a number above 1"),
+        ({"rope_scaling": {"type": ["yarn"]}}, r"rope scaling \['yarn'\] is not supported"),
+        ({"rope_scaling": LONG | {"original_max_position_embeddings": 1}}, "expected more than 1 token"),
+        ({"rope_parameters": {"full_attention": {}}}, "full_attention: only one rotary embedding for all layers"),
+        ({"rope_scaling": LONG | {"short_factor": [1, 2]}}, "short_factor is .1, 2.; expected a list of 4 positive"),
+        ({"rope_scaling": LONG | {"short_factor": [1, 2, 3, 0]}}, "short_factor: 3 is 0; expected a positive number"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported, only 1.0"),
         ({"model_type": "phi", "partial_rotary_factor": 0.4}, "3 of 8 coordinates of a head are rotary"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "linear"}}, "rope scaling 'linear' is not supported"),
+        ({"model_type": "gpt_neox", "rope_theta": 5e5}, "rope_theta = 500000.0 is not supported, only 10000.0"),
+        ({"model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types = .* is not supported, only None"),
+        (QWEN2 | {"layer_types": ["full_attention"]}, "layer_types is .*; expected one of each of 3 layers"),
+        (
+            QWEN2 | {"layer_types": ["mamba"] * 3},
+            "layer_types is .*; expected 'full_attention' and 'sliding_attention'",
+        ),
+        (QWEN2 | {"layer_types": ["sliding_attention"] * 3}, "sliding_window is 4096; expected use_sliding_window"),
+        (NEO | {"attention_types": [["global", 24]]}, "attention_types is .*; expected 'global' or 'local' for each"),
+        (NEO | {"attention_types": 7}, "attention_types is 7"),
+        (NEO | {"attention_layers": ["local"] * 24}, "attention_layers = .* is not supported"),
+        (BARE["gemma2"] | {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        (BARE["gpt2"] | {"add_cross_attention": True}, "add_cross_attention = True"),
     ],
 )
 def test_errors_name_file_and_key(change, says):
     with pytest.raises(InputError, match=says) as caught:
-        read(LLAMA | change)
+        read((LLAMA if "vocab_size" not in change else {}) | change)
     assert str(caught.value).startswith("config.json: ")

@@ -27,6 +27,13 @@ def test_packed_segments_equal_separate_rows(run, decoder, tokens_BT):
     close(packed[:, 4:11], run(decoder, tokens_BT[:1, 4:11]))
 
 
+@pytest.mark.parametrize("decoder", ["gpt2"], indirect=True)
+def test_positions_beyond_a_learned_embedding_give_nan(run, decoder, tokens_BT):
+    positions_BT = jnp.arange(12)[None] + jnp.array([[decoder.config.context - 12], [decoder.config.context - 11]])
+    finite_BT = jnp.isfinite(run(decoder, tokens_BT, positions_BT)).all(axis=-1)
+    assert finite_BT[0].all() and not finite_BT[1, -1]
+
+
 def test_gradients_show_what_each_token_reads(decoder):
     """Row t of the Jacobian is nonzero at the tokens of t's segment up to t, as far back as L windows reach."""
     tokens_BT = jnp.arange(12)[None]  # all different, so that each embedding row is one position
@@ -40,7 +47,9 @@ def test_gradients_show_what_each_token_reads(decoder):
         return changed(tokens_BT, None, segments_BT)[0][0, t, :3].sum()
 
     read = jnp.abs(gradient(decoder.embed[...], jnp.arange(12)))[:, :12].sum(-1) > 0
-    reach = decoder.config.L * ((decoder.config.window or 12) - 1)
+    config = decoder.config
+    local_L = config.local or (config.window is not None,) * config.L
+    reach = sum(config.window - 1 if local else 12 for local in local_L)
     for t in range(11):
         first = max(0 if t < 5 else 5, t - reach)
         np.testing.assert_array_equal(np.flatnonzero(read[t]), range(first, t + 1))
@@ -53,8 +62,9 @@ def with_leaf(decoder, path, array):
 
 
 def groups_of(config):
-    mlp = [("mlp.gate", "mlp.up"), ("mlp.down",)] if config.gated else [("mlp.fc1",), ("mlp.fc2",)]
-    return [("attn.q", "attn.k", "attn.v"), ("attn.o",), *mlp]
+    qkv = ("attn.qkv",) if config.fused_qkv else ("attn.q", "attn.k", "attn.v")
+    wide = ("mlp.gate_up",) if config.fused_mlp else ("mlp.gate", "mlp.up") if config.gated else ("mlp.fc1",)
+    return [qkv, ("attn.o",), wide, ("mlp.down",) if config.gated else ("mlp.fc2",)]
 
 
 def test_adapt_is_called_once_for_each_shared_input(run, decoder, tokens_BT):

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.models import gguf
-from modjax.models.weights import leaves
+from modjax.models import gguf, gguf_file
+from modjax.models.modules import MODULES
+from modjax.models.weights import fingerprint, leaves
 
 TOKENS_BT = np.array([[504, 3575, 282, 4649, 314, 7042, 30, 1], [1, 4093, 198, 19556, 28, 638, 359, 346]])
 TINY = {
@@ -45,6 +46,11 @@ def test_embedded_config():
     config = gguf.config(gguf.embedded())
     assert (config.V, config.D, config.N, config.K, config.H, config.F, config.L) == (49152, 576, 9, 3, 64, 1536, 30)
     assert config.tied and config.context == 8192 and config.rope_theta == 100_000 and config.norm_eps == 1e-5
+
+
+@pytest.mark.parametrize("quantize", [None, "nf4"])
+def test_embedded_fingerprint_is_what_saved_libraries_remember(quantize):
+    assert fingerprint(gguf.read(gguf.embedded(), jnp.bfloat16, quantize=quantize)) == "2882806fd0ef28ce"
 
 
 def write(path, metadata, tensors):
@@ -101,10 +107,121 @@ def test_formats_and_layout(tmp_path, tiny_tensors):
     np.testing.assert_array_equal(found["blocks.attn.q.kernel"][1, :, :8], first_head.T.astype(jnp.bfloat16))
 
 
+def blocks_of(kind, rows, width):
+    """Random bytes of a format; where a block's bytes hold float16 scales, these are small and finite."""
+    from gguf import GGML_QUANT_SIZES
+
+    per_block, block_bytes = GGML_QUANT_SIZES[kind]
+    raw = np.random.default_rng(0).integers(0, 256, (rows, width // per_block, block_bytes)).astype(np.uint8)
+    scales = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    for number, at in enumerate(scales[kind.name]):
+        raw[..., at : at + 2] = np.array([0.01 * (number + 1)], np.float16).view(np.uint8)
+    return raw.reshape(rows, -1)
+
+
+FORMATS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_is_read_as_the_package_reads_it(tmp_path, monkeypatch, name):
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize, quantize
+
+    monkeypatch.setattr("modjax.models.gguf_file.CHUNK", 1000)  # several reads for a tensor
+    kind = GGMLQuantizationType[name]
+    weights = np.random.default_rng(1).normal(size=(61, 256)).astype(np.float32)
+    raw = blocks_of(kind, 61, 256) if name.endswith("_K") else quantize(weights, kind)
+    expected = dequantize(raw, kind)
+    if not name.endswith("_K"):
+        assert np.abs(expected - weights).max() < 0.5  # the blocks do hold the weights
+    file = write(tmp_path / "one.gguf", {"general.architecture": "llama"}, {"token_embd.weight": (raw, kind)})
+    tensor = gguf.header(file).tensors["token_embd.weight"]
+    assert tensor.shape == (61, 256) and tensor.kind == kind
+    got = gguf_file.read(file, "token_embd.weight", tensor)
+    assert got.dtype == np.float32 and np.isfinite(got).all()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_formats_that_the_package_cannot_read_are_named(tmp_path, tiny_tensors):
+    from gguf import GGMLQuantizationType
+
+    tiny_tensors["blk.0.attn_q.weight"] = (np.zeros((32, 32), np.int8), GGMLQuantizationType.I8)
+    with pytest.raises(InputError, match="'blk.0.attn_q.weight' has format 24, which the gguf package cannot read"):
+        gguf.read(write(tmp_path / "tiny.gguf", TINY, tiny_tensors))
+
+
+def converted(model):
+    """A transformers model's metadata and tensors, named and laid out as llama.cpp has them."""
+    family, config = model.config.model_type, model.config
+    names = {gguf.MODULES[part]: module for part, module in MODULES[family].items() if part in gguf.MODULES}
+    names = {
+        ours.format(i=i): theirs.format(i=i)
+        for ours, theirs in names.items()
+        for i in range(config.num_hidden_layers if "{i}" in ours else 1)
+    }
+    weights, tensors = {name: array.numpy() for name, array in model.state_dict().items()}, {}
+    for ours, theirs in names.items():
+        for kind in ("weight", "bias"):
+            if f"{theirs}.{kind}" in weights:
+                array = weights[f"{theirs}.{kind}"]
+                heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(ours[6:])
+                if family == "llama" and heads:  # rows of the two halves of a head, side by side
+                    array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
+                tensors[f"{ours}.{kind}"] = (np.ascontiguousarray(array), None)
+    metadata = {f"{family}.{key.removeprefix('llama.')}": value for key, value in TINY.items() if "general" not in key}
+    sizes = {"block_count": config.num_hidden_layers, "feed_forward_length": config.intermediate_size}
+    sizes["rope.freq_base"] = float(config.rope_parameters["rope_theta"])
+    metadata |= {f"{family}.{key}": value for key, value in sizes.items()} | {"general.architecture": family}
+    return metadata, tensors
+
+
+def logits_equal_transformers(model, file):
+    import torch
+
+    tokens_BT = np.random.default_rng(0).integers(0, 61, (2, 17))
+    with torch.no_grad():
+        expected = model(torch.tensor(tokens_BT)).logits.numpy()
+    decoder = gguf.read(file)
+    got = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0]))(decoder, tokens_BT)
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_families_equal_transformers(torch_model, tmp_path, family):
+    model = torch_model(family, rms_norm_eps=1e-5)
+    logits_equal_transformers(model, write(tmp_path / "tiny.gguf", *converted(model)))
+
+
+def test_linear_rope_scaling(torch_model, tmp_path):
+    rope = {"rope_type": "linear", "rope_theta": 500.0, "factor": 4.0}
+    model = torch_model("llama", rms_norm_eps=1e-5, rope_parameters=rope)
+    metadata, tensors = converted(model)
+    metadata |= {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0}
+    logits_equal_transformers(model, write(tmp_path / "tiny.gguf", metadata, tensors))
+
+
+def test_rope_factors_of_llama_3(torch_model, tmp_path):
+    """llama.cpp keeps what each pair's frequency is divided by as a tensor."""
+    rope = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    rope["original_max_position_embeddings"] = 32
+    model = torch_model("llama", rms_norm_eps=1e-5, rope_parameters=rope)
+    metadata, tensors = converted(model)
+    plain_J = 500.0 ** (-np.arange(0, 8, 2) / 8)
+    factors_J = (plain_J / model.model.rotary_emb.inv_freq.numpy()).astype(np.float32)
+    assert len(set(factors_J.round(3))) > 2  # kept, between and divided by the factor
+    tensors[gguf.ROPE_FACTORS] = (factors_J, None)
+    logits_equal_transformers(model, write(tmp_path / "tiny.gguf", metadata, tensors))
+    tensors[gguf.ROPE_FACTORS] = (factors_J[:3], None)
+    with pytest.raises(InputError, match=r"'rope_freqs.weight' has shape \(3,\), expected \(4,\)"):
+        gguf.read(write(tmp_path / "tiny.gguf", metadata, tensors))
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"general.architecture": "mamba"}, "general.architecture is 'mamba'"),
+        ({"general.architecture": "mamba"}, "general.architecture is 'mamba'; supported are 'llama', 'qwen2', 'qwen3'"),
+        ({"llama.expert_count": 8}, "llama.expert_count is 8; models with experts are not supported"),
+        ({"llama.rope.scaling.type": "linear"}, "the metadata has no 'llama.rope.scaling.factor'"),
         ({"llama.block_count": None}, "the metadata has no 'llama.block_count'"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn'"),
         ({"llama.block_count": 3}, r"'blk.2.attn_k.weight' is missing \(for blocks.attn.k.kernel\), and 8 more"),

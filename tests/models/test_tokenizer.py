@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from modjax.errors import InputError
@@ -78,3 +80,38 @@ def test_unusable_metadata(tmp_path, kind, says):
     writer.close()
     with pytest.raises(InputError, match=says):
         tokenizer.from_gguf(tmp_path / "x.gguf")
+
+
+def test_ends_of_a_directory(tmp_path):
+    file = tmp_path / "generation_config.json"
+    assert tokenizer.ends(tmp_path) == ()
+    for found, expected in [({}, ()), ({"eos_token_id": 7}, (7,)), ({"eos_token_id": [7, 9]}, (7, 9))]:
+        file.write_text(json.dumps(found))
+        assert tokenizer.ends(tmp_path) == expected
+    for wrong in ('"</s>"', "[1, 2.5]", "true"):
+        file.write_text(f'{{"eos_token_id": {wrong}}}')
+        with pytest.raises(InputError, match=r"generation_config.json: eos_token_id is .* token id"):
+            tokenizer.ends(tmp_path)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_metadata_of_a_gguf_file(tmp_path, begins):
+    """Its end tokens, and whether texts begin with a token of their own."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["<s>", "</s>", "<eot>", "a", "b", "ab"])
+    writer.add_token_types([3, 3, 3, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_eot_token_id(2)
+    writer.add_add_bos_token(begins)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert tokenizer.ends(tmp_path / "x.gguf") == (1, 2)
+    words = tokenizer.from_gguf(tmp_path / "x.gguf")
+    assert words("ba")["input_ids"] == ([0, 4, 3] if begins else [4, 3])
+    assert words("ba", add_special_tokens=False)["input_ids"] == [4, 3]

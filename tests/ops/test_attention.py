@@ -18,13 +18,14 @@ def row(*values):
     return jnp.array([values], jnp.int32)
 
 
-def slow_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS):
+def slow_attention(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale=H**-0.5, softcap=1e9):
     q_BTNH, k_BSKH, v_BSKH = (np.float64(a) for a in (q_BTNH, k_BSKH, v_BSKH))
     out_BTNH = np.zeros_like(q_BTNH)
     for b, t, n in np.ndindex(q_BTNH.shape[:3]):
         keys = np.flatnonzero(mask_BTS[b, t])
         if len(keys):
-            scores = k_BSKH[b, keys, n // (N // K)] @ q_BTNH[b, t, n] / np.sqrt(H)
+            scores = k_BSKH[b, keys, n // (N // K)] @ q_BTNH[b, t, n] * scale
+            scores = softcap * np.tanh(scores / softcap)
             weights = np.exp(scores - scores.max())
             out_BTNH[b, t, n] = weights / weights.sum() @ v_BSKH[b, keys, n // (N // K)]
     return out_BTNH
@@ -48,6 +49,13 @@ def test_attend_equals_loops(qkv):
     mask_BTS = np.random.default_rng(1).random((B, T, T)) < 0.5
     mask_BTS[0, 3] = False
     np.testing.assert_allclose(attend(*qkv, jnp.array(mask_BTS)), slow_attention(*qkv, mask_BTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, jnp.float32(0.1)])
+def test_scale_and_softcap(qkv, scale):
+    mask_BTS = np.tril(np.ones((B, T, T), bool))
+    got = attend(*qkv, jnp.array(mask_BTS), scale, softcap=1.5)
+    np.testing.assert_allclose(got, slow_attention(*qkv, mask_BTS, float(scale), 1.5), atol=1e-6)
 
 
 def test_reading_nothing_gives_zeros_and_finite_gradients(qkv):

@@ -19,6 +19,11 @@ def test_rms_norm_is_its_formula(arrays):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_scales_count_from_the_offset(arrays):
+    x, scale, _ = (jnp.float32(a) for a in arrays)
+    np.testing.assert_allclose(rms_norm(x, scale - 1, 1e-3, offset=1.0), rms_norm(x, scale, 1e-3), atol=1e-5)
+
+
 def test_layer_norm_is_its_formula(arrays):
     x, scale, bias = arrays
     expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-3) * scale + bias

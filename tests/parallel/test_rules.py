@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.models.config import ModelConfig
+from modjax.models.config import FAMILIES, ModelConfig
 from modjax.models.weights import abstract, leaves
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh
 
 P = jax.P
-PHI = dict.fromkeys(("parallel", "qkv_bias", "out_bias", "mlp_bias", "head_bias"), True)
-FAMILIES = {"llama": {}, "mistral": {"tied": True}, "phi": {"norm": "layer", "gated": False, **PHI}}
+
+
+@pytest.fixture(params=[False, True], ids=["untied", "tied"])
+def tied(request):
+    return request.param
 
 
 @pytest.fixture(params=FAMILIES)
-def arrays(request):
-    config = ModelConfig(
-        request.param, V=64, D=32, N=4, K=2, H=8, F=64, L=2, context=64, rope_dim=8, **FAMILIES[request.param]
-    )
+def arrays(request, tiny_json, tied):
+    config = ModelConfig.from_hf(tiny_json(request.param, tie_word_embeddings=tied), "config.json")
     return leaves(abstract(config, jnp.float32))
 
 
@@ -71,7 +72,7 @@ def test_axes_that_do_not_divide_are_left_out(partition, shape, expected):
 def test_arrays_are_placed_where_the_rules_say():
     mesh = make_mesh(expert=2, fsdp=2, tensor=2)
     kernel = np.arange(2 * 8 * 4, dtype=np.float32).reshape(2, 8, 4)
-    placed = rules.place(mesh)("blocks.attn.q.kernel", kernel)
+    placed = jax.device_put(kernel, rules.layout(mesh)("blocks.attn.q.kernel", kernel))
     assert placed.sharding.spec == P(None, "fsdp", "tensor")
     assert placed.addressable_shards[0].data.shape == (2, 4, 2)
     np.testing.assert_array_equal(placed, kernel)

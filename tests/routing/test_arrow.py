@@ -5,6 +5,7 @@ import pytest
 
 from modjax.errors import InputError
 from modjax.routing import Arrow, Context, arrow
+from modjax.routing.arrow import torch_normal
 
 SITE = "attn.q"
 
@@ -86,3 +87,33 @@ def test_more_than_all_experts_is_all(model, library, tokens_BT):
 def test_no_experts_at_all(library, top_k):
     with pytest.raises(InputError, match=f"top_k={top_k}"):
         arrow(library, top_k=top_k)
+
+
+@pytest.mark.parametrize("size", [16, 17, 31, 32, 48, 576, 2560, 10_241])
+@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
+def test_start_vectors_are_torchs(size, seed):
+    import torch
+
+    expected = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    np.testing.assert_allclose(torch_normal(size, seed), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "seed"), [(15, 0), (32, -1), (32, 2**32)])
+def test_start_vectors_that_cannot_be(size, seed):
+    with pytest.raises(InputError, match=f"{size} values from seed {seed}"):
+        torch_normal(size, seed)
+
+
+def test_power_iteration_nears_the_singular_vector(library):
+    """Where one singular value stands out, and up to the sign."""
+    sharp = jax.tree.map(jnp.copy, library)
+    for site, lora in library.loras.items():
+        sharp.loras[site] = lora._replace(b=lora.b * jnp.array([1.0, 0.1, 0.1])[None, None, :, None])
+    exact, iterated = (arrow(sharp, prototypes=how).prototypes for how in ("svd", "power"))
+    for site, exact_LEI in exact.items():
+        np.testing.assert_allclose(jnp.abs(jnp.sum(exact_LEI * iterated[site], axis=-1)), 1, atol=1e-5)
+
+
+def test_unknown_prototypes_are_named(library):
+    with pytest.raises(InputError, match="prototypes='pca': expected 'svd' or 'power'"):
+        arrow(library, prototypes="pca")

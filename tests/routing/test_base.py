@@ -7,13 +7,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from modjax.errors import InputError
-from modjax.routing import Router, arrow, load_router, oracle, static, top_k_softmax, uniform
+from modjax.routing import Router, arrow, check, load_router, oracle, per_site, static, top_k_softmax, uniform
 
 
 class Gates(Router):
     """A router as a user would write one: a gate vector for each expert at each site, PhatGoose's form."""
 
-    gates: dict[str, jax.Array]  # {site: float32[L, E, I]}
+    gates: dict[str, jax.Array] = per_site("LEI")
     top_k: int = static(2)
     mix: str = static("outputs")
 
@@ -93,3 +93,39 @@ def test_broken_files_are_named(tmp_path, write, words):
     with pytest.raises(InputError, match=words) as error:
         load_router(path)
     assert str(path) in str(error.value)
+
+
+@pytest.fixture
+def make_library(model, random_library):
+    """A function that gives experts of the model's own sizes, but for what it is told."""
+
+    def make(sites=("attn.q", "mlp.down"), experts=4, layers=3, **widths):
+        return random_library(
+            {site: widths.get(site[-1], model.config.sites[site]) for site in sites}, experts, 3, layers
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("make", [arrow, random_gates, uniform, oracle])
+def test_a_routers_own_library_fits(make_library, make):
+    check(make(make_library()), make_library())
+    check(make(make_library()), make_library(sites=["mlp.down"]))
+
+
+@pytest.mark.parametrize(
+    ("make", "other", "words"),
+    [
+        (arrow, {"experts": 5}, r"prototypes, site attn.q has shape \(3, 5, 32\); the library has L = 3, E = 4"),
+        (arrow, {"layers": 2}, r"has shape \(2, 4, 32\); the library has L = 3, E = 4, I = 32"),
+        (arrow, {"sites": ["attn.q"]}, "the Arrow router has no prototypes, site mlp.down"),
+        (random_gates, {"q": (16, 32)}, r"Gates router's gates, site attn.q has shape \(3, 4, 16\).*I = 32"),
+        (uniform, {"experts": 3}, "the Uniform router is for 3 experts; the library has 4"),
+        (oracle, {"experts": 9}, "the Oracle router is for 9 experts; the library has 4"),
+        (lambda library: Nested({}, jnp.ones(2)), {}, r"Nested router's bias has shape \(2,\); the library has L = 3"),
+        (lambda library: Nested({"a": {"x": jnp.ones(())}}, jnp.ones(3)), {}, r"Nested router's parts has shape \(\)"),
+    ],
+)  # fmt: skip
+def test_a_router_for_another_library_is_refused(model, make_library, tokens_BT, make, other, words):
+    with pytest.raises(InputError, match=words):
+        model.logits(tokens_BT, make_library(), make(make_library(**other)))

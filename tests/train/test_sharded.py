@@ -24,8 +24,8 @@ def mesh(request):
 
 def on(mesh, model):
     """The model with its weights split by the rules."""
-    place = rules.place(mesh)
-    leaves = [place(path, np.asarray(leaf)) for path, leaf in weights.leaves(model.params).items()]
+    layout = rules.layout(mesh)
+    leaves = [jax.device_put(leaf, layout(path, leaf)) for path, leaf in weights.leaves(model.params).items()]
     return dataclasses.replace(model, params=jax.tree.unflatten(jax.tree.structure(model.params), leaves), mesh=mesh)
 
 

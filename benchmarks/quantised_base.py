@@ -1,0 +1,227 @@
+"""What quantising the frozen base saves and costs: bytes, host memory of reading, speed, and the loss it adds.
+
+    python benchmarks/quantised_base.py --out=benchmarks/results/NAME.json
+
+The model is read with its weights in full, in int8 and in nf4. Each reading is made in a process of its own, whose peak
+memory is reported. Then, on the same packed rows of the first open48 tasks: the mean loss of the base model over all
+target tokens of validation rows, the speed of that forward pass, and the speed of a lockstep step that trains one LoRA
+expert a task (rank 4 on q, k, v, o) on training rows. First runs, which compile, are not timed; then the three take
+turns, and medians are reported. Tokens are counted without padding.
+"""
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import modjax
+from modjax.data import loader
+from modjax.data.pack import Rows, pack
+from modjax.data.tasks import Task
+from modjax.data.tokenize import encode
+from modjax.model import Model
+from modjax.ops.losses import target_losses
+from modjax.train.optim import per_expert
+from modjax.train.settings import Settings
+from modjax.train.state import expert_keys, init_loras, init_state
+from modjax.train.step import train_step
+
+BASES = {"full": None, "int8": "int8", "nf4": "nf4"}
+
+
+class Work(NamedTuple):
+    """What every base is measured on."""
+
+    validation: list[Rows]  # [E, B, ...] each
+    training: list[Rows]
+    settings: Settings
+
+
+def packed_work(words, tasks: Sequence[Task], rows: int, settings: Settings) -> Work:
+    """One expert a task: the first `rows` validation rows of each, and training rows for every step."""
+
+    def packed(task, split):
+        return pack(encode(words, task, task.split(split), settings.length), settings.length)
+
+    validation = {task.name: Rows(*(field[:rows] for field in packed(task, "validation"))) for task in tasks}
+    training = {task.name: packed(task, "train") for task in tasks}
+    batches = list(loader.batches(training, settings.batch, settings.steps, settings.seed))
+    return Work(loader.padded(validation, settings.batch), batches, settings)
+
+
+def forward(model: Model, work: Work) -> Callable[[], float]:
+    """A function that gives the mean loss over the target tokens of all validation rows, in nats."""
+
+    @jax.jit
+    def loss_sum(decoder, rows):
+        flat = jax.tree.map(lambda field: field.reshape(-1, field.shape[-1]), rows)  # [E * B, ...]
+        hidden_BTD, _ = decoder(flat.tokens, flat.positions, flat.segments)
+        losses_BM = target_losses(decoder.logits, hidden_BTD, flat.at, flat.labels, work.settings.loss_chunk)
+        return jnp.sum(losses_BM * flat.weights)
+
+    def run():
+        sums = [loss_sum(model.params, jax.device_put(rows)) for rows in work.validation]
+        return float(sum(sums)) / sum(float(rows.weights.sum()) for rows in work.validation)
+
+    return run
+
+
+def lockstep(model: Model, work: Work) -> Callable[[], float]:
+    """A function that trains new experts for all steps; the mean of their losses at the last one, in nats."""
+    experts = len(work.training[0].tokens)
+    settings, config = work.settings, model.config
+    shapes = {site: config.sites[site] for site in settings.sites}
+    optimizer = per_expert(settings)
+    loras = init_loras(jax.random.key(settings.seed), experts, shapes, config.L, settings.rank)
+    keys_E = expert_keys(tuple(map(str, range(experts))), settings.seed)
+    scale_E = jnp.full(experts, settings.alpha / settings.rank, jnp.float32)
+    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings), donate_argnums=1)
+
+    def run():
+        state = init_state(loras, optimizer, settings)
+        for batch in work.training:
+            state, metrics = step(model.params, state, jax.device_put(batch), keys_E, scale_E)
+        return float(metrics.loss_E.mean())
+
+    return run
+
+
+def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dict]:
+    """{base: its figures}; the bases take turns, `repeats` times after one run that is not timed."""
+    rows = {"forward": work.validation, "train": work.training}
+    tokens = {kind: sum(int((batch.segments > 0).sum()) for batch in batches) for kind, batches in rows.items()}
+    runs = {
+        (name, kind): build(model, work)
+        for name, model in models.items()
+        for kind, build in (("forward", forward), ("train", lockstep))
+    }
+    losses = {key: run() for key, run in runs.items()}
+    speeds = {key: [] for key in runs}
+    for _ in range(repeats):
+        for key, run in runs.items():
+            start = time.perf_counter()
+            run()
+            speeds[key].append(tokens[key[1]] / (time.perf_counter() - start))
+    reference = losses["full", "forward"]
+    return {
+        name: {
+            "fingerprint": model.fingerprint,
+            "weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)),
+            "block_weight_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(model.params.blocks)),
+            "mean_target_loss": losses[name, "forward"],
+            "loss_difference": losses[name, "forward"] - reference,
+            "train_loss_last_step": losses[name, "train"],
+            "forward_tokens_per_second": statistics.median(speeds[name, "forward"]),
+            "train_tokens_per_second": statistics.median(speeds[name, "train"]),
+            "forward_runs": speeds[name, "forward"],
+            "train_runs": speeds[name, "train"],
+        }
+        for name, model in models.items()
+    } | {"tokens_per_run": tokens}
+
+
+def reading_memory(read: Callable[[], Model]) -> dict | None:
+    """MiB resident at the peak of reading beyond what was resident before, and the model's; None outside Linux."""
+    status = pathlib.Path("/proc/self/status")
+    if not status.exists():
+        return None
+    import gguf.quants  # noqa: F401, code is resident before the measurement begins
+    import transformers.models.auto  # noqa: F401
+
+    jnp.ones(1).block_until_ready()
+    before = _resident(status, "VmRSS")
+    model = read()
+    leaves = jax.tree.leaves(model.params)
+    return {"peak_mib": _resident(status, "VmHWM") - before, "model_mib": sum(leaf.nbytes for leaf in leaves) / 2**20}
+
+
+def _resident(status, key):
+    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) / 1024
+
+
+def machine() -> dict:
+    """What a reader needs to place the figures."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gguf", "safetensors")
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cpu": names[0] if names else platform.processor(),
+        "cpu_count": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages} | {"modjax": modjax.__version__},
+    }
+
+
+def _arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2-135m", help="what modjax.load takes")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of what is not quantised")
+    parser.add_argument("--experts", type=int, default=4, help="E")
+    parser.add_argument("--batch", type=int, default=1, help="B, rows an expert and step")
+    parser.add_argument("--length", type=int, default=256, help="T, tokens a row")
+    parser.add_argument("--rows", type=int, default=4, help="validation rows an expert, at most")
+    parser.add_argument("--steps", type=int, default=2, help="in one training run")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs a base")
+    parser.add_argument("--memory-of", choices=BASES, help="print the memory of reading one base, and nothing else")
+    parser.add_argument("--out", type=pathlib.Path, help="a JSON file to write as well")
+    return parser.parse_args()
+
+
+def main():
+    """Measures as the arguments say and prints one JSON object."""
+    args = _arguments()
+
+    def read(name):
+        return modjax.load(args.model, dtype=jnp.dtype(args.dtype), quantize=BASES[name])
+
+    if args.memory_of:
+        print(json.dumps(reading_memory(functools.partial(read, args.memory_of))))
+        return
+    memory = {}
+    for name in BASES:
+        command = [sys.executable, *sys.argv, f"--memory-of={name}"]
+        memory[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    models = {name: read(name) for name in BASES}
+    settings = Settings(steps=args.steps, batch=args.batch, length=args.length, dropout=0.0)
+    tasks = list(modjax.data.load("open48").training.values())[: args.experts]
+    work = packed_work(models["full"].tokenizer, tasks, args.rows, settings)
+    result = {
+        "benchmark": pathlib.Path(__file__).stem,
+        "command": " ".join(["python", *sys.argv]),
+        "model": args.model,
+        "dtype": args.dtype,
+        "experts": args.experts,
+        "batch": args.batch,
+        "length": args.length,
+        "rows": args.rows,
+        "steps": args.steps,
+        "target_tokens": int(np.sum([rows.weights.sum() for rows in work.validation])),
+        **machine(),
+        **measure(models, work, args.repeats),
+        "reading_memory": memory,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

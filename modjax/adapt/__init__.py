@@ -1,0 +1,1 @@
+"""Supervised adaptation of a library to new tasks."""

@@ -1,0 +1,150 @@
+"""`modjax convert`: experts and models from one form into another.
+
+PEFT adapter folders, mttl checkpoints, libraries     -> one library, which is a folder of PEFT adapters
+a GGUF file, a Hugging Face directory or id           -> a Hugging Face directory
+such a model, and a library of one or with --weights  -> a Hugging Face directory with the experts folded in
+"""
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from modjax.errors import InputError
+from modjax.experts.adapter import DTYPES, Adapter, from_library, to_library
+from modjax.experts.library import Library, concatenate
+from modjax.experts.store import INDEX
+from modjax.files import read_json, read_json_object, write_json
+from modjax.model import EMBEDDED, Model, load
+from modjax.models import hf
+from modjax.models.export import FORMATS
+
+RECORD = "convert.json"
+
+
+def run(config, workdir, flags) -> None:
+    """Writes the folder --to, beside its place and moved there when complete, from all that --from names.
+
+    Nothing is overwritten: the folder is new or empty, or the same command has filled it before.
+    """
+    target = pathlib.Path(flags.to)
+    record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype")}
+    if _is_done(target, record):
+        print(f"{target}: complete")
+        return
+    draft = target.with_name(target.name + ".converting")
+    shutil.rmtree(draft, ignore_errors=True)
+    made = _converted(flags, draft)
+    write_json(draft / RECORD, record)
+    os.replace(draft, target)
+    print(f"{target}: {made}")
+
+
+def _is_done(target, record) -> bool:
+    if (target / RECORD).is_file() and read_json(target / RECORD) == record:
+        return True
+    if target.exists() and (target.is_file() or any(target.iterdir())):
+        raise InputError(f"{target}: exists; expected --to=FOLDER, new or empty")
+    return False
+
+
+def _converted(flags, draft) -> str:
+    """What has been written to the draft."""
+    if flags.dtype not in (None, *FORMATS):
+        raise InputError(f"--dtype={flags.dtype}: expected one of {', '.join(FORMATS)}")
+    forms = [(_form(source), source) for source in getattr(flags, "from")]
+    experts = {form: [source for own, source in forms if own == form] for form in READERS}
+    models = [source for form, source in forms if form == "model"]
+    if len(models) > 1:
+        raise InputError(f"--from names two models, {models[0]} and {models[1]}; expected at most one")
+    folds = any(experts.values()) and any(models)
+    if not folds and (flags.weights or flags.mix):
+        raise InputError("--weights and --mix fold experts into a model; --from does not name both")
+    if models:
+        return _write_model(models[0], experts if folds else None, flags, draft)
+    library = in_dtype(_library(experts, flags.only), flags.dtype)
+    library.save(draft)
+    return f"library of {len(library)} experts"
+
+
+def _form(source: str) -> str:
+    """What a source is: a key of READERS, or else "model"."""
+    path = pathlib.Path(source)
+    if (path.is_file() and path.suffix != ".gguf") or any(path.glob("*.meta")):
+        return "mttl"
+    if (path / INDEX).is_file():
+        return "library"
+    if any(path.glob("adapter_config.json")) or any(path.glob("*/adapter_config.json")):
+        return "peft"
+    return "model"
+
+
+READERS = {
+    "library": lambda paths, layers: concatenate([Library.load(path) for path in paths]),
+    "peft": Library.from_peft,
+    "mttl": Library.from_mttl,
+}
+
+
+def _library(experts, only, layers=None) -> Library:
+    """The experts of all sources, form by form; those called `only` alone where any is."""
+    library = concatenate([READERS[form](paths, layers) for form, paths in experts.items() if paths])
+    return library[only] if only else library
+
+
+def in_dtype(library: Library, dtype: str | None) -> Library:
+    """The library with its factors rounded to a dtype, which its files then have; None leaves them as they are.
+
+    Raises InputError naming the expert whose factors go beyond the dtype.
+    """
+    if dtype is None:
+        return library
+    return to_library(
+        [_rounded(adapter, dtype) for adapter in from_library(library)], next(iter(library.loras.values())).a.shape[0]
+    )
+
+
+def _rounded(adapter: Adapter, dtype: str) -> Adapter:
+    def narrowed(factor):
+        with np.errstate(over="ignore"):
+            found = factor.astype(DTYPES[dtype])
+        if not np.isfinite(found).all():
+            raise InputError(f"expert {adapter.info.name!r}: holds values that are not finite in {dtype}")
+        return found
+
+    factors = {
+        site: {layer: one._replace(a=narrowed(one.a), b=narrowed(one.b)) for layer, one in layers.items()}
+        for site, layers in adapter.factors.items()
+    }
+    return Adapter(dataclasses.replace(adapter.info, dtype=dtype), factors)
+
+
+def _write_model(name, experts, flags, draft) -> str:
+    stored = _stored_dtype(name)
+    model = load(name, dtype=stored)
+    if experts:
+        model = _folded(model, _library(experts, flags.only, model.config.L), flags)
+    elif flags.only:
+        raise InputError("--only chooses among experts; --from names none")
+    model.save(draft, flags.dtype)
+    return f"{model.config.family} model in {flags.dtype or stored}"
+
+
+def _folded(model: Model, library: Library, flags: Any) -> Model:
+    try:
+        weights = [float(one) for one in flags.weights] if flags.weights else None
+    except ValueError as error:
+        raise InputError(f"--weights={','.join(flags.weights)}: expected numbers, one an expert") from error
+    return model.fold(library, weights, flags.mix or "parameters")
+
+
+def _stored_dtype(name: str) -> str:
+    """The dtype that a model's directory says its weights have; float32 for a GGUF file's dequantised ones."""
+    if name == EMBEDDED or name.endswith(".gguf"):
+        return "float32"
+    found = read_json_object(hf.find(name) / "config.json")
+    named = found.get("dtype", found.get("torch_dtype"))
+    return named if named in FORMATS else "float32"

@@ -1,0 +1,76 @@
+"""Experts folded into the base: a decoder that computes alone what it computed with a static mixture beside it."""
+
+import functools
+from collections.abc import Sequence
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.models.decoder import Decoder
+from modjax.ops.lora import LoRA, Mix
+
+
+def fold(
+    decoder: Decoder, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters"
+) -> Decoder:
+    """A decoder with W + delta in the place of each kernel W that the library has experts for.
+
+        mix="parameters"   delta = (sum_e w_e A_e)^T (sum_e w_e s_e B_e)
+        mix="outputs"      delta = sum_e w_e s_e A_e^T B_e
+
+    Both are the same for one expert of weight 1. Summed in float32, one layer at a time, then cast to W's dtype; the
+    given decoder stays as it is.
+
+    Args:
+      decoder: with plain kernels; the library fits it (see `Model.check`).
+      weights: E numbers; by default 1, of a library of one expert.
+
+    Raises InputError for a quantised decoder, for several experts without weights, for weights of another number or
+    not finite, and for another mix.
+    """
+    if mix not in get_args(Mix):
+        raise InputError(f"mix={mix!r}: expected one of {', '.join(get_args(Mix))}")
+    weights_E = _weights(library, weights)
+    folded = jax.tree.map(lambda leaf: leaf, decoder)
+    for site, lora in library.loras.items():
+        half, name = site.split(".")
+        linear = getattr(getattr(folded.blocks, half), name)
+        if not isinstance(linear.kernel, nnx.Param):
+            raise InputError(
+                f"site {site}: experts cannot be folded into quantised weights; load the model without them"
+            )
+        kernel_LIO = linear.kernel[...]
+        sum_LIO = _folded(kernel_LIO, lora, weights_E, library.scale, mix)
+        linear.kernel = nnx.Param(jax.device_put(sum_LIO, kernel_LIO.sharding))
+    return folded
+
+
+def _weights(library, weights):
+    if weights is None:
+        if len(library) > 1:
+            raise InputError(
+                f"a library of {len(library)} experts is folded with weights, one an expert; none are given"
+            )
+        weights = [1.0]
+    weights_E = np.asarray(weights, np.float32)
+    if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
+        raise InputError(f"weights {list(weights)}: expected {len(library)} finite numbers, one an expert")
+    return jnp.asarray(weights_E)
+
+
+@functools.partial(jax.jit, static_argnames="mix")
+def _folded(kernel_LIO, lora: LoRA, weights_E, scale_E, mix):
+    def one(layer):
+        kernel_IO, a_ERI, b_ERO = layer
+        b_ERO = (weights_E * scale_E)[:, None, None] * b_ERO
+        if mix == "parameters":
+            a_ERI, b_ERO = jnp.einsum("e,eri->ri", weights_E, a_ERI)[None], jnp.sum(b_ERO, axis=0, keepdims=True)
+        delta_IO = jnp.einsum("eri,ero->io", a_ERI, b_ERO, precision="highest")
+        return (kernel_IO.astype(jnp.float32) + delta_IO).astype(kernel_IO.dtype)
+
+    return jax.lax.map(one, (kernel_LIO, *lora))

@@ -1,0 +1,212 @@
+"""Pickles read as data: nothing is imported, nothing is called.
+
+A pickle is a program for a stack machine, dangerous because some of its instructions fetch any function by name and
+call it. The machine here cannot: of the names it meets it knows those that make torch's tensors and plain dicts, and
+what any other would have made becomes a `Record` of the name and what it would have been given. Instructions that
+torch.save does not write, such as those for objects shared between programs, are refused.
+"""
+
+import dataclasses
+import pickletools
+from typing import Any
+
+TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
+DICTS = ("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
+
+
+@dataclasses.dataclass(eq=False)
+class Record:
+    """An object that was not made."""
+
+    name: str  # of its class, or of the function that would have made it
+    args: Any = None
+    state: Any = None
+    items: dict = dataclasses.field(default_factory=dict)  # of a mapping
+    elements: list = dataclasses.field(default_factory=list)  # of a list or set
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of an item or attribute."""
+        attributes = self.state if isinstance(self.state, dict) else {}
+        return self.items.get(key, attributes.get(key, default))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Storage:
+    """A flat array that lies outside the pickle."""
+
+    kind: str  # torch's class of it
+    key: str
+    size: int  # numbers
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tensor:
+    """How a tensor lies in its storage, in numbers."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Name:
+    """A class or function, by its name alone."""
+
+    name: str
+
+
+def load(program: bytes) -> Any:
+    """What the pickle holds, of dicts, lists, tuples, strings, bytes, numbers, None, `Tensor` and `Record`.
+
+    Sets become lists. Raises ValueError for anything damaged or beyond this machine.
+    """
+    machine = _Machine()
+    try:
+        for opcode, argument, _ in pickletools.genops(program):
+            if opcode.name == "STOP":
+                return machine.stack.pop()
+            machine.step(opcode.name, argument)
+    except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    raise ValueError("it has no end")
+
+
+_LITERALS = """
+    INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+    STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8
+"""
+_PUSHED = frozenset(_LITERALS.split())
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": list}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_GETS, _PUTS = ("GET", "BINGET", "LONG_BINGET"), ("PUT", "BINPUT", "LONG_BINPUT")
+
+
+class _Machine:
+    def __init__(self):
+        self.stack, self.marks, self.memo = [], [], {}
+
+    def step(self, name, argument):
+        if name in _PUSHED:
+            self.stack.append(argument)
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        elif name in _TUPLES:
+            self.stack.append(tuple(self.popped(_TUPLES[name])))
+        elif name in _GETS:
+            self.stack.append(self.memo[argument])
+        elif name in _PUTS:
+            self.memo[argument] = self.stack[-1]
+        elif name not in ("PROTO", "FRAME"):
+            self.act(name, argument)
+
+    def act(self, name, argument):
+        match name:
+            case "MARK":
+                self.marks.append(len(self.stack))
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = self.stack[-1]
+            case "GLOBAL":
+                self.stack.append(Name(argument.replace(" ", ".")))
+            case "STACK_GLOBAL":
+                self.stack.append(Name(".".join(self.popped(2))))
+            case "BINPERSID":
+                self.stack.append(_storage(self.stack.pop()))
+            case "REDUCE" | "NEWOBJ":
+                self.stack.append(_made(*self.popped(2)))
+            case "NEWOBJ_EX":
+                made, arguments, named = self.popped(3)
+                self.stack.append(Record(made.name, (arguments, named)))
+            case "BUILD":
+                _give_state(*self.popped(1), self.stack[-1])
+            case "TUPLE" | "LIST" | "FROZENSET":
+                self.stack.append((tuple if name == "TUPLE" else list)(self.marked()))
+            case "DICT":
+                self.stack.append(_set_items({}, self.marked()))
+            case "APPEND" | "APPENDS" | "ADDITEMS":
+                _append(*self.values_and_target(name == "APPEND", 1))
+            case "SETITEM" | "SETITEMS":
+                values, target = self.values_and_target(name == "SETITEM", 2)
+                _set_items(target, values)
+            case _:
+                raise ValueError(f"instruction {name} is not one that torch.save writes")
+
+    def values_and_target(self, one, count):
+        values = self.popped(count) if one else self.marked()
+        return values, self.stack[-1]
+
+    def popped(self, count):
+        if len(self.stack) < count:
+            raise ValueError("its stack runs empty")
+        values = self.stack[-count:]
+        del self.stack[-count:]
+        return values
+
+    def marked(self):
+        mark = self.marks.pop()
+        values = self.stack[mark:]
+        del self.stack[mark:]
+        return values
+
+
+def _made(made, arguments):
+    if not isinstance(made, Name) or not isinstance(arguments, tuple):
+        raise ValueError(f"a {type(made).__name__} is called")
+    if made.name == TENSOR:
+        return _tensor(*arguments[:4])
+    if made.name == PARAMETER and isinstance(arguments[0], Tensor):
+        return arguments[0]
+    if made.name in DICTS:
+        pairs = arguments[0] if arguments else []
+        return _set_items({}, [part for key, value in pairs for part in (key, value)])
+    return Record(made.name, arguments)
+
+
+def _give_state(state, target):
+    # A dict's state is what a subclass of it was given beside its items: torch's `_metadata`.
+    if isinstance(target, Record):
+        target.state = state
+    elif not isinstance(target, dict):
+        raise ValueError(f"a {type(target).__name__} is given a state")
+
+
+def _append(values, target):
+    elements = target.elements if isinstance(target, Record) else target
+    if not isinstance(elements, list):
+        raise ValueError(f"a {type(target).__name__} is appended to")
+    elements.extend(values)
+
+
+def _set_items(target, values):
+    items = target.items if isinstance(target, Record) else target
+    if not isinstance(items, dict) or len(values) % 2:
+        raise ValueError(f"a {type(target).__name__} is given items")
+    for key, value in zip(values[::2], values[1::2], strict=True):
+        # Tuples that share their parts can take forever to hash.
+        if not isinstance(key, str | int | float | bytes | None | Record):
+            raise ValueError(f"a key is a {type(key).__name__}")
+        items[key] = value
+    return target
+
+
+def _is_size(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
+
+
+def _storage(named):
+    if not (isinstance(named, tuple) and len(named) == 5 and named[0] == "storage" and isinstance(named[1], Name)):
+        raise ValueError("what lies outside is no storage")
+    _, kind, key, _, size = named
+    if not isinstance(key, str) or not _is_size(size):
+        raise ValueError("a storage has no key or size")
+    return Storage(kind.name.removeprefix("torch."), key, size)
+
+
+def _tensor(storage, offset, shape, strides):
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, Storage) or len(shape) != len(strides) or not all(map(_is_size, numbers)):
+        raise ValueError("a tensor's storage, shape or strides are none")
+    return Tensor(storage, offset, tuple(shape), tuple(strides))

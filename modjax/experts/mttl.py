@@ -1,0 +1,169 @@
+"""Experts of mttl (github.com/microsoft/mttl), the library of the MBC and Arrow paper, read without unpickling.
+
+mttl keeps an expert in files of torch.save, in one of three ways:
+
+    a library's folder   NAME.meta, what is known of the expert, and NAME.ckpt, its weights alone
+    an expert's dump     {"expert_info": what is known, "expert_weights": weights}
+    a training's .ckpt   {"hyper_parameters": settings, "state_dict": weights, their names after "model."}
+
+Weights are {MODULE.lora_a: [I, R], MODULE.lora_b: [R, O]}, the scale is lora_alpha / R.
+"""
+
+import math
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from modjax.errors import InputError
+from modjax.experts import inert
+from modjax.experts.adapter import Adapter, Factors, to_library
+from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.modules import family_of, places
+from modjax.experts.torch_file import STORAGES, TorchFile
+
+INFO, WEIGHTS = ".meta", ".ckpt"
+
+
+class Opened(NamedTuple):
+    """An expert whose tensors have not been read."""
+
+    file: TorchFile
+    info: Any  # what is known of it, a dict or a Record
+    settings: tuple[Any, ...]  # where to look for its LoRA settings, in order
+    pairs: dict[str, dict[str, inert.Tensor]]  # {module: {"lora_a": [I, R], "lora_b": [R, O]}}
+
+
+def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> Library:
+    """Reads mttl's experts as one library, in the order of their names within a folder.
+
+    Args:
+      paths: folders of mttl libraries, checkpoint files, or both.
+      layers: L of the base model; by default up to the last layer that any expert has.
+
+    Raises InputError naming file and key for files that torch.save did not write in its present format, for experts
+    that are more than LoRA factors, and for weights that are not finite or do not fit one model. An expert that mttl
+    marks as deleted is left out.
+    """
+    paths = [paths] if isinstance(paths, str | pathlib.Path) else paths
+    opened = [expert for path in paths for expert in _open(pathlib.Path(path))]
+    if not opened:
+        raise InputError("from_mttl needs at least one expert")
+    family = family_of({one.file.path: one.pairs for one in opened})
+    return to_library([_adapter(one, family) for one in opened], layers)
+
+
+def _open(path) -> list[Opened]:
+    if not path.is_dir():
+        info = path.with_suffix(INFO)
+        return [_with_info(info) if path.suffix == WEIGHTS and info.exists() else _dump(TorchFile(path))]
+    infos = sorted(path.glob(f"*{INFO}"))
+    if not infos:
+        raise InputError(
+            f"{path}: holds no NAME{INFO}; expected a folder of mttl's experts, NAME{INFO} and NAME{WEIGHTS}"
+        )
+    return [expert for expert in map(_with_info, infos) if expert is not None]
+
+
+def _with_info(path) -> Opened | None:
+    info = TorchFile(path).content
+    if _get(info, "expert_deleted"):
+        return None
+    file = TorchFile(path.with_suffix(WEIGHTS))
+    return Opened(file, info, _settings(info), _pairs(file, file.content))
+
+
+def _dump(file) -> Opened:
+    content = file.content
+    info, hyper = _get(content, "expert_info") or {}, _get(content, "hyper_parameters")
+    if hyper is None and _get(content, "expert_weights") is None:
+        raise InputError(
+            f"{file.path}: has neither expert_weights nor hyper_parameters; weights alone need NAME{INFO} beside them"
+        )
+    if hyper is None:
+        return Opened(file, info, _settings(info), _pairs(file, _get(content, "expert_weights")))
+    weights = _get(content, "state_dict") or _get(content, "module")
+    stripped = {_stripped(key): tensor for key, tensor in _mapping(file, weights).items()}
+    known = {"expert_name": _get(hyper, "expert_name"), "expert_task_name": _get(hyper, "finetune_task_name")}
+    told = {key: _get(info, key) or value for key, value in known.items()}
+    return Opened(
+        file, told | {"expert_model": _get(hyper, "model")}, (*_settings(info), hyper), _pairs(file, stripped)
+    )
+
+
+def _stripped(key):
+    return key.replace("model.", "", 1) if isinstance(key, str) else key
+
+
+def _settings(info):
+    return tuple(found for key in ("expert_config", "training_config") if (found := _get(info, key)) is not None)
+
+
+def _get(holder, key):
+    return holder.get(key) if isinstance(holder, dict | inert.Record) else None
+
+
+def _mapping(file, weights) -> Mapping[str, Any]:
+    if not isinstance(weights, dict) or not weights:
+        raise InputError(f"{file.path}: its weights are a {type(weights).__name__}; expected a dict of tensors")
+    return weights
+
+
+def _pairs(file, weights):
+    pairs: dict[str, dict[str, inert.Tensor]] = {}
+    for key, tensor in _mapping(file, weights).items():
+        module, _, side = key.rpartition(".") if isinstance(key, str) else ("", "", "")
+        if side not in ("lora_a", "lora_b") or not isinstance(tensor, inert.Tensor):
+            raise InputError(f"{file.path}: {key!r:.80} is no LoRA factor; expected tensors MODULE.lora_a and lora_b")
+        pairs.setdefault(module, {})[side] = tensor
+    for module, pair in pairs.items():
+        if len(pair) < 2:
+            raise InputError(
+                f"{file.path}: {module} has only {', '.join(pair)}; tied factors (tie_params) are not read"
+            )
+    return pairs
+
+
+def _adapter(opened: Opened, family: str) -> Adapter:
+    path = opened.file.path
+    alpha = _alpha(opened)
+    factors: dict[str, dict[int, Factors]] = {}
+    for module, (site, layer) in places(family, opened.pairs, path).items():
+        pair = opened.pairs[module]
+        a, b = (_factor(opened.file, f"{module}.{side}", pair[side]) for side in ("lora_a", "lora_b"))
+        if a.shape[1] != b.shape[0]:
+            raise InputError(f"{path}: {module} has lora_a {a.shape} and lora_b {b.shape}; expected [I, R] and [R, O]")
+        factors.setdefault(site, {})[layer] = Factors(a.T, b, alpha / len(b))
+    kinds = {pair.storage.kind for own in opened.pairs.values() for pair in own.values()}
+    dtype = np.dtype(STORAGES[kinds.pop()]).name if len(kinds) == 1 else "float32"
+    name, tasks = _text(opened.info, "expert_name") or path.stem, _text(opened.info, "expert_task_name")
+    base = next((one for one in map(_base, (opened.info, *opened.settings)) if one), "")
+    info = ExpertInfo(name, tuple(tasks.split(",")) if tasks else (name,), 0, 0.0, base, family, dtype=dtype)
+    return Adapter(info, factors)
+
+
+def _factor(file, key, tensor):
+    if len(tensor.shape) != 2 or 0 in tensor.shape:
+        raise InputError(f"{file.path}: {key!r} has shape {tensor.shape}; expected two axes, of one expert's factor")
+    factor = file.read(key, tensor)
+    if not np.isfinite(factor.astype(np.float32)).all():
+        raise InputError(f"{file.path}: {key!r} holds NaN or infinite values")
+    return factor
+
+
+def _alpha(opened):
+    told = [found for one in opened.settings if (found := _get(one, "lora_alpha")) is not None]
+    alpha = told[0] if told else None
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or abs(alpha) > 1e20:
+        raise InputError(f"{opened.file.path}: lora_alpha is {alpha!r:.80}; expected a number in expert_config")
+    return alpha
+
+
+def _text(holder, key):
+    found = _get(holder, key)
+    return found if isinstance(found, str) else ""
+
+
+def _base(holder):
+    return _text(holder, "expert_model") or _text(holder, "model")

@@ -1,0 +1,222 @@
+"""PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
+
+The tensors decide which modules have factors, the config what ranks and scales they have. An adapter that was read is
+written with its own config as long as that describes it, else with one that names modules by their paths.
+"""
+
+import json
+import pathlib
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.numpy
+
+from modjax.errors import InputError
+from modjax.experts import peft_config
+from modjax.experts.adapter import Adapter, Factors, alpha_of, to_library
+from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.modules import family_of, paths, places
+from modjax.experts.peft_config import PeftConfig
+from modjax.files import read_json_object
+from modjax.models import safetensors_file
+from modjax.models.safetensors_file import Tensor
+
+WEIGHTS, CONFIG, PICKLED = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
+PREFIX = "base_model.model."
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class Opened(NamedTuple):
+    """An adapter folder whose config and tensor names have been read."""
+
+    folder: pathlib.Path
+    name: str
+    config: PeftConfig
+    kept: str  # see ExpertInfo.peft
+    tensors: dict[str, dict[str, Tensor]]  # {module: {"A": [R, I], "B": [O, R]}}
+
+    @property
+    def file(self) -> pathlib.Path:
+        return self.folder / WEIGHTS
+
+
+def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> Library:
+    """Reads adapter folders as one library, each expert named after its folder.
+
+    Args:
+      folders: one or more; an adapter in a folder and those in its subfolders are all read, as PEFT saves several: the
+        one at the root, which PEFT calls "default", is so called here where there are others.
+      layers: L of the base model; by default up to the last layer that any adapter has.
+
+    Raises InputError naming file and key for adapters that are more than LoRA factors of linear maps, for absurd
+    settings, for weights that are not finite, and for adapters that do not fit one model. Warns of unknown settings.
+    """
+    folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
+    found = [one for folder in folders for one in _adapters(pathlib.Path(folder).absolute())]
+    if not found:
+        raise InputError("from_peft needs at least one adapter folder")
+    opened = [open_adapter(folder, name) for folder, name in found]
+    family = family_of({one.file: one.tensors for one in opened})
+    return to_library([adapter_of(one, family) for one in opened], layers)
+
+
+def _adapters(folder):
+    """(folder, expert's name) of the adapter at a root and of those below it."""
+    inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
+    if not (folder / CONFIG).exists():
+        return [(path, path.name) for path in inner] or [(folder, folder.name)]
+    # A trainer's checkpoints are earlier states of the adapter that they lie under.
+    inner = [path for path in inner if not re.fullmatch(r"checkpoint-\d+", path.name)]
+    return [(folder, "default" if inner else folder.name), *((path, path.name) for path in inner)]
+
+
+def open_adapter(folder: pathlib.Path, name: str) -> Opened:
+    """Config and tensor names of one adapter; InputError for whatever modjax cannot hold."""
+    config = read_json_object(folder / CONFIG)
+    parsed = peft_config.parse(config, str(folder / CONFIG))
+    if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
+        raise InputError(
+            f"{folder / PICKLED}: is pickled, which modjax never opens. Convert it where you trust it: "
+            "PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW_DIR) writes safetensors"
+        )
+    opened = Opened(folder, name, parsed, peft_config.kept(config), _pairs(folder / WEIGHTS))
+    if strange := [module for module in opened.tensors if not parsed.selects(module)]:
+        warnings.warn(
+            f"{folder / CONFIG}: target_modules does not select {strange[0]}{_and_more(strange)}, which have factors; "
+            "PEFT would leave them out, here they count",
+            stacklevel=2,
+        )
+    return opened
+
+
+def _and_more(names):
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _pairs(file):
+    pairs: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in sorted(safetensors_file.tensors(file).items()):
+        found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight", key)
+        if not found:
+            raise InputError(f"{file}: {key!r} is no LoRA factor of a linear map, MODULE.lora_A.weight or lora_B")
+        pairs.setdefault(found[1], {})[found[2]] = tensor
+    for module, pair in pairs.items():
+        if set(pair) != {"A", "B"}:
+            raise InputError(f"{file}: {PREFIX}{module} has only lora_{', '.join(pair)}; expected lora_A and lora_B")
+    if not pairs:
+        raise InputError(f"{file}: holds no tensors; expected LoRA factors")
+    return pairs
+
+
+def adapter_of(opened: Opened, family: str) -> Adapter:
+    """The adapter with its tensors read, its module names being this family's."""
+    found = places(family, opened.tensors, opened.file)
+    factors: dict[str, dict[int, Factors]] = {site: {} for site, _ in found.values()}
+    for module, (site, layer) in found.items():
+        factors[site][layer] = _factors(opened, module, opened.tensors[module])
+    kinds = {tensor.dtype for pair in opened.tensors.values() for tensor in pair.values()}
+    # Files of several dtypes are written again in the one that holds them all.
+    dtype = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
+    info = ExpertInfo(opened.name, (opened.name,), 0, 0.0, opened.config.base, family, dtype=dtype, peft=opened.kept)
+    return Adapter(info, factors)
+
+
+def _factors(opened, module, pair):
+    rank = opened.config.rank_of(module)
+    arrays = {}
+    for side, tensor in pair.items():
+        key = f"{PREFIX}{module}.lora_{side}.weight"
+        if tensor.dtype not in DTYPES:
+            raise InputError(f"{opened.file}: {key!r} has dtype {tensor.dtype}; expected {', '.join(DTYPES)}")
+        if len(tensor.shape) != 2 or tensor.shape["AB".index(side)] != rank or 0 in tensor.shape:
+            expected = f"({rank}, input width)" if side == "A" else f"(output width, {rank})"
+            raise InputError(
+                f"{opened.file}: {key!r} has shape {tensor.shape}; by {CONFIG} it has rank {rank}: {expected}"
+            )
+        arrays[side] = safetensors_file.read(key, tensor)
+        if not np.isfinite(arrays[side].astype(np.float32)).all():
+            raise InputError(f"{opened.file}: {key!r} holds NaN or infinite values")
+    return Factors(arrays["A"], arrays["B"].T, opened.config.scale_of(module))
+
+
+def write(adapter: Adapter, folder: pathlib.Path, layers: int) -> None:
+    """Writes one adapter to a model of so many layers into a new folder, in the dtype that its info names."""
+    modules = _modules(adapter)
+    tensors = {}
+    for module, one in modules.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = one.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(one.b.T)
+    folder.mkdir(parents=True)
+    safetensors.numpy.save_file(dict(sorted(tensors.items())), folder / WEIGHTS, {"format": "pt"})
+    # Not sort_keys: the order of patterns, in which they are tried, stays.
+    config = dict(sorted(_config(adapter, modules, layers).items()))
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _modules(adapter) -> dict[str, Factors]:
+    known = paths(adapter.info.family)
+    for site in adapter.factors:
+        if site not in known:
+            raise InputError(
+                f"expert {adapter.info.name!r}: a {adapter.info.family!r} model has no module for site {site!r}"
+            )
+    return {known[site].format(i=layer): one for (site, layer), one in adapter.modules.items()}
+
+
+def _config(adapter, modules, layers) -> dict[str, Any]:
+    common = {
+        "alpha_pattern": {},
+        "base_model_name_or_path": adapter.info.base,
+        "bias": "none",
+        "fan_in_fan_out": adapter.info.family == "gpt2",
+        "inference_mode": True,
+        "lora_dropout": 0.0,
+        "peft_type": "LORA",
+        "rank_pattern": {},
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    as_read = common | json.loads(adapter.info.peft or "{}")
+    return (
+        as_read if adapter.info.peft and _describes(as_read, modules) else common | _by_path(adapter, modules, layers)
+    )
+
+
+def _describes(config, modules: Mapping[str, Factors]) -> bool:
+    """Whether PEFT would give these modules, all and with these ranks and scales, to an adapter of this config."""
+    parsed = peft_config.parse(config, CONFIG)
+    return parsed.targets is not None and all(
+        parsed.selects(module)
+        and parsed.rank_of(module) == len(one.a)
+        and np.float32(parsed.scale_of(module)) == np.float32(one.scale)
+        for module, one in modules.items()
+    )
+
+
+def _by_path(adapter, modules, layers):
+    rank = adapter.rank
+    alpha = alpha_of(adapter.scale, rank)
+    others = {m: one for m, one in modules.items() if np.float32(alpha / len(one.a)) != np.float32(one.scale)}
+    return {
+        "r": rank,
+        "lora_alpha": _whole(alpha),
+        "rank_pattern": {module: len(one.a) for module, one in modules.items() if len(one.a) != rank},
+        "alpha_pattern": {module: _whole(alpha_of(one.scale, len(one.a))) for module, one in others.items()},
+        "target_modules": _targets(adapter, modules, layers),
+    }
+
+
+def _whole(alpha):
+    return int(alpha) if alpha == int(alpha) else alpha
+
+
+def _targets(adapter, modules, layers):
+    """Names that select these modules and no others: last names where these will do, else paths."""
+    every = {path.format(i=i) for path in paths(adapter.info.family).values() for i in range(layers)}
+    others = {module.rpartition(".")[2] for module in every - set(modules)}
+    names = {module: module.rpartition(".")[2] for module in modules}
+    return sorted({module if name in others else name for module, name in names.items()})

@@ -1,0 +1,234 @@
+"""adapter_config.json: which PEFT settings LoRA factors can hold, and what the others mean for each module.
+
+The rules are those of peft 0.21: the scale of a module is alpha / rank, or alpha / sqrt(rank) with use_rslora, where
+the first pattern that ends the module's path gives its rank or alpha in place of r or lora_alpha.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from modjax.errors import InputError
+
+# Settings that change what an adapter computes, in ways that LoRA factors cannot hold, and their plain values.
+REFUSED = {
+    "use_dora": False,
+    "bias": "none",
+    "lora_bias": False,
+    "modules_to_save": None,
+    "trainable_token_indices": None,
+    "target_parameters": None,
+    "layer_replication": None,
+    "alora_invocation_tokens": None,
+    "arrow_config": None,
+    "kasa_config": None,
+    "monteclora_config": None,
+    "use_bdlora": None,
+    "use_qalora": False,
+    "megatron_config": None,
+}
+# Initialisations that take the adapter's start out of the base weights, again whenever PEFT loads the adapter.
+RESIDUAL = ("pissa", "corda", "olora", "loftq")
+# Settings that decide which modules have factors, and their ranks and scales.
+KEPT = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "lora_dropout",
+    "fan_in_fan_out",
+)
+# Settings that the factors' effect does not depend on: where they came from and how they were trained.
+_WITHOUT_EFFECT = """
+    auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode init_lora_weights
+    loftq_config lora_ga_config megatron_core peft_type peft_version qalora_group_size revision runtime_config task_type
+    velora_config
+"""
+KNOWN = frozenset([*REFUSED, *KEPT, *_WITHOUT_EFFECT.split()])
+ALL_LINEAR = "all-linear"
+
+
+@dataclasses.dataclass(frozen=True)
+class PeftConfig:
+    """What the settings say of modules, each given by its path, such as `model.layers.0.self_attn.q_proj`."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    ranks: Mapping[str, int]  # {pattern: rank}, the first that matches counts
+    alphas: Mapping[str, float]
+    targets: str | tuple[str, ...] | None
+    excluded: str | tuple[str, ...]
+    layers: tuple[int, ...]  # () for all
+    lists: tuple[str, ...]  # patterns of the module lists that layers are numbered in; () for any
+    base: str
+
+    def rank_of(self, module: str) -> int:
+        return self.ranks.get(_pattern(self.ranks, module), self.rank)
+
+    def scale_of(self, module: str) -> float:
+        alpha, rank = self.alphas.get(_pattern(self.alphas, module), self.alpha), self.rank_of(module)
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def selects(self, module: str) -> bool:
+        """Whether PEFT would put factors there; True where target_modules is missing and the family decides."""
+        if self.excluded and _named(self.excluded, module):
+            return False
+        if isinstance(self.targets, str):
+            return self.targets.lower() == ALL_LINEAR or _named(self.targets, module)
+        if self.targets is None or module in self.targets:
+            return True
+        return _named(self.targets, module) and (not self.layers or self._layer_of(module) in self.layers)
+
+    def _layer_of(self, module):
+        if not self.lists:
+            found = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+            return int(found[1]) if found else None
+        matches = (re.match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", module) for pattern in self.lists)
+        return next((int(found["idx"]) for found in matches if found), None)
+
+
+def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
+    """The settings of one adapter_config.json; where: its path, for the messages.
+
+    Raises InputError naming the key for what LoRA factors cannot hold and for absurd values; warns of unknown keys.
+    """
+    _refuse(config, where)
+    if unknown := sorted(set(config) - KNOWN):
+        warnings.warn(f"{where}: unknown keys {', '.join(map(repr, unknown))} are ignored", stacklevel=2)
+    told = functools.partial(_told, config, where)
+    parsed = PeftConfig(
+        rank=told("r", _is_rank, "a positive whole number"),
+        alpha=told("lora_alpha", _is_alpha, "a number"),
+        rslora=told("use_rslora", _is_bool, "true or false", False),
+        ranks=told("rank_pattern", _maps_to(_is_rank), "an object of patterns and positive whole numbers") or {},
+        alphas=told("alpha_pattern", _maps_to(_is_alpha), "an object of patterns and numbers") or {},
+        targets=_listed(told("target_modules", _is_names, "a list of names or a string")),
+        excluded=_listed(told("exclude_modules", _is_names, "a list of names or a string")) or (),
+        layers=_layers(told("layers_to_transform", _is_layers, "a list of whole numbers")),
+        lists=_layer_lists(told("layers_pattern", _is_names, "a list of names or a string")),
+        base=told("base_model_name_or_path", lambda value: isinstance(value, str), "a string") or "",
+    )
+    told("lora_dropout", lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
+    told("fan_in_fan_out", _is_bool, "true or false", False)
+    if isinstance(parsed.targets, str) and (parsed.layers or parsed.lists):
+        raise InputError(f"{where}: layers_to_transform goes with a list of target_modules, not with a string")
+    _check_patterns(parsed, where)
+    return parsed
+
+
+def kept(config: Mapping[str, Any]) -> str:
+    """The settings that `parse` reads modules by, as JSON; patterns keep their order, which decides between them."""
+    return json.dumps({key: config[key] for key in KEPT if key in config})
+
+
+def _refuse(config, where):
+    if config.get("peft_type") != "LORA":
+        raise InputError(f"{where}: peft_type {config.get('peft_type')!r}; expected 'LORA'")
+    for key, plain in REFUSED.items():
+        value = config.get(key, plain)
+        if value != plain and (value or plain):
+            raise InputError(f"{where}: {key} = {value!r} cannot be held as LoRA factors; expected {plain!r}")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(RESIDUAL):
+        raise InputError(
+            f"{where}: init_lora_weights = {start!r}: the factors go with base weights that they were taken out of. "
+            "PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=START) converts them"
+        )
+
+
+def _told(config, where, key, fits, expected, default=None):
+    """The key's value, if it fits; the default where it is missing or null. PEFT's own 8 for two of them is none."""
+    value = config.get(key)
+    if value is None and key not in ("r", "lora_alpha"):
+        return default
+    if not fits(value):
+        raise InputError(f"{where}: {key} = {_short(value)}; expected {expected}")
+    return value
+
+
+def _short(value):
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:76]}..."
+
+
+def _is_bool(value):
+    return isinstance(value, bool)
+
+
+def _is_number(value):
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_rank(value):
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_alpha(value):
+    # Not 0, the scale is to be a normal float32 at any rank.
+    return _is_number(value) and (value == 0 or 1e-20 < abs(value) < 1e20)
+
+
+def _maps_to(fits):
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+def _is_names(value):
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def _is_layers(value):
+    values = value if isinstance(value, list) else [value]
+    return all(isinstance(one, int) and not isinstance(one, bool) for one in values)
+
+
+def _listed(value):
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _layers(value):
+    return () if value is None else tuple(value) if isinstance(value, list) else (value,)
+
+
+def _layer_lists(value):
+    return (value,) if isinstance(value, str) and value else tuple(value or ())
+
+
+def _check_patterns(parsed, where):
+    regexes = {
+        "rank_pattern": parsed.ranks,
+        "alpha_pattern": parsed.alphas,
+        "layers_pattern": parsed.lists,
+        "target_modules": [parsed.targets] if isinstance(parsed.targets, str) else [],
+        "exclude_modules": [parsed.excluded] if isinstance(parsed.excluded, str) else [],
+    }
+    for key, patterns in regexes.items():
+        for pattern in patterns:
+            try:
+                re.compile(f"({pattern})")
+            except (re.error, OverflowError, RecursionError) as error:
+                raise InputError(f"{where}: {key} has {_short(pattern)}, no regular expression ({error})") from error
+
+
+def _pattern(patterns, module):
+    """The first key that, as a regular expression, is the module's path or its end after a dot; else the path."""
+    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+
+
+def _named(names, module):
+    if isinstance(names, str):
+        return re.fullmatch(names, module) is not None
+    return module in names or any(module.endswith(f".{name}") for name in names)

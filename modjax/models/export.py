@@ -1,0 +1,191 @@
+"""A decoder written as a Hugging Face checkpoint: config.json, safetensors files, and the tokenizer beside them.
+
+transformers' AutoModelForCausalLM, vLLM and `modjax.load` read what is written. Tensors are made one at a time, by the
+table that reads them undone, so the host holds one tensor beside the decoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.errors import InputError
+from modjax.files import read_json_object, write_json
+from modjax.models import safetensors_file
+from modjax.models.config import ModelConfig
+from modjax.models.decoder import Decoder
+from modjax.models.families import FAMILIES
+from modjax.models.hf import INDEX, SINGLE
+from modjax.models.modules import rows
+from modjax.models.tokenizer import GENERATION
+from modjax.models.weights import Transform, leaves
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SHARD_BYTES = 5 * 10**9
+FORMATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+# What lies beside the weights of a checkpoint and stays true of other weights of the same model.
+BESIDE = ("tokenizer*", "vocab.*", "merges.txt", "*_tokens*.json", "chat_template*", GENERATION)
+# Families whose config.json can be written from a ModelConfig: those that GGUF files hold.
+ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One tensor to be written."""
+
+    leaf: jax.Array
+    layer: int | None  # None: the leaf as a whole
+    transform: Transform
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.transform.shape(self.leaf.shape if self.layer is None else self.leaf.shape[1:])
+
+    def array(self, config: ModelConfig, dtype: Any) -> np.ndarray:
+        found = np.asarray(self.leaf if self.layer is None else self.leaf[self.layer])
+        with np.errstate(over="ignore"):
+            return self.transform.undo(found, config).astype(dtype)
+
+
+def write(
+    decoder: Decoder,
+    path: str | pathlib.Path,
+    like: str | pathlib.Path | Mapping[str, Any] | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    ends: Sequence[int] = (),
+    dtype: Any = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes a checkpoint directory, beside its place and moved there when complete.
+
+    Args:
+      path: a new or an empty folder.
+      like: whose config.json this has: a checkpoint directory, whose tokenizer files are copied too, or the file's
+        content. By default it is made from the decoder's config, for llama, qwen2 and qwen3.
+      tokenizer, ends: what to write beside the weights where `like` is no directory: a tokenizer and the tokens that
+        end a turn.
+      dtype: float32, float16 or bfloat16; by default the weights' own.
+      shard_bytes: the most bytes of weights in one file, unless a single tensor has more.
+
+    Raises InputError for a folder with something in it, a quantised decoder, a `like` of another model, and values that
+    are not finite, or are not in the dtype.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise InputError(f"{path}: exists; expected a new or an empty folder")
+    dtype = jnp.dtype(decoder.embed[...].dtype if dtype is None else dtype)
+    if dtype.name not in FORMATS:
+        raise InputError(f"dtype={dtype.name}: expected one of {', '.join(FORMATS)}")
+    folder = None if like is None or isinstance(like, Mapping) else pathlib.Path(like)
+    described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}
+    described.pop("dtype", None)  # the newer name of the same key; every version reads the older
+    if tokenizer is not None and like is None:
+        described |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    pieces = _pieces(decoder)
+    draft = path.with_name(path.name + ".writing")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    write_json(draft / "config.json", described)
+    _write_beside(draft, folder, tokenizer, ends)
+    _write_shards(draft, pieces, decoder.config, dtype, shard_bytes)
+    os.replace(draft, path)
+
+
+def _described(config: ModelConfig, like, folder) -> dict[str, Any]:
+    if like is None:
+        return hf_config(config)
+    described, where = (like, "like") if folder is None else (read_json_object(folder / "config.json"), str(folder))
+    if ModelConfig.from_hf(described, where) != config:
+        raise InputError(f"{where}: describes another model than the decoder to be written")
+    return dict(described)
+
+
+def hf_config(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of a llama, qwen2 or qwen3 decoder; InputError for a config that it cannot express."""
+    if config.family not in ARCHITECTURES:
+        raise InputError(f"the config.json of a {config.family} model is copied, not made: give like=, its directory")
+    family = FAMILIES[config.family]
+    found = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
+    found |= {key: getattr(config, letter) for letter, key in family.sizes.items()}
+    found |= {key: getattr(config, field) for field, (_, key) in family.keys.items()}
+    found |= {"hidden_act": config.activation, "rope_theta": config.rope_theta}
+    if scaling := config.rope_scaling:
+        found["rope_scaling"] = {
+            "rope_type": scaling.kind,
+            "factor": scaling.factor,
+            "original_max_position_embeddings": scaling.original or config.context,
+        }
+        if scaling.kind == "longrope":
+            long_and_short = {"long_factor": list(scaling.long), "short_factor": list(scaling.short)}
+            found["rope_scaling"] |= long_and_short | {"attention_factor": scaling.magnitude}
+    if ModelConfig.from_hf(found, "config.json") != config:
+        raise InputError(f"no config.json can be made for {config}; give like=, a directory that has one")
+    return found
+
+
+def _pieces(decoder: Decoder) -> dict[str, Piece]:
+    """{tensor's name: Piece}, in the order of the decoder's leaves."""
+    table, found = rows(decoder.config), {}
+    for path, leaf in leaves(decoder).items():
+        if path not in table:
+            raise InputError(f"{path}: quantised weights cannot be written; load the model without quantize=")
+        row = table[path]
+        for layer in range(leaf.shape[0]) if path.startswith("blocks.") else (None,):
+            found[row.source.format(i=layer)] = Piece(leaf, layer, row.transform)
+    return found
+
+
+def _write_beside(draft: pathlib.Path, folder, tokenizer, ends) -> None:
+    if folder is not None:
+        for file in {file for pattern in BESIDE for file in folder.glob(pattern) if file.is_file()}:
+            shutil.copyfile(file, draft / file.name)
+        return
+    if tokenizer is not None:
+        tokenizer.save_pretrained(draft)
+    if ends:
+        write_json(draft / GENERATION, {"eos_token_id": list(ends)})
+
+
+def _write_shards(draft: pathlib.Path, pieces: dict[str, Piece], config, dtype, shard_bytes) -> None:
+    def array(name):
+        found = pieces[name].array(config, dtype)
+        if not np.isfinite(found).all():
+            raise InputError(f"{name}: holds values that are not finite in {dtype.name}")
+        return found
+
+    shards = list(_shards({name: piece.shape for name, piece in pieces.items()}, shard_bytes // dtype.itemsize))
+    files = (
+        [SINGLE]
+        if len(shards) == 1
+        else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    )
+    sizes = [
+        safetensors_file.write(draft / file, shapes, FORMATS[dtype.name], array)
+        for file, shapes in zip(files, shards, strict=True)
+    ]
+    if len(shards) > 1:
+        holder = {name: file for file, shapes in zip(files, shards, strict=True) for name in shapes}
+        write_json(draft / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": holder})
+
+
+def _shards(shapes: dict[str, tuple[int, ...]], most: int) -> Iterator[dict[str, tuple[int, ...]]]:
+    """The tensors in their order, cut into runs of at most so many elements, or of one tensor."""
+    shard, held = {}, 0
+    for name, shape in shapes.items():
+        size = int(np.prod(shape))
+        if shard and held + size > most:
+            yield shard
+            shard, held = {}, 0
+        shard[name] = shape
+        held += size
+    yield shard

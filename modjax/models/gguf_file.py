@@ -1,0 +1,150 @@
+"""GGUF files: the header, and tensors dequantised one at a time.
+
+The header is read here, in a tenth of a second; the `gguf` package's own reader makes an array of each of the
+vocabulary's strings and takes seconds. The package knows the quantised formats.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import mmap
+import os
+import pathlib
+import struct
+from typing import Any
+
+import numpy as np
+
+from modjax.errors import InputError
+
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING, ARRAY = 8, 9
+CHUNK = 1 << 20  # weights dequantised at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies: rows first, as numpy has it; the file lists the shape the other way round."""
+
+    shape: tuple[int, ...]
+    kind: int  # ggml's number of the (quantised) format
+    offset: int  # bytes from the start of the file
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a GGUF file says before its data."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def header(path: str | pathlib.Path) -> Header:
+    """Metadata and tensor list; InputError for a file that is no GGUF of version 2 or 3, or is cut short there."""
+    try:
+        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _header(_Cursor(data), path)
+    except InputError:
+        raise
+    except (struct.error, UnicodeDecodeError, KeyError) as error:
+        raise InputError(f"{path}: its GGUF header is cut short or broken ({error})") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def read(path: str | pathlib.Path, name: str, tensor: Tensor) -> np.ndarray:
+    """The tensor dequantised, float32; InputError for a format the gguf package cannot read and for a cut file.
+
+    Rows are dequantised some at a time: the package takes several times the memory of what it gives.
+    """
+    kind, row_bytes = _format(path, name, tensor)
+    count = math.prod(tensor.shape[:-1])
+    size, there = count * row_bytes, max(0, os.path.getsize(path) - tensor.offset)
+    if there < size:
+        raise InputError(f"{path}: is cut short; {name!r} takes {size} bytes, {there} are there")
+    out = np.empty((count, tensor.shape[-1]), np.float32)
+    step = max(1, CHUNK // tensor.shape[-1])
+    with open(path, "rb") as file:
+        file.seek(tensor.offset)
+        for at in range(0, count, step):
+            rows = out[at : at + step]
+            rows[...] = _dequantised(np.fromfile(file, np.uint8, len(rows) * row_bytes).reshape(len(rows), -1), kind)
+    return out.reshape(tensor.shape)
+
+
+def _format(path, name, tensor):
+    """The number of a tensor's format, if it can be read, and the bytes of a row."""
+    try:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+    except ImportError as error:
+        raise InputError(f"{path}: reading it takes the gguf package; run: pip install gguf") from error
+    try:
+        kind = GGMLQuantizationType(tensor.kind)
+        per_block, block_bytes = GGML_QUANT_SIZES[kind]
+        _dequantised(np.zeros((1, block_bytes), np.uint8), kind)
+    except (NotImplementedError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: {name!r} has format {tensor.kind}, which the gguf package cannot read") from error
+    if tensor.shape[-1] % per_block:
+        raise InputError(f"{path}: {name!r} has rows of {tensor.shape[-1]}; {kind.name} comes in blocks of {per_block}")
+    return kind, tensor.shape[-1] // per_block * block_bytes
+
+
+def _dequantised(raw, kind):
+    from gguf.quants import dequantize
+
+    return dequantize(raw, kind)
+
+
+class _Cursor:
+    """Reads little-endian values one after the other."""
+
+    def __init__(self, data: mmap.mmap):
+        self.data, self.at = data, 0
+
+    def scalar(self, code: str) -> Any:
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += struct.calcsize("<" + code)
+        return value
+
+    def string(self) -> str:
+        (length,) = struct.unpack_from("<Q", self.data, self.at)
+        start, self.at = self.at + 8, self.at + 8 + length
+        if self.at > len(self.data):
+            raise struct.error(f"a string ends at byte {self.at} of {len(self.data)}")
+        return self.data[start : self.at].decode("utf-8")
+
+    def value(self, kind: int) -> Any:
+        if kind == STRING:
+            return self.string()
+        if kind != ARRAY:
+            return self.scalar(SCALARS[kind])
+        kind, length = self.scalar("I"), self.scalar("Q")
+        if kind in SCALARS:
+            values = np.frombuffer(self.data, np.dtype("<" + SCALARS[kind]), length, self.at)
+            self.at += values.nbytes
+            return values.tolist()
+        return [self.value(kind) for _ in range(length)]
+
+
+def _header(cursor: _Cursor, path: str | pathlib.Path) -> Header:
+    magic, version = cursor.data[:4], struct.unpack_from("<I", cursor.data, 4)[0]
+    if magic != b"GGUF" or version not in (2, 3):
+        raise InputError(f"{path}: starts with {magic!r}, version {version}; expected b'GGUF', version 2 or 3")
+    cursor.at = 8
+    tensor_count, key_count = cursor.scalar("Q"), cursor.scalar("Q")
+    metadata = {}
+    for _ in range(key_count):
+        key = cursor.string()
+        metadata[key] = cursor.value(cursor.scalar("I"))
+    listed = {cursor.string(): _listed(cursor) for _ in range(tensor_count)}
+    alignment = metadata.get("general.alignment", 32)
+    start = -(-cursor.at // alignment) * alignment
+    tensors = {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in listed.items()}
+    return Header(metadata, tensors)
+
+
+def _listed(cursor: _Cursor) -> Tensor:
+    shape = tuple(cursor.scalar("Q") for _ in range(cursor.scalar("I")))[::-1]
+    return Tensor(shape, kind=cursor.scalar("I"), offset=cursor.scalar("Q"))

@@ -1,0 +1,97 @@
+"""What the parts of the decoder are called in Hugging Face checkpoints of each family."""
+
+from __future__ import annotations
+
+from modjax.models.config import ModelConfig
+from modjax.models.weights import AS_IS, Row, table
+
+_BODY, _ENDS = "model.layers.{i}.", {"embed": "model.embed_tokens", "head": "lm_head", "final_norm": "model.norm"}
+_ATTENTION = {f"blocks.attn.{letter}": f"{_BODY}self_attn.{letter}_proj" for letter in "qkvo"}
+_MLP = {f"blocks.mlp.{name}": f"{_BODY}mlp.{name}_proj" for name in ("gate", "up", "down")}
+_PRE_NORMS = {"blocks.attn_norm": _BODY + "input_layernorm", "blocks.mlp_norm": _BODY + "post_attention_layernorm"}
+_QK_NORMS = {"blocks.q_norm": _BODY + "self_attn.q_norm", "blocks.k_norm": _BODY + "self_attn.k_norm"}
+_LLAMA = _ENDS | _ATTENTION | _MLP | _PRE_NORMS
+_NEOX, _GPT = "gpt_neox.layers.{i}.", "transformer.h.{i}."
+_GPT_COMMON = {
+    "embed": "transformer.wte",
+    "position_embed": "transformer.wpe",
+    "head": "lm_head",
+    "final_norm": "transformer.ln_f",
+    "blocks.attn_norm": _GPT + "ln_1",
+    "blocks.mlp_norm": _GPT + "ln_2",
+}
+_GPT_MLP = {"blocks.mlp.fc1": _GPT + "mlp.c_fc", "blocks.mlp.fc2": _GPT + "mlp.c_proj"}
+
+# {family: {part of the decoder: its module}}, sites in the order of their use.
+MODULES = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "phi": _ENDS
+    | _ATTENTION
+    | {
+        "final_norm": "model.final_layernorm",
+        "blocks.attn_norm": _BODY + "input_layernorm",
+        "blocks.q_norm": _BODY + "self_attn.q_layernorm",
+        "blocks.k_norm": _BODY + "self_attn.k_layernorm",
+        "blocks.attn.o": _BODY + "self_attn.dense",
+        "blocks.mlp.fc1": _BODY + "mlp.fc1",
+        "blocks.mlp.fc2": _BODY + "mlp.fc2",
+    },
+    "phi3": _ENDS
+    | _PRE_NORMS
+    | {
+        "blocks.attn.qkv": _BODY + "self_attn.qkv_proj",
+        "blocks.attn.o": _BODY + "self_attn.o_proj",
+        "blocks.mlp.gate_up": _BODY + "mlp.gate_up_proj",
+        "blocks.mlp.down": _BODY + "mlp.down_proj",
+    },
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA | _QK_NORMS,
+    "gpt_neox": {
+        "embed": "gpt_neox.embed_in",
+        "head": "embed_out",
+        "final_norm": "gpt_neox.final_layer_norm",
+        "blocks.attn_norm": _NEOX + "input_layernorm",
+        "blocks.mlp_norm": _NEOX + "post_attention_layernorm",
+        "blocks.attn.qkv": _NEOX + "attention.query_key_value",
+        "blocks.attn.o": _NEOX + "attention.dense",
+        "blocks.mlp.fc1": _NEOX + "mlp.dense_h_to_4h",
+        "blocks.mlp.fc2": _NEOX + "mlp.dense_4h_to_h",
+    },
+    "gpt_neo": _GPT_COMMON
+    | {f"blocks.attn.{letter}": f"{_GPT}attn.attention.{letter}_proj" for letter in "qkv"}
+    | {"blocks.attn.o": _GPT + "attn.attention.out_proj"}
+    | _GPT_MLP,
+    "gpt2": _GPT_COMMON | {"blocks.attn.qkv": _GPT + "attn.c_attn", "blocks.attn.o": _GPT + "attn.c_proj"} | _GPT_MLP,
+    "olmo2": _ENDS
+    | _ATTENTION
+    | _MLP
+    | _QK_NORMS
+    | {
+        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
+        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
+    },
+    "gemma2": _ENDS
+    | _ATTENTION
+    | _MLP
+    | {
+        "blocks.attn_norm": _BODY + "input_layernorm",
+        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
+        "blocks.mlp_norm": _BODY + "pre_feedforward_layernorm",
+        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
+    },
+}
+# gpt2's maps are Conv1D modules, whose weights lie [I, O].
+TRANSFORMS = {
+    "gpt2": {f"{part}.kernel": AS_IS for part in MODULES["gpt2"] if part.startswith(("blocks.attn.", "blocks.mlp."))}
+}
+
+
+def rows(config: ModelConfig) -> dict[str, Row]:
+    """{leaf path: Row} of a decoder's leaves in a checkpoint of its family."""
+    modules = MODULES[config.family]
+    found = table(modules, TRANSFORMS.get(config.family))
+    found["tied_bias"] = Row(f"{modules['head']}.bias", AS_IS)
+    if config.learned_positions:
+        found["position_embed"] = Row(f"{modules['position_embed']}.weight", AS_IS)
+    return found

@@ -1,0 +1,31 @@
+"""Rows of unequal length side by side: few padded lengths, hence few compilations, and little padding."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def bucket(length: int, least: int = 64) -> int:
+    """The padded length: 64, 128, 256, ..."""
+    return max(least, 1 << (length - 1).bit_length())
+
+
+def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
+    """Indices in batches of similar length, so that little is padding."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    return [order[i : i + batch] for i in range(0, len(order), batch)]
+
+
+def left_padded(encoded: Sequence[np.ndarray], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """int32[rows, columns] with the sequences at the right end, and int32[rows], their lengths; 0 in missing rows."""
+    tokens_BT = np.zeros((rows, columns), np.int32)
+    lengths_B = np.zeros(rows, np.int32)
+    for row, ids in enumerate(encoded):
+        tokens_BT[row, columns - len(ids) :] = ids
+        lengths_B[row] = len(ids)
+    return tokens_BT, lengths_B
+
+
+def filled(values: Sequence[int], rows: int, filler: int) -> np.ndarray:
+    """int32[rows]: one value a row, and the filler in rows that only fill the batch."""
+    return np.asarray([*values, *[filler] * (rows - len(values))], np.int32)

@@ -1,0 +1,181 @@
+"""Quantised kernels of the frozen base: int8 for each output channel, NF4 in blocks of 64 inputs.
+
+Either stands in a Linear in the place of its kernel [I, O]; stacked, every array has a leading L, so the scan over
+layers hands on one layer's codes, and no more than one layer's kernels are ever decoded. Only the linear maps of
+blocks are quantised: embedding, head, norms and biases stay as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from modjax.errors import InputError
+
+if TYPE_CHECKING:
+    from modjax.models.decoder import Decoder
+
+BLOCK = 64  # inputs that share a scale in NF4
+NF4_CODES = (
+    -1.0,
+    -0.6961928009986877,
+    -0.5250730514526367,
+    -0.39491748809814453,
+    -0.28444138169288635,
+    -0.18477343022823334,
+    -0.09105003625154495,
+    0.0,
+    0.07958029955625534,
+    0.16093020141124725,
+    0.24611230194568634,
+    0.33791524171829224,
+    0.44070982933044434,
+    0.5626170039176941,
+    0.7229568362236023,
+    1.0,
+)
+CHUNK = 1 << 18  # weights of a host array that are encoded at a time: bounds what lies beside it
+
+# The backward pass decodes again what it needs: kept instead, the decoded kernels of all layers would together be the
+# model in full precision. A scan's backward pass is a loop of its own, so XLA cannot merge the two.
+_decoded_again = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
+class Int8(nnx.Module):
+    """kernel = code * scale, symmetric: the scale is the largest magnitude of an output channel over 127."""
+
+    def __init__(self, codes: jax.Array, scale: jax.Array, sample: jax.Array):
+        self.codes = nnx.Param(codes)  # int8[..., I, O]
+        self.scale = nnx.Param(scale)  # float32[..., 1, O]
+        self.sample = nnx.Param(sample)  # `sampled` of the kernel that was quantised, for the fingerprint
+
+    @staticmethod
+    @jax.jit
+    def encode(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(codes, scale) of a kernel, float[..., I, O]."""
+        kernel, scale = _with_magnitude(kernel)
+        scale = scale / 127
+        return jnp.where(scale > 0, jnp.round(kernel / scale), 0).astype(jnp.int8), scale
+
+    def decode(self) -> jax.Array:
+        """The kernel that the codes stand for, float32[..., I, O]."""
+        return self.codes[...].astype(jnp.float32) * self.scale[...]
+
+    def product(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+        """x @ kernel of one layer, x: float[..., I]; the channels' scales act on the product."""
+
+        def product(x, codes_IO, scale_1O):
+            y = jnp.einsum("...i,io->...o", x, codes_IO.astype(x.dtype), preferred_element_type=dtype)
+            return (y.astype(jnp.float32) * jnp.broadcast_to(scale_1O[0], y.shape)).astype(y.dtype)
+
+        return _decoded_again(product)(x, self.codes[...], self.scale[...])
+
+
+class NF4(nnx.Module):
+    """kernel = code * scale, sixteen codes at the quantiles of a normal distribution (arXiv 2305.14314, appendix E).
+
+    A scale is the largest magnitude among 64 successive inputs of one output channel, the last ones of a width that is
+    no multiple of 64 among fewer. Scales are float32 and not quantised themselves: a weight takes 4.5 bits.
+    """
+
+    def __init__(self, codes: jax.Array, scale: jax.Array, sample: jax.Array):
+        self.codes = nnx.Param(codes)  # uint8[..., I / 2, O], inputs 2 i and 2 i + 1 in the low and the high half
+        self.scale = nnx.Param(scale)  # float32[..., I / 64 rounded up, O]
+        self.sample = nnx.Param(sample)  # as Int8's
+
+    @staticmethod
+    @jax.jit
+    def encode(kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(codes, scale) of a kernel, float[..., I, O]: the nearest code of each weight. InputError for an odd I."""
+        *lead, inputs, outputs = kernel.shape
+        if inputs % 2:
+            raise InputError(f"nf4 packs inputs in pairs; a linear map has {inputs}, expected an even number")
+        filler = [(0, 0)] * len(lead) + [(0, -inputs % BLOCK), (0, 0)]
+        blocks, scale = _with_magnitude(jnp.pad(kernel, filler).reshape(*lead, -1, BLOCK, outputs))
+        unit = jnp.where(scale > 0, blocks / scale, 0)
+        boundaries = [(low + high) / 2 for low, high in zip(NF4_CODES[:-1], NF4_CODES[1:], strict=True)]
+        codes = sum((unit > boundary).astype(jnp.uint8) for boundary in boundaries)
+        codes = codes.reshape(*lead, -1, outputs)[..., :inputs, :]
+        return codes[..., ::2, :] | codes[..., 1::2, :] << 4, scale[..., 0, :]
+
+    def decode(self) -> jax.Array:
+        """The kernel that the codes stand for, float32[..., I, O]."""
+        return _nf4(self.codes[...], self.scale[...])
+
+    def product(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+        """x @ kernel of one layer, x: float[..., I]; the kernel is decoded to the dtype of x."""
+
+        def product(x, codes, scale):
+            kernel_IO = _nf4(codes, scale).astype(x.dtype)
+            return jnp.einsum("...i,io->...o", x, kernel_IO, preferred_element_type=dtype)
+
+        return _decoded_again(product)(x, self.codes[...], self.scale[...])
+
+
+FORMATS = {"int8": Int8, "nf4": NF4}
+
+
+def check(quantize: str | None) -> None:
+    """Raises InputError unless this is None or the name of a format."""
+    if quantize is not None and quantize not in FORMATS:
+        raise InputError(f"quantize={quantize!r}: expected None or one of {', '.join(map(repr, FORMATS))}")
+
+
+def quantised(decoder: Decoder, quantize: str) -> Decoder:
+    """A decoder whose blocks' kernels are quantised, to "int8" or "nf4"; the given one stays as it is."""
+    chosen = FORMATS[quantize]
+    return _with_kernels(decoder, lambda kernel: chosen(*chosen.encode(kernel[...]), sampled(kernel[...], axes=2)))
+
+
+def dequantised(decoder: Decoder, dtype: jnp.dtype) -> Decoder:
+    """A decoder with kernels of this dtype in the place of quantised ones; the given one stays as it is."""
+    return _with_kernels(decoder, lambda kernel: nnx.Param(kernel.decode().astype(dtype)))
+
+
+def encoded(kernel_IO: np.ndarray, quantize: str, path: str) -> dict[str, np.ndarray]:
+    """{path of a leaf: host array} of the kernel at a path; the default device encodes some channels at a time."""
+    step = max(1, CHUNK // kernel_IO.shape[0])
+    encode = FORMATS[quantize].encode
+    parts = [jax.device_get(encode(kernel_IO[:, at : at + step])) for at in range(0, kernel_IO.shape[1], step)]
+    codes, scale = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    return {f"{path}.codes": codes, f"{path}.scale": scale, f"{path}.sample": sampled(kernel_IO)}
+
+
+def sampled(array: jax.Array | np.ndarray, axes: int | None = None) -> jax.Array | np.ndarray:
+    """Up to eight elements along each of the last axes (by default all), evenly spaced, as bfloat16."""
+    sizes = array.shape if axes is None else array.shape[-axes:]
+    return array[(..., *(slice(None, None, -(-size // 8)) for size in sizes))].astype(jnp.bfloat16)
+
+
+def _with_kernels(decoder: Decoder, change: Callable[[nnx.Module], nnx.Module]) -> Decoder:
+    changed = jax.tree.map(lambda leaf: leaf, decoder)
+    for site in decoder.config.sites:
+        half, name = site.split(".")
+        linear = getattr(getattr(changed.blocks, half), name)
+        linear.kernel = change(linear.kernel)
+    return changed
+
+
+def _with_magnitude(kernel):
+    """The kernel in float32, and the largest magnitude along its inputs, that axis kept."""
+    kernel = kernel.astype(jnp.float32)
+    return kernel, jnp.max(jnp.abs(kernel), axis=-2, keepdims=True)
+
+
+def _nf4(codes, scale):
+    *lead, half, outputs = codes.shape
+    nibbles = jnp.stack([codes & 15, codes >> 4], axis=-2).reshape(*lead, 2 * half, outputs)
+    scale = jnp.repeat(scale, BLOCK, axis=-2)[..., : 2 * half, :]
+    # A tree of selects, one bit after the other: a look-up is a gather, slow on a TPU. The scale stands inside because
+    # selects among constants are the same for every layer, and a scan with gradients keeps what is, at full size.
+    values = [code * scale for code in NF4_CODES]
+    for bit in range(4):
+        is_set = (nibbles >> bit) & 1 != 0
+        values = [jnp.where(is_set, high, low) for low, high in zip(values[::2], values[1::2], strict=True)]
+    return values[0]

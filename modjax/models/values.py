@@ -1,0 +1,85 @@
+"""The keys of one config.json, read with complaints that name file, key, what was found and what is supported."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from modjax.errors import InputError
+
+
+class Values:
+    """One file's keys: absent ones and, unless null has a meaning of its own, null ones at their defaults."""
+
+    def __init__(self, found: Mapping[str, Any], defaults: Mapping[str, Any], nullable: Collection[str], where: str):
+        given = {key: value for key, value in found.items() if value is not None or key in nullable}
+        self.values = {**defaults, **given}
+        self.given, self.nullable, self.where = given, nullable, where
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values.get(key)
+
+    def error(self, key: str, expected: str) -> InputError:
+        return InputError(f"{self.where}: {key} is {self[key]!r}; expected {expected}")
+
+    def require(self, key: str, only: Any) -> None:
+        """Raises InputError if the key is there with any other value."""
+        if self.values.get(key, only) != only:
+            raise InputError(f"{self.where}: {key} = {self[key]!r} is not supported, only {only!r}")
+
+    def warn_of_unknown(self, known: Collection[str], place: str = "") -> None:
+        unknown = sorted(set(self.given) - set(known))
+        if unknown:
+            warnings.warn(
+                f"{self.where}: {place}{', '.join(unknown)}: not known to modjax and left out of account; "
+                "see that they do not change what the model computes",
+                stacklevel=2,
+            )
+
+    def size(self, key: str) -> int | None:
+        """A positive whole number, or None where null means none."""
+        value = self[key]
+        if value is None and key in self.nullable:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self.error(key, "a positive whole number")
+        return value
+
+    def count(self, key: str) -> int:
+        """A whole number from 0 on."""
+        value = self[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self.error(key, "a whole number")
+        return value
+
+    def number(self, key: str) -> float | None:
+        """A positive number, or None where null means none."""
+        value = self[key]
+        if value is None and key in self.nullable:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self.error(key, "a positive number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        value = self[key]
+        if not isinstance(value, bool):
+            raise self.error(key, "true or false")
+        return value
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """As many positive numbers."""
+        value = self[key]
+        if not isinstance(value, list | tuple) or len(value) != count:
+            raise self.error(key, f"a list of {count} positive numbers")
+        one_by_one = Values(dict(enumerate(value)), {}, (), f"{self.where}: {key}")
+        return tuple(one_by_one.number(i) for i in range(count))
+
+    def inner(self, key: str) -> dict[str, Any]:
+        """An object in the file; nulls in it are as if they were absent."""
+        value = self[key] or {}
+        if not isinstance(value, dict):
+            raise self.error(key, "an object")
+        return {name: one for name, one in value.items() if one is not None}

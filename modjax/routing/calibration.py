@@ -1,0 +1,93 @@
+"""Scores that are fair among experts: each standardised by what it is on inputs that are none of their business.
+
+An expert with large factors, or one whose directions all text has, scores high everywhere. Its mean and deviation on
+unrelated text take that off (SEQR, arXiv 2509.18093).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tokenize import Prompt
+from modjax.experts.library import Library
+from modjax.routing.prompt import batches, encoded
+
+if TYPE_CHECKING:
+    from modjax.model import Model
+
+Calibrated = TypeVar("Calibrated")  # a router with raw(site, x_BTI) -> float32[B,T,E], mean and deviation
+
+
+def uncalibrated(library: Library) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """Means 0 and deviations 1, {site: float32[L,E]} each, which leave scores as they are."""
+    shapes = {site: lora.a.shape[:2] for site, lora in library.loras.items()}
+    return tuple({site: jnp.full(shape, value, jnp.float32) for site, shape in shapes.items()} for value in (0, 1))
+
+
+def standardised(score_BTE: jax.Array, mean_E: jax.Array, deviation_E: jax.Array) -> jax.Array:
+    """(score - mean) / deviation; where there is no deviation, as of an expert that does nothing here, 0 or so."""
+    return (score_BTE - mean_E[None, None]) / jnp.where(deviation_E > 0, deviation_E, 1)[None, None]
+
+
+def calibrate(
+    router: Calibrated, model: Model, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
+) -> Calibrated:
+    """The router with its scores standardised on these prompts, by layer, site and expert.
+
+        mean_e, deviation_e = those of score_e(x) over all tokens x of the prompts, as the base model sees them
+
+    Args:
+      router: a `seqr` or a `pooled` router; an earlier calibration of it is replaced.
+      prompts: texts, conversations, or arrays of token ids, related to none of the experts or to all alike; one
+        pass through the base model.
+      system: as in `Model.generate`.
+      batch: prompts side by side; results do not depend on it but for rounding.
+
+    Raises InputError for no prompts, and for those that cannot be read.
+    """
+    parts = [_moments(model.params, router, rows) for _, rows in batches(encoded(model, prompts, system), batch)]
+    whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
+    deviation = {site: jnp.float32(np.sqrt(square_LE / whole.count)) for site, square_LE in whole.square.items()}
+    return dataclasses.replace(router, mean=jax.tree.map(jnp.float32, whole.mean), deviation=deviation)
+
+
+class _Moments(NamedTuple):
+    """Of raw scores over some tokens."""
+
+    count: jax.Array  # tokens
+    mean: dict[str, jax.Array]  # {site: [L,E]}
+    square: dict[str, jax.Array]  # {site: [L,E]}, summed squared differences from the mean
+
+
+def _joined(one: _Moments, two: _Moments) -> _Moments:
+    """Both together, without a difference of large sums (Chan, Golub and LeVeque, 1979)."""
+    count = one.count + two.count
+    share = two.count / count
+    gap = jax.tree.map(np.subtract, two.mean, one.mean)
+    mean = jax.tree.map(lambda a, g: a + g * share, one.mean, gap)
+    square = jax.tree.map(lambda a, b, g: a + b + g**2 * one.count * share, one.square, two.square, gap)
+    return _Moments(count, mean, square)
+
+
+@jax.jit
+def _moments(decoder, router, rows):
+    inside_BT1 = (rows.segments_BT > 0)[..., None]
+    count = inside_BT1.sum()
+
+    def look(layer, sites, x_BTI):
+        return {site: moments(layer.raw(site, x_BTI)) for site in sites if site in layer.mean}
+
+    def moments(score_BTE):
+        mean_E = jnp.where(inside_BT1, score_BTE, 0).sum((0, 1)) / count
+        gap_BTE = jnp.where(inside_BT1, score_BTE - mean_E[None, None], 0)
+        return mean_E, jnp.square(gap_BTE).sum((0, 1))
+
+    seen = decoder.observe(look, *rows, adapters=router)
+    return _Moments(count, *({site: pair[i] for site, pair in seen.items()} for i in range(2)))

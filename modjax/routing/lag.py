@@ -1,0 +1,67 @@
+"""LAG routing (arXiv 2507.05346): Arrow retrieves a few experts for each token, SpectR ranks those."""
+
+import jax
+import jax.numpy as jnp
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.ops.lora import Mix
+from modjax.routing.arrow import arrow
+from modjax.routing.base import Router, check_choice, per_site, static, top_k_softmax
+from modjax.routing.spectr import directions, lengths
+
+
+class Lag(Router):
+    prototypes: dict[str, jax.Array] = per_site("LEI")  # float32
+    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each by its singular value
+    retrieve: int = static(20)
+    top_k: int = static(4)
+    temperature: float = static(1.0)
+    mix: Mix = static("outputs")
+
+    def __call__(self, site, x_BTI, context):
+        alignment_BTE = jnp.abs(jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), self.prototypes[site]))
+        if self.retrieve >= alignment_BTE.shape[-1]:
+            return top_k_softmax(lengths(x_BTI, self.directions[site]), self.top_k, self.temperature)
+        ids_BTk = jax.lax.top_k(alignment_BTE, self.retrieve)[1]
+        score_BTk = _lengths_of(ids_BTk, x_BTI, self.directions[site])
+        weights_BTk = top_k_softmax(score_BTk, self.top_k, self.temperature)
+        return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, alignment_BTE.shape[-1]))
+
+
+def lag(
+    library: Library,
+    retrieve: int = 20,
+    top_k: int = 4,
+    temperature: float = 1.0,
+    mix: Mix = "outputs",
+    scaled: bool = False,
+) -> Lag:
+    """A router from the experts alone: |x . p_e| (see `arrow`) keeps `retrieve` of them, ||B_e^T A_e x|| (see `spectr`)
+    weighs the kept.
+
+        weights = softmax over the top k of ||B_e^T A_e x|| / temperature, e among the top `retrieve` of |x . p_e|
+
+    Args:
+      retrieve: experts that Arrow keeps for each token; with all of them this is SpectR.
+      top_k, temperature, mix, scaled: as in `spectr`, for the second stage.
+
+    Raises InputError for a setting that cannot be.
+    """
+    check_choice(top_k, temperature)
+    if retrieve < 1:
+        raise InputError(f"retrieve={retrieve}: expected a positive number of experts")
+    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
+    return Lag(arrow(library).prototypes, directions(library, scale_E), retrieve, top_k, float(temperature), mix)
+
+
+def _lengths_of(ids_BTk, x_BTI, directions_ERI):
+    """float32[B,T,k]: the scores of these experts.
+
+    Only where the tokens retrieve fewer directions than the library holds, as in decoding, does fetching each token's
+    own pay; else all products are made and most left alone.
+    """
+    if ids_BTk.size >= directions_ERI.shape[0]:
+        return jnp.take_along_axis(lengths(x_BTI, directions_ERI), ids_BTk, axis=-1)
+    own_BTkRI = directions_ERI[ids_BTk]
+    return jnp.linalg.norm(jnp.einsum("bti,btkri->btkr", x_BTI.astype(jnp.float32), own_BTkRI), axis=-1)

@@ -1,0 +1,90 @@
+"""LoGo routing (arXiv 2511.07129): the experts that answer loudest, or surest, at the end of the prompt."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.ops.lora import Mix
+from modjax.routing.base import check_choice, static
+from modjax.routing.prompt import PromptRouter
+
+Signal = Literal["norm", "entropy"]
+
+
+class Logo(PromptRouter):
+    n_experts: int = static()
+    site: str = static()
+    layer: int = static(-1)
+    signal: Signal = static("norm")
+    top_k: int = static(20)
+    mix: Mix = static("outputs")
+
+    def weigh(self, decoder, loras, scale_E, rows):
+        last_B = jnp.argmax(jnp.cumsum(rows.segments_BT > 0, axis=1), axis=1)
+
+        def look(_, sites, x_BTI):
+            if self.site not in sites:
+                return {}
+            return {self.site: jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]}
+
+        x_BI = decoder.observe(look, *rows)[self.site][self.layer].astype(jnp.float32)
+        a_ERI, b_ERO = (factor[self.layer] for factor in loras[self.site])
+        out_BEO = jnp.einsum("ber,ero->beo", jnp.einsum("bi,eri->ber", x_BI, a_ERI), b_ERO)
+        return _shares(_signal(scale_E[None, :, None] * out_BEO, self.signal), self.top_k)
+
+
+def logo(
+    library: Library,
+    top_k: int = 20,
+    signal: Signal = "norm",
+    layer: int = -1,
+    site: str | None = None,
+    mix: Mix = "outputs",
+) -> Logo:
+    """A router of whole prompts from the experts alone.
+
+        o_e = s_e B_e^T A_e x, x the site's input at the prompt's last token;  score_e = ||o_e||, or 1 / H(softmax(o_e))
+        weights = score / (sum of the kept scores), for the top k
+
+    The base model reads the prompt; the paper reads it with all experts attached, and its code takes x before the
+    block's norm. Experts are weighed once and kept for the whole answer.
+
+    Args:
+      top_k: experts kept for each prompt, 20 in the paper; -1, or more than there are, keeps all.
+      signal: "norm", or the inverse "entropy" of the output read as logits.
+      layer: whose outputs are looked at; -1 is the last, as in the paper.
+      site: by default attn.q, as in the paper, or the first that the library has where it has none there.
+
+    Raises InputError for a setting that cannot be.
+    """
+    check_choice(top_k)
+    n_layers = next(iter(library.loras.values())).a.shape[0]
+    site = site or ("attn.q" if "attn.q" in library.sites else library.sites[0])
+    if signal not in get_args(Signal):
+        raise InputError(f"signal={signal!r}: expected one of {', '.join(get_args(Signal))}")
+    if site not in library.sites or not -n_layers <= layer < n_layers:
+        raise InputError(
+            f"site={site!r}, layer={layer}: expected one of {', '.join(library.sites)}, and a layer below {n_layers}"
+        )
+    return Logo(len(library), site, layer, signal, top_k, mix)
+
+
+def _signal(out_BEO, signal):
+    if signal == "norm":
+        return jnp.linalg.norm(out_BEO, axis=-1)
+    log_BEO = jax.nn.log_softmax(out_BEO)
+    entropy_BE = -jnp.sum(jnp.exp(log_BEO) * log_BEO, axis=-1)
+    return 1 / (entropy_BE + 1e-6)
+
+
+def _shares(score_BE, top_k):
+    """The k largest scores of each row by their sum, exact zeros elsewhere; all alike where no expert does anything."""
+    n_experts = score_BE.shape[1]
+    if 0 < top_k < n_experts:
+        top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
+        score_BE = jnp.einsum("bk,bke->be", top_Bk, jax.nn.one_hot(ids_Bk, n_experts))
+    total_B1 = score_BE.sum(axis=1, keepdims=True)
+    return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)

@@ -1,0 +1,63 @@
+"""SpectR routing (arXiv 2504.03454): each token goes to the experts whose updates amplify it most.
+
+Arrow keeps one direction of an expert's update B^T A; SpectR keeps its whole spectrum, so that its score is the length
+of what the expert would add.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from modjax.experts.library import Library
+from modjax.ops.linalg import low_rank_svd
+from modjax.ops.lora import LoRA, Mix
+from modjax.routing.base import Router, check_choice, per_site, static, top_k_softmax
+
+
+class Spectr(Router):
+    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each by its singular value
+    top_k: int = static(4)
+    temperature: float = static(1.0)
+    mix: Mix = static("outputs")
+
+    def __call__(self, site, x_BTI, context):
+        return top_k_softmax(lengths(x_BTI, self.directions[site]), self.top_k, self.temperature)
+
+
+def spectr(
+    library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "outputs", scaled: bool = False
+) -> Spectr:
+    """A router from the experts alone.
+
+        B_e^T A_e = U_e diag(sigma_e) V_e^T,  score_e = ||diag(sigma_e) V_e^T x|| = ||B_e^T A_e x||,
+        weights = softmax over the top k of score / temperature
+
+    The SVD goes through R x R cores; neither O x I products nor outputs are formed. A score costs R I operations.
+
+    Args:
+      top_k: experts kept for each token; -1, or more than there are, keeps all.
+      temperature: of the softmax, positive.
+      mix: "outputs" depends, as the score does, on B_e^T A_e alone; "parameters" also on how it is factored.
+      scaled: multiply an expert's score by its alpha / rank. The paper writes B A, without.
+
+    Raises InputError for a top_k or a temperature that cannot be.
+    """
+    check_choice(top_k, temperature)
+    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
+    return Spectr(directions(library, scale_E), top_k, float(temperature), mix)
+
+
+def directions(library: Library, scale_E: jax.Array) -> dict[str, jax.Array]:
+    """{site: float32[L,E,R,I]}: right singular vectors of s_e B_e^T A_e, each by its singular value."""
+    return {site: _directions(lora, scale_E) for site, lora in library.loras.items()}
+
+
+@jax.jit
+def _directions(lora: LoRA, scale_E):
+    found = low_rank_svd(lora)
+    return (scale_E[None, :, None] * found.s)[..., None] * found.v
+
+
+def lengths(x_BTI: jax.Array, directions_ERI: jax.Array) -> jax.Array:
+    """The norm of each expert's products with the token, float32[B,T,E]."""
+    product_BTER = jnp.einsum("bti,eri->bter", x_BTI.astype(jnp.float32), directions_ERI)
+    return jnp.linalg.norm(product_BTER, axis=-1)

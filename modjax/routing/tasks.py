@@ -1,0 +1,109 @@
+"""Routing by task (LoRAuter, arXiv 2601.21795): the experts of the tasks whose examples are most like the prompt."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.models.decoder import Decoder
+from modjax.ops.lora import Mix
+from modjax.routing.base import check_choice, named, static, top_k_softmax
+from modjax.routing.prompt import PromptRouter, PromptRows, batches, encoded
+
+if TYPE_CHECKING:
+    from modjax.model import Model
+
+
+class TaskRepresentations(PromptRouter):
+    tasks: jax.Array = named("KD")  # float32, one unit vector a task
+    centre: jax.Array = named("D")  # float32, taken off every embedding
+    experts: jax.Array = named("KE")  # float32, each task's experts, summing to 1
+    top_k: int = static(3)
+    temperature: float = static(0.1)
+    mix: Mix = static("outputs")
+
+    def weigh(self, decoder, loras, scale_E, rows):
+        query_BD = _unit(_embedding(decoder, rows) - self.centre[None])
+        similarity_BK = jnp.einsum("bd,kd->bk", query_BD, self.tasks)
+        weights_BK = top_k_softmax(similarity_BK[:, None], self.top_k, self.temperature)[:, 0]
+        return jnp.einsum("bk,ke->be", weights_BK, self.experts)
+
+
+def task_representations(
+    library: Library,
+    model: Model,
+    tasks: Tasks,
+    examples: int = 16,
+    split: str = "validation",
+    top_k: int = 3,
+    temperature: float = 0.1,
+    mix: Mix = "outputs",
+    system: str | None = None,
+    batch: int = 16,
+) -> TaskRepresentations:
+    """A router of whole prompts from a few examples of each task; of those, the prompts alone.
+
+        t_k = mean embedding of task k's prompts, less the mean over tasks;  q likewise for the prompt to answer
+        weights = sum over the top k tasks of softmax(cos(q, t_k) / temperature), shared among that task's experts
+
+    An embedding is the mean of the base model's last hidden states over a prompt's tokens, where the paper has a
+    sentence encoder. Such states all point one way; what is taken off is that way.
+
+    Args:
+      tasks: those with an expert trained on them are used; `library.tasks` says which.
+      examples: the first so many of the split, of each task.
+      top_k: tasks kept for each prompt; -1, or more than there are, keeps all.
+      temperature: of the softmax over tasks, positive.
+      system: as in `Model.generate`.
+      batch: prompts side by side; results do not depend on it but for rounding.
+
+    Raises InputError when no task has an expert, and for a task without examples in the split.
+    """
+    check_choice(top_k, temperature)
+    owners = {name: [e for e, own in enumerate(library.tasks) if name in own] for name in tasks}
+    names = [name for name in tasks if owners[name]]
+    if not names:
+        raise InputError(f"no expert was trained on any of {', '.join(tasks)}; expected tasks of the library")
+    sources = {name: [example.source for example in tasks[name].split(split)[:examples]] for name in names}
+    empty = [name for name in names if not sources[name]]
+    if empty:
+        raise InputError(f"task {empty[0]!r} has no examples in split {split!r}; expected at least one")
+    embedded = embed(model, [source for name in names for source in sources[name]], system, batch)
+    ends = np.cumsum([len(sources[name]) for name in names])[:-1]
+    task_KD = np.stack([own_nD.mean(axis=0) for own_nD in np.split(embedded, ends)])
+    centre_D = task_KD.mean(axis=0)
+    experts_KE = np.zeros((len(names), len(library)), np.float32)
+    for k, name in enumerate(names):
+        experts_KE[k, owners[name]] = 1 / len(owners[name])
+    unit_KD = _unit(jnp.float32(task_KD - centre_D[None]))
+    return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)
+
+
+def embed(model: Model, prompts, system: str | None = None, batch: int = 16) -> np.ndarray:
+    """The mean of the base model's last hidden states over each prompt's tokens, float64[n, D]."""
+    prompts = encoded(model, prompts, system)
+    found_nD = np.zeros((len(prompts), model.config.D))
+    for ids, rows in batches(prompts, batch):
+        found_nD[ids] = np.asarray(_embed(model.params, rows))[: len(ids)]
+    return found_nD
+
+
+def _embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
+    """float32[B,D]; 0 for a row without a prompt."""
+    hidden_BTD = decoder(*rows)[0].astype(jnp.float32)
+    inside_BT1 = (rows.segments_BT > 0)[..., None]
+    return jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
+
+
+_embed = jax.jit(_embedding)
+
+
+def _unit(x_nD):
+    length_n1 = jnp.linalg.norm(x_nD, axis=1, keepdims=True)
+    return x_nD / jnp.where(length_n1 > 0, length_n1, 1)

@@ -1,0 +1,117 @@
+"""CAT on the tiny word model: what is learned, and what becomes of it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from modjax import merge
+from modjax.adapt.cat import cat
+from modjax.data.tasks import Tasks
+from modjax.data.tokenize import encode
+from modjax.errors import InputError
+from modjax.eval.likelihood import target_loss
+
+RUN = {"steps": 12, "batch": 2, "length": 64, "learning_rate": 0.05, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def library(word_model, random_library):
+    sites = {site: word_model.config.sites[site] for site in ("attn.q", "mlp.down")}
+    return random_library(sites, names=["a", "b", "c"], scale=[2.0, 0.5, 1.0])
+
+
+@pytest.fixture(scope="module")
+def learned(word_model, library, word_tasks):
+    return {per: cat(word_model, library, word_tasks, per, **RUN) for per in ("layer", "site")}
+
+
+def coefficients(merged, library):
+    """{site: float64[L,E]}, read off the merged expert; each number of B must tell the same."""
+    found = {}
+    for site, (a_LERI, b_LERO) in library.loras.items():
+        n_layers, n_experts, rank, _ = a_LERI.shape
+        a_LSI, b_LSO = (np.float64(leaf[:, 0]) for leaf in merged.loras[site])
+        np.testing.assert_array_equal(a_LSI, np.reshape(a_LERI, a_LSI.shape))
+        shares = np.float64(library.scale / merged.scale)[None, :, None, None]
+        ratio_LERO = b_LSO.reshape(n_layers, n_experts, rank, -1) / (shares * b_LERO)
+        found[site] = ratio_LERO.mean((2, 3))
+        np.testing.assert_allclose(ratio_LERO, np.broadcast_to(found[site][:, :, None, None], ratio_LERO.shape), rtol=1e-5)
+    return found
+
+
+def mean_loss(model, tasks, merged):
+    encoded = [one for task in tasks.values() for one in encode(model.tokenizer, task, task.split("train"), 64)]
+    total, count = target_loss(model, encoded, model.experts(merged, None))
+    return total.sum() / count.sum()
+
+
+def test_experts_stay_and_their_weights_fit_the_data(word_model, library, word_tasks, learned):
+    start = mean_loss(word_model, word_tasks, merge.uniform(library, "products"))
+    for merged in learned.values():
+        assert mean_loss(word_model, word_tasks, merged) < start - 0.02
+        assert merged.rank == 6
+
+
+def test_layers_have_their_own_weights_and_sites_where_asked(library, learned):
+    whole, each = (coefficients(learned[per], library) for per in ("layer", "site"))
+    np.testing.assert_allclose(whole["attn.q"], whole["mlp.down"], rtol=1e-5)
+    assert np.abs(whole["attn.q"][0] - whole["attn.q"][1]).max() > 0.01
+    assert np.abs(each["attn.q"] - each["mlp.down"]).max() > 0.01
+
+
+def test_the_first_step_goes_down_the_slope(word_model, library, word_tasks):
+    """Adam's first step has the rate's length and the gradient's sign, which finite differences tell."""
+    one_row = Tasks([dataclasses.replace(word_tasks["copy"], examples=word_tasks["copy"].examples[:3])])
+    merged = cat(word_model, library, one_row, **(RUN | {"steps": 1, "batch": 1}))
+    moved_LE = coefficients(merged, library)["attn.q"] - 1 / 3
+    np.testing.assert_allclose(np.abs(moved_LE), 0.05, rtol=1e-3)
+
+    def loss_at(layer, e, shift):
+        def changed(leaf):
+            return leaf.at[layer, e].multiply(1 + 3 * shift)
+
+        loras = {site: lora._replace(b=changed(lora.b)) for site, lora in library.loras.items()}
+        return mean_loss(word_model, one_row, merge.uniform(dataclasses.replace(library, loras=loras), "products"))
+
+    for layer, e in np.ndindex(*moved_LE.shape):
+        slope = loss_at(layer, e, 0.01) - loss_at(layer, e, -0.01)
+        assert np.sign(moved_LE[layer, e]) == -np.sign(slope)
+
+
+def test_what_was_done_is_told(library, learned):
+    info = learned["layer"].infos[0]
+    means_E = np.mean(list(coefficients(learned["layer"], library).values()), axis=(0, 1))
+    told = dict(info.training)
+    assert {"merged": "cat", "per": "layer", "steps": 12, "experts": "a, b, c"}.items() <= told.items()
+    np.testing.assert_allclose([float(mean) for mean in told["weights"].split(", ")], means_E, rtol=1e-5)
+    assert dict(info.scores)["train_loss"] > 0 and info.name == "cat"
+
+
+def test_a_rank_cuts_the_same_merge(word_model, library, word_tasks, learned):
+    cut = cat(word_model, library, word_tasks, rank=6, **RUN)
+    tokens_BT = np.arange(24).reshape(2, 12) + 4
+    expected = word_model.logits(tokens_BT, learned["layer"])
+    np.testing.assert_allclose(word_model.logits(tokens_BT, cut), expected, atol=1e-4)
+    assert jax.tree.leaves(cut.loras)[0].shape[2] == 6 and "kept_energy" in dict(cut.infos[0].scores)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"per": "expert"}, "per='expert': expected one of layer, site"),
+        ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"length": 65}, "length=65: tiny reads at most 64 tokens"),
+        ({"tasks": Tasks([])}, "no examples in split 'train'"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),
+    ],
+)
+def test_what_cannot_be_is_named(word_model, library, word_tasks, change, words):
+    with pytest.raises(InputError, match=words):
+        cat(**({"model": word_model, "library": library, "tasks": word_tasks} | RUN | change))
+
+
+def test_experts_of_another_model_are_refused(word_model, word_tasks, random_library):
+    with pytest.raises(InputError, match="has no site 'mlp.fc1'"):
+        cat(word_model, random_library({"mlp.fc1": (32, 64)}), word_tasks, **RUN)

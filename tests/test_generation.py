@@ -1,0 +1,79 @@
+"""Requests, shapes and programs of generation; what it says is tested in test_model.py."""
+
+import dataclasses
+
+import pytest
+
+from modjax import generation
+from modjax.errors import InputError
+from modjax.generation import Request, shape
+from modjax.ops.rope import Scaling
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"max_new_tokens": -3}, "max_new_tokens=-3"),
+        ({"max_new_tokens": 2.0}, "max_new_tokens=2.0"),
+        ({"batch": 0}, "batch=0"),
+        ({"every": 17}, "every=17: expected at most 16"),
+        ({"stop": ("a", "")}, "stop=.*at least one character"),
+        ({"stop": ""}, "stop=''"),
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_p": 1.5}, "top_p=1.5"),
+    ],
+)
+def test_impossible_settings_are_named(word_model, settings, words):
+    with pytest.raises(InputError, match=words):
+        Request(**settings)
+    if "every" not in settings:
+        with pytest.raises(InputError, match=words):
+            word_model.generate(["w1"], **settings)
+
+
+def test_shapes_are_few(word_model):
+    assert shape(10, 3, word_model.config) == shape(64, 64, word_model.config) == (64, 64)
+    assert shape(65, 65, word_model.config) == (128, 128)
+
+
+def test_padding_does_not_turn_longrope_long(word_model):
+    config = dataclasses.replace(word_model.config, rope_scaling=Scaling("longrope", original=128))
+    assert shape(64, 64, config) == (64, 64)
+    assert shape(70, 20, config) == (108, 20)
+    assert shape(70, 70, config) == (128, 128)  # long by itself
+
+
+def test_one_program_a_bucket(word_model, random_library):
+    """Other prompts, numbers of tokens, seeds and sampling settings of the same buckets compile nothing."""
+    from modjax.routing import arrow
+
+    library = random_library({"attn.q": (32, 32)}, experts=5, layers=2)
+    experts = (library, arrow(library))
+    programs = (generation._prefill, generation._advance)
+
+    def compiled(prompts, **settings):
+        before = [program._cache_size() for program in programs]
+        word_model.generate(prompts, *experts, **settings)
+        return [program._cache_size() - n for program, n in zip(programs, before, strict=True)]
+
+    assert compiled(["w1 w2", "w3", "w4 w5 w6"], max_new_tokens=20, temperature=1.0) == [1, 1]
+    assert compiled(["w7"] * 4, max_new_tokens=5, temperature=0.5, top_k=3, seed=2) == [0, 0]
+    assert compiled(["w8 " * 30] * 7, max_new_tokens=33, temperature=2.0, top_p=0.5, stop="w9", batch=4) == [0, 0]
+
+
+def test_prompts_of_other_lengths_get_other_programs(word_model):
+    model = dataclasses.replace(word_model, params=_with_context(word_model.params, 512))
+    before = generation._prefill._cache_size()
+    for length in (3, 60, 100, 65, 128):
+        model.generate(["w1 " * length], max_new_tokens=2, top_k=1, temperature=1.0)
+    assert generation._prefill._cache_size() - before == 2  # 64 and 128 columns
+
+
+def _with_context(params, context):
+    import copy
+
+    longer = copy.copy(params)
+    longer.config = dataclasses.replace(params.config, context=context)
+    return longer
