@@ -14,6 +14,7 @@ CORE = [
     "safetensors>=0.8,<1",
     "tokenizers>=0.22,<1",
     "transformers>=5.17,<6",
+    "regex>=2025.1",
     "huggingface_hub>=1.30,<3",
     "jinja2>=3.1,<4",  # chat templates and the report
     "scikit-learn>=1.7,<2",

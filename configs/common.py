@@ -16,6 +16,7 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "model": "smollm2-135m",  # or a Hugging Face directory or id, or a .gguf file
+            "quantize": placeholder(str),  # "int8" or "nf4": the blocks' linear maps in fewer bits; None: as they are
             "tasks": "open48",  # or a task folder, a Super-NaturalInstructions folder, a .jsonl file
             "only": (),  # shell patterns over task names, families and groups; () is all
             "groups": "private",  # "private", "shared", or the clusters.json of a cluster job

@@ -16,7 +16,7 @@ _MODULES = {
     "InputError": "modjax.errors",
 }
 _ALIASES = {"cluster": "modjax.experts.cluster", "merge": "modjax.experts.merge"}
-_PACKAGES = ("data", "experts", "eval", "models", "ops", "parallel", "report", "routing", "train")
+_PACKAGES = ("adapt", "data", "experts", "eval", "models", "ops", "parallel", "report", "routing", "train")
 
 __all__ = [*_MODULES, *_ALIASES, *_PACKAGES]
 

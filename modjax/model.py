@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from modjax import generation
@@ -68,13 +69,14 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], what follows each token; with a library, of the routed model.
 
-        A library of one expert needs no router; to a router of prompts each row is one. Raises InputError when the library does not fit the model.
+        A library of one expert needs no router; to a router of prompts each row is one. Raises InputError when the
+        library does not fit the model.
         """
         return _logits(self.params, self.experts(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt | np.ndarray],
         library: Library | None = None,
         router: Router | None = None,
         max_new_tokens: int = 64,
@@ -91,7 +93,7 @@ class Model:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
-          prompts: strings, or conversations as lists of {"role", "content"} messages.
+          prompts: strings, conversations as lists of {"role", "content"} messages, or the very tokens, int32[n].
           temperature: 0 is greedy.
           top_k: only so many of the likeliest tokens are drawn from; None is all.
           top_p: of these only the likeliest that together have this probability (arXiv 1904.09751); None is all.
@@ -116,7 +118,7 @@ class Model:
 
     def stream(
         self,
-        prompts: str | Sequence[Prompt],
+        prompts: str | Sequence[Prompt | np.ndarray],
         library: Library | None = None,
         router: Router | None = None,
         max_new_tokens: int = 64,
@@ -152,7 +154,13 @@ class Model:
         ids = None if experts is None else _expert_ids(experts, library, len(prompts))
         ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
         voice = generation.Voice(self.params, self.tokenizer, ends, bound)
-        return generation.pieces(voice, encode_prompts(self.tokenizer, prompts, system), ids, request)
+        return generation.pieces(voice, self._encoded(prompts, system), ids, request)
+
+    def _encoded(self, prompts, system) -> list[np.ndarray]:
+        texts = iter(
+            encode_prompts(self.tokenizer, [one for one in prompts if not isinstance(one, np.ndarray)], system)
+        )
+        return [one if isinstance(one, np.ndarray) else next(texts) for one in prompts]
 
     def experts(self, library: Library | None, router: Router | None) -> tuple | None:
         """(loras, scale, router), what the jitted functions take; checked against this model."""
@@ -172,9 +180,10 @@ class Model:
                 raise InputError(f"{self.name} has no site {site!r}; it has {', '.join(self.config.sites)}")
             expected = (self.config.L, *self.config.sites[site])
             if (a.shape[0], a.shape[3], b.shape[3]) != expected:
+                some = f"; adapters to some layers are read with layers={self.config.L}" * (a.shape[0] < self.config.L)
                 raise InputError(
                     f"site {site}: experts for (layers, input, output) = {a.shape[0], a.shape[3], b.shape[3]}; "
-                    f"{self.name} has {expected}"
+                    f"{self.name} has {expected}{some}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):

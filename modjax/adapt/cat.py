@@ -1,9 +1,9 @@
-"""CAT, the concatenation of LoRA Soups (arXiv 2410.13025): one expert of many by coefficients learned on a few examples.
+"""CAT, the concatenation of LoRA Soups (arXiv 2410.13025): many experts as one, by coefficients learned from data.
 
     dW_l = sum_e c_le s_e B_le^T A_le
 
-Only c is trained: one number for each layer and expert (or for each layer, site and expert), so a few dozen examples of the
-task that combines the experts' skills are enough, and the result is a static merge that costs what one LoRA costs.
+Only c is trained: a number for each layer and expert, or for each layer, site and expert. So a few examples of the task
+that combines the experts' skills are enough, and the result is a static merge that costs what one LoRA costs.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts import merge
 from modjax.experts.library import Library
+from modjax.experts.merge.product import checked_rank
 from modjax.ops.lora import LoRA, Mix
 from modjax.ops.losses import target_losses
 from modjax.routing.base import Context, Router, hook, per_site, static
@@ -30,6 +31,8 @@ from modjax.train.optim import schedule
 from modjax.train.settings import Settings
 
 Per = Literal["layer", "site"]
+
+_ADAM = optax.scale_by_adam()
 
 
 class Soup(Router):
@@ -77,25 +80,17 @@ def cat(
     if per not in get_args(Per):
         raise InputError(f"per={per!r}: expected one of {', '.join(get_args(Per))}")
     model.check(library)
+    if rank is not None:
+        checked_rank(library, rank)
     settings = Settings(steps=steps, batch=batch, length=length, learning_rate=learning_rate, seed=seed)
     batches = _batches(model, tasks, settings)
-    weights, loss = _learned(model.params, library, batches, settings, per, progress)
+    weights, loss = _learned(model, library, batches, settings, per, progress)
     means_E = np.mean([np.asarray(weights_LE) for weights_LE in weights.values()], axis=(0, 1))
     if not np.isfinite(means_E).all():
-        raise InputError(
-            f"learning_rate={learning_rate}: the coefficients are not finite; expected a smaller rate to do"
-        )
-    merged = _merged(library, weights, rank, name)
-    told = dict(merged.infos[0].training) | {
-        "merged": "cat",
-        "per": per,
-        "steps": steps,
-        "learning_rate": learning_rate,
-    }
-    told |= {"seed": seed, "weights": ", ".join(f"{mean:.6g}" for mean in means_E)}
-    scores = (*merged.infos[0].scores, ("train_loss", loss))
-    info = dataclasses.replace(merged.infos[0], training=tuple(told.items()), scores=scores)
-    return dataclasses.replace(merged, infos=(info,))
+        raise InputError(f"learning_rate={learning_rate}: the coefficients are not finite; try a smaller rate")
+    method = {"merged": "cat", "per": per, "steps": steps, "learning_rate": learning_rate, "seed": seed}
+    method["weights"] = ", ".join(f"{mean:.6g}" for mean in means_E)
+    return _told(_merged(library, weights, rank, name), method, loss)
 
 
 def _batches(model, tasks, settings):
@@ -114,33 +109,33 @@ def _batches(model, tasks, settings):
     return (Rows(*(field[0] for field in step)) for step in endless)
 
 
-def _learned(decoder, library, batches, settings, per, progress):
+def _learned(model, library, batches, settings, per, progress):
     """{site: float32[L,E]} and the mean loss of the last tenth of the steps."""
     n_layers = next(iter(library.loras.values())).a.shape[0]
     groups = {site: site if per == "site" else "all sites" for site in library.sites}
     start_LE = jnp.full((n_layers, len(library)), 1 / len(library), jnp.float32)
     coefficients = dict.fromkeys(groups.values(), start_LE)
-    optimizer = optax.adam(schedule(settings))
-    step = jax.jit(functools.partial(_step, optimizer=optimizer, groups=tuple(groups.items())))
-    opt_state, losses = optimizer.init(coefficients), []
-    for rows in tqdm(batches, total=settings.steps, unit="step", disable=not progress):
-        coefficients, opt_state, loss = step(decoder, library.loras, library.scale, coefficients, opt_state, rows)
+    opt_state, losses, rate = _ADAM.init(coefficients), [], schedule(settings)
+    fixed = (model.params, library.loras, library.scale, tuple(groups.items()))
+    for i, rows in enumerate(tqdm(batches, total=settings.steps, unit="step", disable=not progress)):
+        coefficients, opt_state, loss = _step(*fixed, coefficients, opt_state, rows, rate(i))
         losses.append(loss)
     last = losses[-max(1, settings.steps // 10) :]
     return {site: coefficients[group] for site, group in groups.items()}, float(np.mean(jax.device_get(last)))
 
 
-def _step(decoder, loras, scale_E, coefficients, opt_state, rows, *, optimizer, groups):
+@functools.partial(jax.jit, static_argnames="groups")
+def _step(decoder, loras, scale_E, groups, coefficients, opt_state, rows, rate):
     def objective(coefficients):
         router = Soup({site: coefficients[group] for site, group in groups})
         routed = hook((loras, scale_E, router), Context())
         hidden_BTD, _ = decoder(rows.tokens, rows.positions, rows.segments, **routed)
         losses_BM = target_losses(decoder.logits, hidden_BTD, rows.at, rows.labels)
-        return jnp.sum(losses_BM * rows.weights) / jnp.sum(rows.weights)
+        return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)) / jnp.sum(rows.weights)
 
     loss, grads = jax.value_and_grad(objective)(coefficients)
-    updates, opt_state = optimizer.update(grads, opt_state)
-    return optax.apply_updates(coefficients, updates), opt_state, loss
+    updates, opt_state = _ADAM.update(grads, opt_state)
+    return jax.tree.map(lambda c, update: c - rate * update, coefficients, updates), opt_state, loss
 
 
 def _merged(library, weights, rank, name):
@@ -149,3 +144,10 @@ def _merged(library, weights, rank, name):
     if rank is None:
         return merge.concatenate(weighed, ones, name)
     return merge.svd(weighed, rank, ones, name)
+
+
+def _told(merged, method, loss):
+    info = merged.infos[0]
+    training = tuple((dict(info.training) | method).items())
+    info = dataclasses.replace(info, training=training, scores=(*info.scores, ("train_loss", loss)))
+    return dataclasses.replace(merged, infos=(info,))

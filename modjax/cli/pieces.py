@@ -13,13 +13,21 @@ from modjax.model import Model, load
 from modjax.parallel.mesh import make_mesh
 from modjax.routing.base import Router
 
-ROUTERS = {"arrow": routing.arrow, "uniform": routing.uniform, "oracle": routing.oracle}
+ROUTERS = {
+    "arrow": routing.arrow,
+    "spectr": routing.spectr,
+    "seqr": routing.seqr,
+    "lag": routing.lag,
+    "logo": routing.logo,
+    "uniform": routing.uniform,
+    "oracle": routing.oracle,
+}
 
 
 def model(config: ml_collections.ConfigDict) -> Model:
     """The base model, on the config's mesh where there is more than one device."""
     mesh = make_mesh(**config.mesh) if jax.device_count() > 1 else None
-    return load(config.model, mesh=mesh)
+    return load(config.model, quantize=config.quantize, mesh=mesh)
 
 
 def tasks(config: ml_collections.ConfigDict) -> Tasks:

@@ -70,17 +70,19 @@ def evaluate(
     """
     start = time.perf_counter()
     chosen = [(task, sample(task, split, examples, seed)) for task in tasks.values() if method.covers(task)]
+    room = model.config.context - max_new_tokens
+    length = min(length, room) if too_long == "truncate" else length
     encoded = [one for task, own in chosen for one in encode(model.tokenizer, task, own, length, system, too_long)]
     chosen = [(task, example) for task, own in chosen for example in own]
+    _check_room(chosen, encoded, room)
     ids = [method.expert_of(task) for task, _ in chosen] if isinstance(method.router, Oracle) else None
     experts = model.experts(method.library, method.router)
     totals, counts = target_loss(model, encoded, experts, ids, batch)
     answers = model.generate(
-        [example.source for _, example in chosen],
+        [one.tokens[: one.n_prompt] for one in encoded],
         method.library,
         method.router,
         max_new_tokens=max_new_tokens,
-        system=system,
         batch=batch,
         experts=ids,
         progress=progress,
@@ -90,6 +92,16 @@ def evaluate(
         name: _score(np.flatnonzero(names == name), chosen, totals, counts, answers) for name in dict.fromkeys(names)
     }
     return scores, time.perf_counter() - start
+
+
+def _check_room(chosen, encoded, room):
+    """Before anything is computed: every prompt leaves room for its answer."""
+    for (task, _), one in zip(chosen, encoded, strict=True):
+        if one.n_prompt > room:
+            raise InputError(
+                f"task {task.name!r}: a prompt has {one.n_prompt} tokens; expected at most {room}, the model's context "
+                'less max_new_tokens. Give a smaller max_new_tokens, or too_long="truncate"'
+            )
 
 
 def sample(task: Task, split: str, count: int, seed: int) -> tuple[Example, ...]:

@@ -189,7 +189,7 @@ def _as_filed(folded, ratio, kept, dtype):
     for candidate in ([] if kept is None else [kept]) + [_unfolded(folded, ratio)]:
         with np.errstate(over="ignore"):
             found = candidate.astype(DTYPES[dtype])
-        if np.array_equal(_folded(found, ratio), folded):
+        if np.array_equal(_folded(found, ratio), folded, equal_nan=True):
             return found
     return None
 

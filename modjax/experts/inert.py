@@ -63,13 +63,11 @@ def load(program: bytes) -> Any:
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(program):
-            if opcode.name == "STOP":
-                return machine.stack.pop()
+        for opcode, argument, _ in pickletools.genops(program):  # which ends with a STOP, or in a ValueError
             machine.step(opcode.name, argument)
+        return machine.stack.pop()
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-    raise ValueError("it has no end")
 
 
 _LITERALS = """
@@ -100,7 +98,7 @@ class _Machine:
             self.stack.append(self.memo[argument])
         elif name in _PUTS:
             self.memo[argument] = self.stack[-1]
-        elif name not in ("PROTO", "FRAME"):
+        elif name not in ("PROTO", "FRAME", "STOP"):
             self.act(name, argument)
 
     def act(self, name, argument):

@@ -8,10 +8,11 @@ import dataclasses
 import functools
 import json
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
+
+import regex
 
 from modjax.errors import InputError
 
@@ -92,9 +93,9 @@ class PeftConfig:
 
     def _layer_of(self, module):
         if not self.lists:
-            found = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+            found = _match(r".*?\.[^.]*\.(\d+)\.", module)
             return int(found[1]) if found else None
-        matches = (re.match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", module) for pattern in self.lists)
+        matches = (_match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", module) for pattern in self.lists)
         return next((int(found["idx"]) for found in matches if found), None)
 
 
@@ -218,17 +219,27 @@ def _check_patterns(parsed, where):
     for key, patterns in regexes.items():
         for pattern in patterns:
             try:
-                re.compile(f"({pattern})")
-            except (re.error, OverflowError, RecursionError) as error:
+                regex.compile(f"({pattern})")
+            except (regex.error, OverflowError, RecursionError) as error:
                 raise InputError(f"{where}: {key} has {_short(pattern)}, no regular expression ({error})") from error
 
 
 def _pattern(patterns, module):
     """The first key that, as a regular expression, is the module's path or its end after a dot; else the path."""
-    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+    return next((key for key in patterns if _match(rf"(.*\.)?({key})$", module)), module)
 
 
 def _named(names, module):
     if isinstance(names, str):
-        return re.fullmatch(names, module) is not None
+        return _match(names, module, regex.fullmatch) is not None
     return module in names or any(module.endswith(f".{name}") for name in names)
+
+
+def _match(pattern, module, how=regex.match):
+    """As `re` matches, but not for ever: some patterns take a time that is exponential in the module's length."""
+    try:
+        return how(pattern, module, timeout=1)
+    except TimeoutError as error:
+        raise InputError(
+            f"adapter_config.json: the pattern {_short(pattern)} takes too long to match {module!r}"
+        ) from error

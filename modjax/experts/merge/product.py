@@ -57,12 +57,18 @@ def svd(
     Raises InputError for weights that do not fit and for a rank beyond the sum of the experts' ranks.
     """
     weights_E = checked_weights(library, weights, 1 / len(library))
-    rows_S, rank = _own_rows(library), own_rank(library) if rank is None else rank
-    if not 1 <= rank <= len(rows_S):
-        raise InputError(f"rank={rank}: the experts' ranks add up to {len(rows_S)}; expected 1 to {len(rows_S)}")
-    share_E = shares(library, weights_E, "products").b
+    rank = own_rank(library) if rank is None else checked_rank(library, rank)
+    rows_S, share_E = _own_rows(library), shares(library, weights_E, "products").b
     cut = {site: _cut_layers(_stacked(lora, share_E, rows_S), rank) for site, lora in library.loras.items()}
     return merged_cut(library, cut, name, weights_E, {"merged": "svd", "form": "products"})
+
+
+def checked_rank(library: Library, rank: int) -> int:
+    """Raises InputError for a rank that is not 1 to the sum of the experts' ranks."""
+    most = len(_own_rows(library))
+    if not 1 <= rank <= most:
+        raise InputError(f"rank={rank}: the experts' ranks add up to {most}; expected 1 to {most}")
+    return rank
 
 
 def merged_cut(
