@@ -12,6 +12,14 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_go_with_their_module():
+    """A process may map some 65,000 pieces of memory, and a compiled program takes several: all tests' are too many."""
+    yield
+    jax.clear_caches()
+
+
 SIZES = {
     "vocab_size": 61,
     "hidden_size": 32,
