@@ -79,6 +79,7 @@ def read(
         transforms = {"blocks.attn.q.kernel": _unpermuted("N"), "blocks.attn.k.kernel": _unpermuted("K")}
     source = Source(
         names=head.tensors,
+        shape=lambda name: head.tensors[name].shape,
         read=lambda name: gguf_file.read(path, name, head.tensors[name]),
         file=lambda name: str(path),
         ignored=ROPE_FACTORS.replace(".", r"\."),

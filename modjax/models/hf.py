@@ -77,6 +77,7 @@ def _source(path: pathlib.Path, chosen: ModelConfig) -> Source:
     absent = path / (files[0] if len(files) == 1 else INDEX)
     return Source(
         names=stored,
+        shape=lambda name: held[stored[name]].shape,
         read=lambda name: safetensors_file.read(stored[name], held[stored[name]]),
         file=lambda name: str(held[stored[name]].file if name in stored else absent),
         ignored=f"{BUFFERS}|{head}" if chosen.tied else BUFFERS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -43,10 +44,13 @@ class Source:
     """Named tensors of one checkpoint."""
 
     names: Collection[str]
+    shape: Callable[[str], tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     file: Callable[[str], str]  # the file that holds, or should hold, a name; for the messages
     ignored: str = r"(?!)"  # regular expression of names that carry no weights
 
+
+MOST = 100  # missing tensors that are counted: a broken config may claim any number of layers
 
 AS_IS = Transform(lambda shape: shape, lambda array, _: array, lambda array, _: array)
 TRANSPOSED = Transform(lambda shape: shape[::-1], lambda array, _: array.T, lambda array, _: array.T)
@@ -102,15 +106,14 @@ def fill(
     """
     quant.check(quantize)
     plain, tree = leaves(abstract(config, dtype)), abstract(config, dtype, quantize)
-    _check_names(config, {path: table[path] for path in plain}, source)
+    _check(config, plain, table, source)
     filled = {}
-    for path, leaf in plain.items():
+    for path in plain:
         own = {found: like for found, like in leaves(tree).items() if found == path or found.startswith(f"{path}.")}
         parts = {found: Assembly(like.shape, like.dtype, layout and layout(found, like)) for found, like in own.items()}
         stacked = path.startswith("blocks.")
-        shape = leaf.shape[1:] if stacked else leaf.shape
         for layer, name in enumerate(_sources(config, path, table[path])):
-            how = (config, name, shape, table[path].transform, source)
+            how = (config, name, table[path].transform, source)
             # No variable holds the tensor: it must be gone when the next one is read.
             _write(_array(*how), parts, path, layer if stacked else None, quantize)
         filled |= {name: part.finish() for name, part in parts.items()}
@@ -151,13 +154,23 @@ def _sources(config: ModelConfig, path: str, row: Row) -> Iterator[str]:
     return (row.source.format(i=i) for i in layers)
 
 
-def _check_names(config: ModelConfig, table: Mapping[str, Row], source: Source) -> None:
-    wanted = {name: path for path, row in table.items() for name in _sources(config, path, row)}
-    missing = [name for name in wanted if name not in source.names]
+def _check(config: ModelConfig, plain: Mapping[str, jax.Array], table: Mapping[str, Row], source: Source) -> None:
+    """That every tensor is there in its shape, and no other, before any memory is taken for what a config claims."""
+    wanted = ((name, path) for path in plain for name in _sources(config, path, table[path]))
+    missing = list(itertools.islice((pair for pair in wanted if pair[0] not in source.names), MOST))
     if missing:
-        name = missing[0]
-        raise InputError(f"{source.file(name)}: {name!r} is missing (for {wanted[name]}){_and_more(missing)}")
-    left_over = [name for name in source.names if name not in wanted and not re.fullmatch(source.ignored, name)]
+        name, path = missing[0]
+        raise InputError(f"{source.file(name)}: {name!r} is missing (for {path}){_and_more(missing)}")
+    expected = {}
+    for path, leaf in plain.items():
+        shape = table[path].transform.shape(leaf.shape[1:] if path.startswith("blocks.") else leaf.shape)
+        expected |= dict.fromkeys(_sources(config, path, table[path]), shape)
+    for name, shape in expected.items():
+        if source.shape(name) != shape:
+            raise InputError(
+                f"{source.file(name)}: {name!r} has shape {source.shape(name)}, the config expects {shape}"
+            )
+    left_over = [name for name in source.names if name not in expected and not re.fullmatch(source.ignored, name)]
     if left_over:
         name = left_over[0]
         raise InputError(
@@ -169,11 +182,9 @@ def _and_more(names: list[str]) -> str:
     return f", and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _array(config: ModelConfig, name: str, shape: tuple[int, ...], transform: Transform, source: Source) -> np.ndarray:
-    """One tensor as it lies in its leaf, or in the leaf's layer, of this shape."""
-    array, expected = source.read(name), transform.shape(shape)
-    if array.shape != expected:
-        raise InputError(f"{source.file(name)}: {name!r} has shape {array.shape}, the config expects {expected}")
+def _array(config: ModelConfig, name: str, transform: Transform, source: Source) -> np.ndarray:
+    """One tensor as it lies in its leaf, or in the leaf's layer."""
+    array = source.read(name)
     if not _finite(array):
         raise InputError(f"{source.file(name)}: {name!r} holds NaN or infinite values")
     return transform.apply(array, config)
