@@ -34,10 +34,10 @@ from modjax.data.tasks import Task
 from modjax.data.tokenize import encode
 from modjax.model import Model
 from modjax.ops.losses import target_losses
-from modjax.train.optim import per_expert
+from modjax.train.lora import LoRATraining
+from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import expert_keys, init_loras, init_state
-from modjax.train.step import train_step
+from modjax.train.state import member_keys
 
 BASES = {"full": None, "int8": "int8", "nf4": "nf4"}
 
@@ -82,18 +82,14 @@ def forward(model: Model, work: Work) -> Callable[[], float]:
 def lockstep(model: Model, work: Work) -> Callable[[], float]:
     """A function that trains new experts for all steps; the mean of their losses at the last one, in nats."""
     experts = len(work.training[0].tokens)
-    settings, config = work.settings, model.config
-    shapes = {site: config.sites[site] for site in settings.sites}
-    optimizer = per_expert(settings)
-    loras = init_loras(jax.random.key(settings.seed), experts, shapes, config.L, settings.rank)
-    keys_E = expert_keys(tuple(map(str, range(experts))), settings.seed)
-    scale_E = jnp.full(experts, settings.alpha / settings.rank, jnp.float32)
-    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings), donate_argnums=1)
+    keys_E = member_keys(tuple(map(str, range(experts))), work.settings.seed)
+    recipe = LoRATraining(model.config, work.settings, experts)
+    made = programs(recipe, work.settings, recipe.given, keys_E, mesh=None)
 
     def run():
-        state = init_state(loras, optimizer, settings)
+        state = made.fresh(recipe.given)
         for batch in work.training:
-            state, metrics = step(model.params, state, jax.device_put(batch), keys_E, scale_E)
+            state, metrics = made.step(model.params, state, jax.device_put(batch), keys_E, recipe.frozen)
         return float(metrics.loss_E.mean())
 
     return run

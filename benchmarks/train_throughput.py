@@ -33,10 +33,11 @@ from modjax.data.pack import Rows, pack
 from modjax.data.tokenize import encode
 from modjax.models import gguf, tokenizer
 from modjax.models.config import ModelConfig
-from modjax.train.optim import per_expert, schedule
+from modjax.train.lora import Loras, LoRATraining, init_loras
+from modjax.train.optim import schedule
+from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import Loras, expert_keys, init_loras, init_state
-from modjax.train.step import train_step
+from modjax.train.state import member_keys
 
 SIDES = ("modjax", "peft")
 Run = Callable[[], np.ndarray]  # trains from the start; the losses, float[S,E] for S steps
@@ -54,23 +55,21 @@ def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list
 
 def initial_loras(config: ModelConfig, experts: int, settings: Settings) -> Loras:
     """What both sides start from: A random, B zero, float32."""
-    shapes = {site: config.sites[site] for site in settings.sites}
-    return init_loras(jax.random.key(settings.seed), experts, shapes, config.L, settings.rank)
+    return init_loras(jax.random.key(settings.seed), experts, config, settings)
 
 
 def modjax_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: Sequence[Rows]) -> Run:
     """All experts in lockstep: one compiled step a batch."""
     params = modjax.load(path, dtype=jnp.float32).params
     experts = len(batches[0].tokens)
-    keys_E = expert_keys(tuple(map(str, range(experts))), settings.seed)
-    scale_E = jnp.full(experts, settings.alpha / settings.rank, jnp.float32)
-    optimizer = per_expert(settings)
-    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings), donate_argnums=1)
+    keys_E = member_keys(tuple(map(str, range(experts))), settings.seed)
+    recipe = LoRATraining(params.config, settings, experts)
+    made = programs(recipe, settings, loras, keys_E, mesh=None)
 
     def run():
-        state, losses_SE = init_state(loras, optimizer, settings), []
+        state, losses_SE = made.fresh(loras), []
         for batch in batches:
-            state, metrics = step(params, state, jax.device_put(batch), keys_E, scale_E)
+            state, metrics = made.step(params, state, jax.device_put(batch), keys_E, recipe.frozen)
             losses_SE.append(metrics.loss_E)
         return np.stack(jax.device_get(losses_SE))
 

@@ -20,6 +20,33 @@ def programs_go_with_their_module():
     jax.clear_caches()
 
 
+@pytest.fixture
+def agrees(record_property):
+    """A function that holds a method's result to its float64 reference within 1e-5; its errors are shown at the end."""
+
+    def check(method, got, expected):
+        got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+        assert got.shape == expected.shape
+        error = float(np.abs(got - expected).max())
+        record_property("reference", (method, error))
+        assert error <= 1e-5, f"{method}: {error:.2e} from its reference; expected at most 1e-5"
+
+    return check
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Each method's largest error against its reference."""
+    worst = {}
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "reference":
+                worst[value[0]] = max(worst.get(value[0], 0.0), value[1])
+    if worst:
+        terminalreporter.section("largest absolute error against the NumPy reference")
+    for method, error in sorted(worst.items()):
+        terminalreporter.write_line(f"{method:40} {error:.1e}")
+
+
 SIZES = {
     "vocab_size": 61,
     "hidden_size": 32,

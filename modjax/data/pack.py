@@ -20,21 +20,29 @@ class Rows(NamedTuple):
     at: np.ndarray  # int32[rows, M]
     labels: np.ndarray  # int32[rows, M]
     weights: np.ndarray  # float32[rows, M], 0 for padding
+    task: np.ndarray  # int32[rows, 1], which of several tasks all of a row's examples are of; 0 where nobody asks
 
     @property
     def n_rows(self) -> int:
         return self.tokens.shape[0]
 
 
-def pack(examples: Sequence[Encoded], length: int) -> Rows:
+def pack(examples: Sequence[Encoded], length: int, task: int = 0) -> Rows:
     """Rows of `length` tokens by best fit, longest example first; every example is whole in one row.
 
     M is the largest number of targets of any row.
     """
     bins = _best_fit([len(example.tokens) for example in examples], length)
-    filled = [_fill([examples[i] for i in members], length) for members in bins]
+    filled = [_fill([examples[i] for i in members], length, task) for members in bins]
     n_targets = max(len(row.labels) for row in filled)
     return stack(pad_targets(row, n_targets) for row in filled)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """The rows of all parts, with room for the targets of those that have most."""
+    n_targets = max(part.labels.shape[1] for part in parts)
+    padded = [pad_targets(part, n_targets) for part in parts]
+    return Rows(*(np.concatenate(fields) for fields in zip(*padded, strict=True)))
 
 
 def stack(rows: Iterable[Rows]) -> Rows:
@@ -69,7 +77,7 @@ def _best_fit(lengths, capacity):
     return bins
 
 
-def _fill(examples, length):
+def _fill(examples, length, task):
     tokens, positions, segments = (np.zeros(length, np.int32) for _ in range(3))
     at, start = [], 0
     for segment, example in enumerate(examples, 1):
@@ -80,4 +88,5 @@ def _fill(examples, length):
         at.append(np.arange(start + example.n_prompt - 1, end - 1, dtype=np.int32))
         start = end
     at = np.concatenate(at)
-    return Rows(tokens, positions, segments, at, tokens[at + 1], np.ones(len(at), np.float32))
+    weights, task = np.ones(len(at), np.float32), np.full(1, task, np.int32)
+    return Rows(tokens, positions, segments, at, tokens[at + 1], weights, task)

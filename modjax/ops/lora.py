@@ -4,8 +4,9 @@ One site of one layer: input x in R^I, experts' factors a[E,R,I] and b[E,R,O], s
 
     mix="parameters"   A* = sum_e w_e A_e,  B* = sum_e w_e s_e B_e,  delta = B*^T A* x   (arXiv 2405.11157)
     mix="outputs"      delta = sum_e w_e s_e B_e^T A_e x                                  (PEFT's Arrow)
+    mix="heads"        as "parameters", with weights w_he for each of H equal blocks of I and of O   (arXiv 2211.03831)
 
-Both mixes agree when one weight is 1 and the others are 0. Per token, "parameters" never forms A* or
+All agree when one expert's weights are 1 and the others' are 0. Per token, "parameters" never forms A* or
 B*: z = sum_e w_e A_e x has R numbers, and delta = sum_e w_e s_e B_e^T z.
 """
 
@@ -14,14 +15,14 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-Mix = Literal["parameters", "outputs"]
+Mix = Literal["parameters", "outputs", "heads"]
 Plan = Literal["merged", "dense"]
 
 
 class LoRA(NamedTuple):
     """The factors of one site's experts; a leading layer axis L where a whole stack is meant."""
 
-    a: jax.Array  # [..., E, R, I]
+    a: jax.Array  # [..., E, R, I]; [..., 1, R, I] where all experts have one A
     b: jax.Array  # [..., E, R, O]
 
 
@@ -37,13 +38,16 @@ def mixture(
 
     Args:
       x_BTI: the site's input, any float dtype; matrix products run in it and accumulate in float32.
-      lora: a[E,R,I] and b[E,R,O] of one layer.
+      lora: a[E,R,I], or a[1,R,I] of all experts, and b[E,R,O] of one layer.
       scale_E: each expert's alpha / R.
-      weights: [E] for all tokens, [B,E] for each example, or [B,T,E] for each token.
-      mix: whether weights act on the factors or on the experts' outputs.
+      weights: [E] for all tokens, [B,E] for each example, or [B,T,E] for each token; for mix="heads" [B,H,E], where H
+        divides I and O.
+      mix: whether weights act on the factors, on the experts' outputs, or on blocks of the factors.
       plan: "merged" folds the experts before any token is seen, and needs weights that do not depend
         on the token; "dense" runs every expert on every token. None takes the cheaper one.
     """
+    if mix == "heads":
+        return _by_head(x_BTI, lora, scale_E, weights)
     plan = plan or ("dense" if weights.ndim == 3 else "merged")
     if plan == "merged":
         return _merged(x_BTI, lora, scale_E, weights, mix)
@@ -52,20 +56,39 @@ def mixture(
 
 def _merged(x_BTI, lora, scale_E, weights, mix):
     scaled = weights * scale_E if weights.ndim == 1 else weights * scale_E[None]
-    if mix == "outputs":
-        # A mean of products keeps all E * R ranks: only the weighting is folded.
-        return low_rank(x_BTI, *_flatten_experts(lora.a, scaled[..., None, None] * _like(lora.b, scaled)))
-    a = jnp.einsum("...e,eri->...ri", weights, lora.a)
-    b = jnp.einsum("...e,ero->...ro", scaled, lora.b)
-    return low_rank(x_BTI, a, b)
+    if mix == "parameters":
+        return low_rank(x_BTI, _summed(weights, lora.a), _summed(scaled, lora.b))
+    if lora.a.shape[0] == 1:
+        return low_rank(x_BTI, lora.a[0], _summed(scaled, lora.b))
+    # A mean of products keeps all E * R ranks: only the weighting is folded.
+    b = scaled[..., None, None] * (lora.b if weights.ndim == 1 else lora.b[None])
+    return low_rank(x_BTI, _flat(lora.a), _flat(b))
 
 
-def _like(b_ERO, weights):
-    return b_ERO if weights.ndim == 1 else b_ERO[None]
+def _by_head(x_BTI, lora, scale_E, weights_BHE):
+    n_heads = weights_BHE.shape[1]
+
+    def mixed(weights_BHE, factor_ERX):
+        blocks_ERHX = factor_ERX.reshape(*factor_ERX.shape[:2], n_heads, -1)
+        mixed_BRHX = jnp.einsum("bhe,erhx->brhx", _over(weights_BHE, blocks_ERHX), blocks_ERHX)
+        return mixed_BRHX.reshape(*mixed_BRHX.shape[:2], -1)
+
+    return low_rank(x_BTI, mixed(weights_BHE, lora.a), mixed(weights_BHE * scale_E[None, None], lora.b))
 
 
-def _flatten_experts(a_ERI, b):
-    return a_ERI.reshape(-1, a_ERI.shape[-1]), b.reshape(*b.shape[:-3], -1, b.shape[-1])
+def _summed(weights, factor_ERX):
+    """sum_e w_e F_e, [..., R, X]."""
+    return jnp.einsum("...e,erx->...rx", _over(weights, factor_ERX), factor_ERX)
+
+
+def _over(weights, factor_ERX):
+    """Weights of the factors that there are: of one for all experts, their sum."""
+    return weights if factor_ERX.shape[0] == weights.shape[-1] else weights.sum(axis=-1, keepdims=True)
+
+
+def _flat(factors):
+    """[..., E, R, X] as [..., E * R, X]."""
+    return factors.reshape(*factors.shape[:-3], -1, factors.shape[-1])
 
 
 def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -76,14 +99,15 @@ def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _dense(x_BTI, lora, scale_E, weights, mix):
-    n_experts, rank, _ = lora.a.shape
+    n_experts = lora.b.shape[0]
     weights_BTE = jnp.broadcast_to(weights[:, None] if weights.ndim == 2 else weights, (*x_BTI.shape[:2], n_experts))
-    a_SI, b_SO = _flatten_experts(lora.a, lora.b)  # S = E * R: two plain matrix products
-    z_BTER = _einsum("bti,si->bts", x_BTI, a_SI).reshape(*x_BTI.shape[:2], n_experts, rank)
+    # S = E * R: two plain matrix products.
+    z_BTS = _einsum("bti,si->bts", x_BTI, _flat(lora.a))
+    z_BTER = z_BTS.reshape(*x_BTI.shape[:2], *lora.a.shape[:2])
     if mix == "parameters":
-        z_BTER = jnp.einsum("bter,bte->btr", z_BTER, weights_BTE)[:, :, None, :]
+        z_BTER = jnp.einsum("bter,bte->btr", z_BTER, _over(weights_BTE, lora.a))[:, :, None, :]
     z_BTER = (weights_BTE * scale_E[None, None])[..., None] * z_BTER
-    return _einsum("bts,so->bto", z_BTER.reshape(*x_BTI.shape[:2], -1).astype(x_BTI.dtype), b_SO)
+    return _einsum("bts,so->bto", z_BTER.reshape(*x_BTI.shape[:2], -1).astype(x_BTI.dtype), _flat(lora.b))
 
 
 def _einsum(spec, x, factor):

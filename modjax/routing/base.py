@@ -20,7 +20,7 @@ from modjax.ops.lora import LoRA, Mix, Plan, mixture
 class Context(NamedTuple):
     """What a router may know of a batch beside the activations."""
 
-    expert_B: jax.Array | None = None  # int32[B], the expert of each example's own task; for the oracle
+    expert_B: jax.Array | None = None  # int32[B], which of the router's `choices` each example is; -1 is none of them
 
 
 def static(default=dataclasses.MISSING):
@@ -45,7 +45,7 @@ class Router:
     field has the layer axis first, alone or in nested dicts; inside a block the router holds that layer's slice
     only. Arrays that belong to sites are declared with `per_site(axes)`, others may be with `named(axes)`, settings
     are with `static()`, and the number of experts, where it is a setting, is called `n_experts`: what `check` holds
-    against a library. Weights are float32 [E], [B,E] or [B,T,E].
+    against a library. Weights are float32 [E], [B,E] or [B,T,E]; with mix="heads" [B,H,E], for H blocks of I and of O.
     """
 
     mix: Mix = "parameters"
@@ -56,6 +56,14 @@ class Router:
 
     def __call__(self, site: str, x_BTI: jax.Array, context: Context) -> jax.Array:
         raise NotImplementedError
+
+    def choices(self, library: Library) -> tuple[str, ...]:
+        """What `context.expert_B` counts, by name; () for a router that does not look at it."""
+        return ()
+
+    def id_of(self, task: str, library: Library) -> int | None:
+        """The `context.expert_B` of a task's examples; None where the router has nothing to say of them."""
+        return None
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes one safetensors file: the arrays, with the class and its settings as metadata."""

@@ -12,6 +12,12 @@ class Oracle(Router):
     def __call__(self, site, x_BTI, context):
         return jax.nn.one_hot(context.expert_B, self.n_experts)
 
+    def choices(self, library):
+        return library.names
+
+    def id_of(self, task, library):
+        return library.expert_of(task)
+
 
 def oracle(library: Library) -> Oracle:
     """One-hot weights, float32[B,E], from `context.expert_B`, int32[B]; -1 is no expert at all."""

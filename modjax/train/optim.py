@@ -1,5 +1,6 @@
 """One AdamW an expert: the same optax chain, mapped over the expert axis."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,14 +19,18 @@ def schedule(settings: Settings) -> optax.Schedule:
     return lambda i: settings.learning_rate * jnp.minimum((i + 1) / warm, (steps - i) / (steps - warm + 1))
 
 
-def per_expert(settings: Settings) -> optax.GradientTransformation:
+def per_expert(settings: Settings, rates: Mapping[str, float] | None = None) -> optax.GradientTransformation:
     """Clipping and AdamW of each expert alone: its norm, its count, its moments, its decay.
 
     Arrays keep their layout (expert axis 1, behind the layer axis); an expert's step count has axis 0.
+
+    Args:
+      rates: {top-level key: what the learning rate is multiplied with there}; 1 where nothing is said.
     """
     chain = optax.chain(
         optax.clip_by_global_norm(settings.clip),
         optax.adamw(schedule(settings), weight_decay=settings.weight_decay),
+        *([_rated(rates)] if rates else []),
     )
 
     def init(params: Any) -> Any:
@@ -36,6 +41,13 @@ def per_expert(settings: Settings) -> optax.GradientTransformation:
         return jax.vmap(chain.update, in_axes=(1, axes, 1), out_axes=(1, axes))(grads, state, params)
 
     return optax.GradientTransformation(init, update)
+
+
+def _rated(rates):
+    def scale(updates, params):
+        return {key: optax.tree.scale(rates.get(key, 1.0), own) for key, own in updates.items()}
+
+    return optax.stateless(scale)
 
 
 def _state_axes(chain, params):

@@ -17,6 +17,7 @@ class Settings:
     rank: int = 4
     alpha: float = 16.0
     sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")
+    shared_a: bool = False  # one A for all experts, which stays as it began; only B is trained
     dropout: float = 0.05  # on the experts' input
     learning_rate: float = 1e-4  # the peak
     warmup: float = 0.06  # fraction of the steps; linear decay to 0 after it

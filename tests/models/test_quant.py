@@ -17,9 +17,10 @@ from modjax.models.quant import BLOCK, FORMATS, NF4, NF4_CODES, dequantised, enc
 from modjax.models.weights import abstract, fingerprint, leaves
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh
+from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert
 from modjax.train.settings import Settings
-from modjax.train.state import expert_keys, init_loras, init_state
+from modjax.train.state import init_state, member_keys
 from modjax.train.step import train_step
 
 close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
@@ -148,19 +149,21 @@ def batch_of(experts):
     shape = (experts, 2, 12)
     places = (np.broadcast_to(np.arange(12, dtype=np.int32), shape), np.ones(shape, np.int32))
     at, labels = (rng.integers(0, 11, (experts, 2, 4)).astype(np.int32) for _ in range(2))
-    return Rows(rng.integers(0, 61, shape).astype(np.int32), *places, at, labels, np.ones(at.shape, np.float32))
+    tokens, task = rng.integers(0, 61, shape).astype(np.int32), np.zeros((experts, 2, 1), np.int32)
+    return Rows(tokens, *places, at, labels, np.ones(at.shape, np.float32), task)
 
 
 @pytest.mark.parametrize(("quantize", "remat"), [("int8", True), ("nf4", False)])
 def test_a_lockstep_step_is_that_of_the_dequantised_decoder(word_model, quantize, remat):
     """Losses and gradients of two experts, through vmap, scan and, where asked for, recomputation."""
-    sites = {site: word_model.config.sites[site] for site in ("attn.q", "mlp.down")}
-    settings = Settings(steps=1, dropout=0.0, remat=remat, rank=2, sites=tuple(sites))
-    loras = init_loras(jax.random.key(0), 2, sites, word_model.config.L, 2)
+    settings = Settings(steps=1, dropout=0.0, remat=remat, rank=2, alpha=2.0, sites=("attn.q", "mlp.down"))
+    recipe = LoRATraining(word_model.config, settings, 2)
+    loras = recipe.start(jax.random.key(0), None)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
-    arguments = (init_state(loras, optimizer, settings), batch_of(2), expert_keys(("a", "b"), 0), jnp.ones(2))
-    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings))
+    state = init_state(loras, 2, optimizer, settings)
+    arguments = (state, batch_of(2), member_keys(("a", "b"), 0), recipe.frozen)
+    step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
     small = quantised(word_model.params, quantize)
     (got, metrics), (plain, expected) = (step(one, *arguments) for one in (small, dequantised(small, jnp.float32)))
     close(metrics.loss_E, expected.loss_E)

@@ -11,7 +11,7 @@ import pytest
 from modjax.data.tasks import Example, Task, Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.train import loop, metrics
+from modjax.train import fit, metrics
 
 
 def equal(first, second):
@@ -55,7 +55,7 @@ class Killed(Exception):
 
 def kill_before_step(monkeypatch, step):
     """From here on a run fails before the given one of its own steps."""
-    batches = loop._Run._batches
+    batches = fit._Run._batches
 
     def cut_short(run, state):
         for index, batch in enumerate(batches(run, state), int(state.step) + 1):
@@ -63,7 +63,7 @@ def kill_before_step(monkeypatch, step):
                 raise Killed
             yield batch
 
-    monkeypatch.setattr(loop._Run, "_batches", cut_short)
+    monkeypatch.setattr(fit._Run, "_batches", cut_short)
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(train, monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from modjax.models import weights
 from modjax.parallel import rules
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
-from modjax.train import loop
+from modjax.train import fit
 
 MESHES = [{"expert": 4, "fsdp": 2}, {"expert": 2, "fsdp": 2, "tensor": 2}, {"expert": 8}]
 
@@ -44,8 +44,8 @@ def steps(monkeypatch):
 
         return made._replace(step=step)
 
-    programs = loop.programs
-    monkeypatch.setattr(loop, "programs", watched)
+    programs = fit.programs
+    monkeypatch.setattr(fit, "programs", watched)
     return seen
 
 
@@ -59,7 +59,7 @@ def test_on_a_mesh_training_gives_the_same_and_no_expert_hears_of_another(mesh, 
     assert not [one for one in found if "expert" in one.axes]
     assert any("fsdp" in one.axes for one in found) == (mesh.shape["fsdp"] > 1)
     if len(together) % mesh.shape["expert"] == 0:
-        for leaf in jax.tree.leaves((state.loras, state.opt_state, metrics)):
+        for leaf in jax.tree.leaves((state.trained, state.opt_state, metrics)):
             assert "expert" in leaf.sharding.spec
 
 

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from modjax.data.pack import Rows
+from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert, schedule
 from modjax.train.settings import Settings
-from modjax.train.state import expert_keys, init_loras, init_state
-from modjax.train.step import expert_losses, judge, train_step
+from modjax.train.state import init_state, member_keys
+from modjax.train.step import judge, loss_sums, train_step
 
 SITES = ("attn.q", "mlp.down")
 B, T, M = 2, 16, 5
@@ -31,17 +32,18 @@ def batch_of(n_experts, seed=0):
     at = np.sort(rng.integers(0, T - 1, (n_experts, B, M))).astype(np.int32)
     labels = rng.integers(0, 64, at.shape).astype(np.int32)
     weights = np.broadcast_to([1, 1, 1, 1, 0], at.shape).astype(np.float32)
-    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, segments, at, labels, weights)
+    task = np.zeros((n_experts, B, 1), np.int32)
+    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, segments, at, labels, weights, task)
 
 
 def begin(decoder, n_experts, settings):
-    keys_E = expert_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
-    shapes = {site: decoder.config.sites[site] for site in SITES}
-    loras = init_loras(jax.random.key(0), n_experts, shapes, decoder.config.L, settings.rank)
+    keys_E = member_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
+    recipe = LoRATraining(decoder.config, settings, n_experts)
+    loras = recipe.start(jax.random.key(0), None)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
-    step = jax.jit(functools.partial(train_step, optimizer=optimizer, settings=settings))
-    return init_state(loras, optimizer, settings), keys_E, step
+    step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
+    return init_state(loras, n_experts, optimizer, settings), keys_E, step
 
 
 def plain_loss(decoder, loras, scale, rows):
@@ -61,7 +63,7 @@ def test_one_expert_is_plain_lora_training(decoder):
     optim = {"learning_rate": 1e-2, "weight_decay": 0.1, "clip": 0.5}
     settings = Settings(steps=4, batch=B, length=T, rank=3, alpha=6.0, sites=SITES, dropout=0.0, **optim)
     state, keys_E, step = begin(decoder, 1, settings)
-    params = jax.tree.map(lambda leaf: leaf[:, 0], {site: tuple(lora) for site, lora in state.loras.items()})
+    params = jax.tree.map(lambda leaf: leaf[:, 0], {site: tuple(lora) for site, lora in state.trained.items()})
     chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule(settings), weight_decay=0.1))
     opt_state = chain.init(params)
     plain = jax.jit(jax.value_and_grad(lambda params, rows: plain_loss(decoder, params, 2.0, rows)))
@@ -74,7 +76,7 @@ def test_one_expert_is_plain_lora_training(decoder):
         np.testing.assert_allclose(metrics.loss_E, [loss], rtol=1e-5)
         np.testing.assert_allclose(metrics.grad_norm_E, [optax.tree.norm(grads)], rtol=1e-4)
     for site, expected in params.items():
-        for leaf, like in zip(state.loras[site], expected, strict=True):
+        for leaf, like in zip(state.trained[site], expected, strict=True):
             np.testing.assert_allclose(leaf[:, 0], like, atol=2e-5)
 
 
@@ -82,8 +84,9 @@ def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
     settings = Settings(steps=1, rank=2, sites=SITES, dropout=0.5)
     state, keys_E, _ = begin(decoder, 2, settings)
     batch = jax.tree.map(lambda field: np.stack([field[0]] * 2), batch_of(1))
-    same = jax.tree.map(lambda leaf: jnp.stack([leaf[:, 0]] * 2, axis=1), state.loras)
-    losses = jax.jit(lambda keys_E: expert_losses(decoder, same, jnp.full(2, 2.0), batch, settings, keys_E))
+    same = jax.tree.map(lambda leaf: jnp.stack([leaf[:, 0]] * 2, axis=1), state.trained)
+    fixed = {"recipe": LoRATraining(decoder.config, settings, 2), "settings": settings}
+    losses = jax.jit(lambda keys_E: loss_sums(decoder, same, jnp.full(2, 2.0), batch, keys_E, **fixed)[0])
     still, dropped, swapped = losses(None), losses(keys_E), losses(keys_E[::-1])
     assert still[0] == still[1] and dropped[0] != dropped[1]
     np.testing.assert_allclose(swapped, dropped[::-1], rtol=1e-6)
@@ -93,7 +96,7 @@ def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
 def test_a_loss_that_is_not_finite_freezes_its_expert_alone(decoder, value):
     settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.1)
     start, keys_E, step = begin(decoder, 3, settings)
-    broken = start._replace(loras=jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), start.loras))
+    broken = start._replace(trained=jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), start.trained))
     runs = []
     for state in (start, broken):
         for i in range(3):
@@ -102,7 +105,7 @@ def test_a_loss_that_is_not_finite_freezes_its_expert_alone(decoder, value):
     (sound, _), (found, metrics) = runs
     np.testing.assert_array_equal(found.failed_E, [False, True, False])
     np.testing.assert_array_equal(metrics.active_E, [True, False, True])
-    for leaf, like, first in zip(*(jax.tree.leaves(s.loras) for s in (found, sound, broken)), strict=True):
+    for leaf, like, first in zip(*(jax.tree.leaves(s.trained) for s in (found, sound, broken)), strict=True):
         np.testing.assert_array_equal(leaf[:, ::2], like[:, ::2])
         np.testing.assert_array_equal(leaf[:, 1], first[:, 1])
 
@@ -115,8 +118,8 @@ def judged(decoder):
 
     def after(state, *rounds):
         for i, losses in enumerate(rounds):
-            marked = jax.tree.map(lambda leaf, mark=i: jnp.full_like(leaf, mark), state.loras)
-            state = judge(state._replace(loras=marked), jnp.asarray(losses, jnp.float32), settings)
+            marked = jax.tree.map(lambda leaf, mark=i: jnp.full_like(leaf, mark), state.trained)
+            state = judge(state._replace(trained=marked), jnp.asarray(losses, jnp.float32), settings)
         return state
 
     return functools.partial(after, state)

@@ -1,0 +1,202 @@
+"""One training run: data in, one jitted step many times, trained arrays out. Killed and run again, it resumes."""
+
+import contextlib
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from modjax.checkpoint import Checkpoints
+from modjax.data import loader
+from modjax.data.pack import Rows, joined, pack
+from modjax.data.tasks import Tasks
+from modjax.data.tokenize import encode
+from modjax.errors import InputError
+from modjax.parallel import distributed, rules
+from modjax.train.metrics import MetricsLog
+from modjax.train.programs import along_members, programs
+from modjax.train.recipe import Recipe
+from modjax.train.settings import Settings
+from modjax.train.state import State, member_keys
+
+
+class Fitted(NamedTuple):
+    """What a run leaves, on the host."""
+
+    trained: Any  # with early stopping each member's arrays at its lowest validation loss, else the last
+    best_loss_E: np.ndarray  # float32, that loss; inf where there is none
+    failed_E: np.ndarray  # bool, whether a loss or gradient was not finite
+    steps: int  # done
+
+    @property
+    def scores(self) -> tuple[tuple[tuple[str, float], ...], ...]:
+        """Of each member what an ExpertInfo keeps."""
+        return tuple((("validation_loss", float(loss)),) if np.isfinite(loss) else () for loss in self.best_loss_E)
+
+
+def fit(
+    model: Any,
+    tasks: Tasks,
+    groups: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    settings: Settings,
+    workdir: str | pathlib.Path | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Trains the members of a recipe, all in lockstep over the frozen model.
+
+    Args:
+      model: what `modjax.load` returns; its mesh, if it has one, is the training's.
+      groups: {member: [task, ...]}, what each learns from.
+      recipe: what is trained and how it acts.
+      workdir: where metrics and checkpoints go; a run that was killed continues from there, equal to one that was not.
+
+    Of several processes each gets all members; only the first writes metrics, all must see the same `workdir`.
+    Raises InputError for settings, sites and tasks that do not fit, before anything is trained.
+    """
+    run = _Run(model, tasks, dict(groups), recipe, settings)
+    state = run.train(None if workdir is None else pathlib.Path(workdir), progress)
+    return run.fitted(distributed.gather(state._replace(opt_state=None)))
+
+
+class _Run:
+    """One training run's fixed parts: data, keys, compiled programs."""
+
+    def __init__(self, model, tasks, groups, recipe, settings):
+        _check(model, groups, settings)
+        self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
+        self.names = tuple(groups)
+        self.rows = self._rows(tasks, "train")
+        validation = loader.padded(self._rows(tasks, "validation"), settings.batch) if settings.evaluate_every else []
+        self.validation = [self.place(batch) for batch in validation]
+        self.keys_E = self._keys()
+        self.given, self.frozen = (self._on_mesh(tree) for tree in (recipe.given, recipe.frozen))
+        self.programs = programs(recipe, settings, self.given, self.keys_E, model.mesh)
+
+    def _rows(self, tasks, split) -> dict[str, Rows]:
+        return {name: self._packed(tasks.select(own), split) for name, own in self.groups.items()}
+
+    def _packed(self, tasks, split) -> Rows:
+        encoded = [_encoded(self.model, task, split, self.settings) for task in tasks.values()]
+        if self.recipe.by_task:
+            return joined([pack(own, self.settings.length, number) for number, own in enumerate(encoded)])
+        return pack([one for own in encoded for one in own], self.settings.length)
+
+    def _keys(self):
+        def keys():
+            return member_keys(self.names, self.settings.seed)
+
+        return jax.jit(keys, out_shardings=along_members(jax.eval_shape(keys), self.model.mesh))()
+
+    def _on_mesh(self, tree):
+        def put(leaf):
+            leaf = np.asarray(leaf, np.float32)
+            return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, self.model.mesh)
+
+        return jax.tree.map(put, tree)
+
+    def place(self, batch: Rows) -> Rows:
+        """Host rows [E, B, ...] on the mesh, or on the one device."""
+        return Rows(*(rules.put(field, rules.ROWS, self.model.mesh) for field in batch))
+
+    def train(self, folder, progress) -> State:
+        settings = self.settings
+        state = self.programs.fresh(self.given)
+        with contextlib.ExitStack() as stack:
+            checkpoints = None
+            if folder and settings.save_every:
+                checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", settings.save_every))
+                state = checkpoints.restore(state)
+            done = int(state.step)
+            log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))
+            bar = stack.enter_context(tqdm(total=settings.steps, initial=done, unit="step", disable=not progress))
+            pending = None
+            for step, batch in enumerate(self._batches(state), done + 1):
+                state, metrics = self.programs.step(
+                    self.model.params, state, self.place(batch), self.keys_E, self.frozen
+                )
+                pending = self._report(log, bar, pending, (step, metrics))
+                validated = settings.evaluate_every and step % settings.evaluate_every == 0
+                if validated:
+                    state = self._validate(state, step, log)
+                if checkpoints and step % settings.save_every == 0:
+                    pending = self._report(log, bar, pending, None)  # what a checkpoint is past is not trained again
+                    checkpoints.save(step, state)
+                if validated and not self._goes_on(state):
+                    break
+            self._report(log, bar, pending, None)
+        self._name_failures(state)
+        return state
+
+    def _goes_on(self, state) -> bool:
+        return bool(np.any(distributed.gather(state.active_E)))
+
+    def _batches(self, state):
+        if not self._goes_on(state):
+            return ()
+        rows = loader.batches(self.rows, self.settings.batch, self.settings.steps, self.settings.seed)
+        return rows[int(state.step) :].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+    def _report(self, log, bar, pending, latest):
+        """Writes the step before the one just dispatched: the device never waits for the host."""
+        if pending:
+            step, metrics = pending
+            metrics = distributed.gather(metrics)
+            losses = metrics.loss_E[metrics.active_E]
+            bar.set_postfix(loss=f"{losses.sum() / max(len(losses), 1):.3f}", experts=len(losses), refresh=False)
+            bar.update()
+            if step % self.settings.log_every == 0 or step == self.settings.steps:
+                log.write("train", step, {"loss": metrics.loss_E, "grad_norm": metrics.grad_norm_E})
+        return latest
+
+    def _validate(self, state, step, log) -> State:
+        own = (self.model.params, state.trained, self.frozen)
+        sums = [self.programs.loss_sums(*own, batch) for batch in self.validation]
+        total_E, count_E = (sum(parts) for parts in zip(*sums, strict=True))
+        loss_E = total_E / jnp.maximum(count_E, 1)
+        log.write("validation", step, {"loss": distributed.gather(loss_E)})
+        return self.programs.judge(state, loss_E) if self.settings.patience else state
+
+    def _name_failures(self, state):
+        for name, failed in zip(self.names, distributed.gather(state.failed_E), strict=True):
+            if failed:
+                logging.warning("expert %s: a loss was not finite; it keeps its last good arrays", name)
+
+    def fitted(self, state: State) -> Fitted:
+        trained = state.trained
+        if self.settings.patience:  # a member never validated has nothing better than its last arrays
+            trained = jax.tree.map(_pick(np.isfinite(state.best_loss_E)), state.best, state.trained)
+        return Fitted(trained, state.best_loss_E, state.failed_E, int(state.step))
+
+
+def _pick(chosen_E):
+    def pick(new, old):
+        return np.where(chosen_E.reshape(1, -1, *[1] * (new.ndim - 2)), new, old)
+
+    return pick
+
+
+def _check(model, groups, settings) -> None:
+    config = model.config
+    if settings.length > config.context:
+        raise InputError(f"length={settings.length}: {model.name} reads at most {config.context} tokens")
+    if model.tokenizer is None:
+        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
+    if not groups:
+        raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
+    unknown = [site for site in settings.sites if site not in config.sites]
+    if unknown or not settings.sites:
+        raise InputError(f"sites {unknown}: a {config.family} model has {', '.join(config.sites)}")
+
+
+def _encoded(model, task, split, settings):
+    examples = task.split(split)
+    if not examples:
+        raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
+    return encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
