@@ -19,6 +19,8 @@ def base() -> ConfigDict:
             "quantize": placeholder(str),  # "int8" or "nf4": the blocks' linear maps in fewer bits; None: as they are
             "tasks": "open48",  # or a task folder, a Super-NaturalInstructions folder, a .jsonl file
             "only": (),  # shell patterns over task names, families and groups; () is all
+            "method": "lora",  # "poly": skills that tasks share; "full": all weights, without adapters
+            "poly": {"skills": 8, "heads": 1, "weights_rate": 100.0},  # more heads: MHR
             "groups": "private",  # "private", "shared", or the clusters.json of a cluster job
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
             "train": dataclasses.asdict(Settings(save_every=100)),
@@ -62,7 +64,12 @@ def uniform(config: ConfigDict) -> None:
     config.router = {"name": "uniform", "mix": "parameters"}
 
 
-VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "uniform": uniform}
+def mhr(config: ConfigDict) -> None:
+    """Poly with weights for each of 64 blocks of a site's input and output, as in the paper's pretraining."""
+    config.poly.heads = 64
+
+
+VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "mhr": mhr, "uniform": uniform}
 
 
 def with_variants(config: ConfigDict, variants: str | None) -> ConfigDict:

@@ -1,4 +1,4 @@
-"""`modjax train`: a library of experts, one a task, one a cluster, or one for all."""
+"""`modjax train`: a library of experts, one a task, one a cluster, one for all; skills that tasks share; or all weights."""
 
 import pathlib
 
@@ -6,20 +6,39 @@ from modjax.cli import pieces, session
 from modjax.errors import InputError
 from modjax.files import read_json_object
 from modjax.parallel.distributed import is_writer
+from modjax.train.full import train_full
 from modjax.train.loop import train_library
+from modjax.train.poly import train_poly
+
+MADE = {"lora": "library", "poly": "library", "full": "model"}  # what each method leaves in the working folder
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/library; metrics.jsonl and checkpoints/ on the way."""
+    """Writes WORKDIR/library, or WORKDIR/model for method="full"; metrics.jsonl and checkpoints/ on the way."""
+    if config.method not in MADE:
+        raise InputError(f"config.method = {config.method!r}; expected one of {', '.join(MADE)}")
     folder = session.enter(workdir, config)
-    if (folder / "library").exists():
-        print(f"{folder / 'library'} is complete; nothing to do")
+    made = folder / MADE[config.method]
+    if made.exists():
+        print(f"{made} is complete; nothing to do")
         return
-    tasks = pieces.tasks(config).training
-    library = train_library(pieces.model(config), tasks, groups(config.groups, tasks), folder, **config.train.to_dict())
+    model, tasks, settings = pieces.model(config), pieces.tasks(config).training, config.train.to_dict()
+    if config.method == "full":
+        _write(train_full(model, tasks, folder, **settings), made, f"{model.name}, fine-tuned")
+        return
+    if config.method == "poly":
+        library, router = train_poly(model, tasks, workdir=folder, **config.poly, **settings)
+        if is_writer():
+            router.save(folder / "router.safetensors")  # before the library: that it is there says that all is
+    else:
+        library = train_library(model, tasks, groups(config.groups, tasks), folder, **settings)
+    _write(library, made, library)
+
+
+def _write(made, path, summary):
     if is_writer():
-        library.save(folder / "library")
-        print(f"{folder / 'library'}: {library}")
+        made.save(path)
+        print(f"{path}: {summary}")
 
 
 def groups(kind: str, tasks) -> dict[str, tuple[str, ...]]:

@@ -1,12 +1,18 @@
 """Routers: who answers, for every token at every layer. One file a router."""
 
+import importlib
+
 from modjax.routing.arrow import Arrow, arrow
 from modjax.routing.base import Context, Router, bind, check, load_router, named, per_site, static, top_k_softmax
 from modjax.routing.calibration import calibrate
+from modjax.routing.centroid import Centroid, centroid
+from modjax.routing.gates import PhatGoose
 from modjax.routing.lag import Lag, lag
 from modjax.routing.logo import Logo, logo
 from modjax.routing.oracle import Oracle, oracle
+from modjax.routing.poly import Poly
 from modjax.routing.pooled import Pooled, pooled
+from modjax.routing.predictor import TaskPredictor, task_predictor
 from modjax.routing.prompt import PromptRouter, PromptRows, Settled, settle
 from modjax.routing.seqr import Seqr, seqr
 from modjax.routing.spectr import Spectr, spectr
@@ -15,10 +21,13 @@ from modjax.routing.uniform import Uniform, uniform
 
 __all__ = [
     "Arrow",
+    "Centroid",
     "Context",
     "Lag",
     "Logo",
     "Oracle",
+    "PhatGoose",
+    "Poly",
     "Pooled",
     "PromptRouter",
     "PromptRows",
@@ -26,11 +35,13 @@ __all__ = [
     "Seqr",
     "Settled",
     "Spectr",
+    "TaskPredictor",
     "TaskRepresentations",
     "Uniform",
     "arrow",
     "bind",
     "calibrate",
+    "centroid",
     "check",
     "lag",
     "load_router",
@@ -38,12 +49,24 @@ __all__ = [
     "named",
     "oracle",
     "per_site",
+    "phatgoose",
     "pooled",
     "seqr",
     "settle",
     "spectr",
     "static",
+    "task_predictor",
     "task_representations",
     "top_k_softmax",
     "uniform",
 ]
+
+# What trains stands above routing and is no import of it; the name is public here, beside those of the other routers.
+_TRAINED = {"phatgoose": "modjax.train.gates"}
+
+
+def __getattr__(name):
+    if name not in _TRAINED:
+        raise AttributeError(f"module 'modjax.routing' has no attribute {name!r}")
+    globals()[name] = value = getattr(importlib.import_module(_TRAINED[name]), name)
+    return value

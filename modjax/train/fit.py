@@ -96,6 +96,8 @@ class _Run:
 
     def _on_mesh(self, tree):
         def put(leaf):
+            if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, jax.sharding.NamedSharding):
+                return leaf
             leaf = np.asarray(leaf, np.float32)
             return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, self.model.mesh)
 

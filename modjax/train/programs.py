@@ -33,7 +33,7 @@ def programs(
     def fresh(given):
         return init_state(recipe.start(key, given), len(keys_E), optimizer, settings)
 
-    state, vector = along_members((jax.eval_shape(fresh, given), keys_E), mesh)
+    state, vector = along_members((jax.eval_shape(fresh, given), keys_E), mesh, recipe)
     step = functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings, mesh=mesh)
     sums = functools.partial(loss_sums, recipe=recipe, settings=settings, mesh=mesh)
     return Programs(
@@ -44,11 +44,12 @@ def programs(
     )
 
 
-def along_members(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Recipe()) -> Any:  # noqa: B008
     """The shardings of scalars, of vectors [E] and of arrays [..., E, ...]; without a mesh None for each."""
 
-    def one(leaf):
-        partition = (jax.P(), rules.EXPERT)[leaf.ndim] if leaf.ndim < 2 else rules.LORA
+    def one(path, leaf):
+        names = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+        partition = (jax.P(), rules.EXPERT)[leaf.ndim] if leaf.ndim < 2 else recipe.partition(names[-1])
         return None if mesh is None else rules.sharding(leaf, partition, mesh)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map_with_path(one, tree)

@@ -9,6 +9,7 @@ import jax
 
 from modjax.data.pack import Rows
 from modjax.models.decoder import Decoder
+from modjax.parallel import rules
 
 
 class Recipe:
@@ -27,6 +28,10 @@ class Recipe:
     frozen: Any = ()
     rates: Mapping[str, float] = {}
     by_task: bool = False
+
+    def partition(self, name: str) -> jax.P:
+        """Where trained arrays lie on a mesh, axis of members second; name is the last key of their dicts."""
+        return rules.LORA
 
     def start(self, key: jax.Array, given: Any) -> Any:
         """The trained arrays before the first step: float32 with at least two axes, that of the members second."""

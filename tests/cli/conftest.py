@@ -69,6 +69,7 @@ def config_file(checkpoint, tasks_file, tmp_path):
         "    return ConfigDict({\n"
         f"        'model': {str(checkpoint)!r}, 'quantize': None,\n"
         f"        'tasks': {str(tasks_file)!r}, 'only': (), 'groups': 'private',\n"
+        "        'method': 'lora', 'poly': {'skills': 2, 'heads': 1, 'weights_rate': 10.0},\n"
         "        'library': '', 'train': train, 'router': {'name': 'arrow', 'top_k': 2},\n"
         "        'cluster': {'clusters': 2, 'seed': 0},\n"
         "        'evaluate': {'examples': 2, 'seed': 0, 'length': 32, 'max_new_tokens': 3, 'system': ''},\n"

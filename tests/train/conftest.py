@@ -38,6 +38,12 @@ def quick_compilation(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small():
+    """The settings of a tiny run."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def train(word_model, word_tasks):
     """train(groups=None, ..., **settings): a library of experts of the tiny model on the word tasks."""
 

@@ -1,0 +1,74 @@
+"""Full fine-tuning: every weight of the model on the union of the tasks, the baseline that adapters are held against."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.models import weights
+from modjax.models.decoder import Decoder
+from modjax.parallel import rules
+from modjax.train.fit import fit
+from modjax.train.recipe import Recipe
+from modjax.train.settings import Settings
+
+
+class FullTraining(Recipe):
+    """One member, the decoder: {path: float32 leaf with an axis of one member second}."""
+
+    def __init__(self, decoder: Decoder):
+        self.given = weights.leaves(decoder)
+
+    def start(self, key, given):
+        return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
+
+    def attach(self, decoder, trained, frozen, rows, key):
+        return filled(decoder, trained), {}
+
+    def partition(self, name):
+        first, *rest = tuple(rules.spec(name)) or (None,)
+        return jax.P(first, None, *rest)
+
+
+def filled(decoder: Decoder, leaves: dict[str, Any]) -> Decoder:
+    """The decoder with other weights, in the dtypes of its own."""
+    own = weights.leaves(decoder)
+    cast = [jnp.asarray(leaves[path], leaf.dtype) for path, leaf in own.items()]
+    return jax.tree.unflatten(jax.tree.structure(decoder), cast)
+
+
+def train_full(
+    model: Any,
+    tasks: Tasks,
+    workdir: str | pathlib.Path | None = None,
+    progress: bool = True,
+    learning_rate: float = 3e-5,
+    **settings: Any,
+) -> Any:
+    """Trains all weights on all tasks together; the given model stays as it is.
+
+    Takes sixteen bytes a weight beside the model: float32 copies, gradients and two moments. They lie on the mesh as
+    the model's weights do.
+
+    Args:
+      model: what `modjax.load` returns, not quantised.
+      tasks: what is learned from; held-out tasks are left out.
+      workdir, progress, settings: as in `train_library`; what concerns adapters alone has no effect.
+
+    Returns a model with the trained weights in the dtypes of the given one's; with early stopping those of the lowest
+    validation loss. Raises InputError for a quantised model, and as `train_library`.
+    """
+    integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]
+    if integers:
+        raise InputError(f"{integers[0]}: quantised weights cannot be trained; load the model without quantize")
+    settings, tasks = Settings(learning_rate=learning_rate, **settings), tasks.training
+    fitted = fit(model, tasks, {"full": tuple(tasks)}, FullTraining(model.params), settings, workdir, progress)
+    layout = (lambda path, leaf: None) if model.mesh is None else rules.layout(model.mesh)
+    leaves = {path: jax.device_put(leaf[:, 0], layout(path, leaf[:, 0])) for path, leaf in fitted.trained.items()}
+    return dataclasses.replace(model, params=filled(model.params, leaves))
