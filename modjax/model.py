@@ -101,7 +101,7 @@ class Model:
           seed: for temperature > 0; prompt i draws from key i, whatever its text and its batch.
           system: the system message of prompts without one; None leaves it to the template.
           batch: the most prompts decoded side by side; results do not depend on it.
-          experts: for the oracle router, each prompt's expert, by name or index; -1 is none.
+          experts: for a router with `choices`, as the oracle, each prompt's, by name or index; -1 is none.
           progress: show a bar.
 
         Raises InputError naming the setting that cannot be, and for prompts whose answers may not fit the context.
@@ -151,16 +151,10 @@ class Model:
         bound = self.experts(library, router)
         if isinstance(router, Oracle) and experts is None:
             raise InputError("the oracle router needs experts=, the expert of each prompt")
-        ids = None if experts is None else _expert_ids(experts, library, len(prompts))
+        ids = None if experts is None else _choices(experts, library, router, len(prompts))
         ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
         voice = generation.Voice(self.params, self.tokenizer, ends, bound)
-        return generation.pieces(voice, self._encoded(prompts, system), ids, request)
-
-    def _encoded(self, prompts, system) -> list[np.ndarray]:
-        texts = iter(
-            encode_prompts(self.tokenizer, [one for one in prompts if not isinstance(one, np.ndarray)], system)
-        )
-        return [one if isinstance(one, np.ndarray) else next(texts) for one in prompts]
+        return generation.pieces(voice, encode_prompts(self.tokenizer, prompts, system), ids, request)
 
     def experts(self, library: Library | None, router: Router | None) -> tuple | None:
         """(loras, scale, router), what the jitted functions take; checked against this model."""
@@ -239,9 +233,9 @@ def load(
     return Model(name, params, words, mesh, tokenizer.ends(path), folder)
 
 
-def _expert_ids(experts: Sequence[int | str], library: Library | None, n_prompts: int) -> list[int]:
-    """Each prompt's expert as an index; InputError unless there is one a prompt and the library has it."""
-    names = library.names if library else ()
+def _choices(experts: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:
+    """Each prompt's choice as an index; InputError unless there is one a prompt and the router knows it."""
+    names = (router.choices(library) if router else ()) or library.names if library else ()
     if isinstance(experts, str) or len(experts) != n_prompts:
         raise InputError(f"experts={experts!r}: expected a list with one expert for each of {n_prompts} prompts")
     for one in experts:

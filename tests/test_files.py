@@ -12,6 +12,13 @@ def test_written_and_read_is_the_same(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
 
 
+def test_lists_of_numbers_take_a_line_each_and_strings_are_kept(tmp_path):
+    value = {"rows": [[1, 2.5], [None, True]], "text": ["[ 1, 2 ]", "[", "]"], "none": []}
+    write_json(tmp_path / "value.json", value)
+    assert read_json(tmp_path / "value.json") == value
+    assert "\n    [1, 2.5],\n    [null, true]\n" in (tmp_path / "value.json").read_text()
+
+
 def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     write_json(tmp_path / "value.json", 1)
     with pytest.raises(TypeError):

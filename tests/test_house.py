@@ -73,8 +73,8 @@ def test_public_names_resolve():
         assert getattr(modjax, name) is not None
 
 
-@pytest.mark.parametrize("variant", ["", ":quick", ":phi2", ":mistral,quick", ":quick,uniform"])
-@pytest.mark.parametrize("job", ["private", "shared", "mbc", "evaluate", "demo"])
+@pytest.mark.parametrize("variant", ["", ":quick", ":phi2", ":mistral,quick", ":quick,uniform,mhr"])
+@pytest.mark.parametrize("job", [path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common"])
 def test_configs_load_with_their_variants(job, variant, monkeypatch):
     import importlib
 

@@ -7,42 +7,30 @@ that combines the experts' skills are enough, and the result is a static merge t
 """
 
 import dataclasses
-import functools
+import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from tqdm import tqdm
 
-from modjax.data import loader
-from modjax.data.pack import Rows, pack
+from modjax.adapt.shots import few
+from modjax.adapt.soup import Soup
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts import merge
-from modjax.experts.library import Library
+from modjax.experts.library import Library, concatenate
 from modjax.experts.merge.product import checked_rank
-from modjax.ops.lora import LoRA, Mix
-from modjax.ops.losses import target_losses
-from modjax.routing.base import Context, Router, hook, per_site, static
-from modjax.train.optim import schedule
+from modjax.ops.lora import LoRA
+from modjax.routing.base import Context, hook
+from modjax.train.fit import fit
+from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 
 Per = Literal["layer", "site"]
 
-_ADAM = optax.scale_by_adam()
-
-
-class Soup(Router):
-    """The same weights for every token, of each layer and site its own."""
-
-    weights: dict[str, jax.Array] = per_site("LE")
-    mix: Mix = static("outputs")
-
-    def __call__(self, site, x_BTI, context):
-        return self.weights[site]
+DEFAULTS = {"steps": 100, "batch": 8, "length": 1024, "learning_rate": 1e-2, "dropout": 0.0}
+ALL = "all sites"
 
 
 def cat(
@@ -51,13 +39,10 @@ def cat(
     tasks: Tasks,
     per: Per = "layer",
     rank: int | None = None,
-    steps: int = 100,
-    batch: int = 8,
-    length: int = 1024,
-    learning_rate: float = 1e-2,
-    seed: int = 0,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    workdir: str | pathlib.Path | None = None,
     progress: bool = True,
-    name: str = "cat",
+    **settings: Any,
 ) -> Library:
     """Learns how much of each expert goes into each layer, then merges the experts so.
 
@@ -66,14 +51,13 @@ def cat(
       library: E experts of this model.
       tasks: what the coefficients are learned on, from the "train" split of every task given, held out or not.
       per: one coefficient for each layer (the paper) or for each site of a layer. They begin at 1 / E.
-      rank: to cut the merged expert to, by an SVD; None keeps the sum of the experts' ranks.
-      steps: of Adam, each on `batch` packed rows of `length` tokens.
-      learning_rate: the peak, behind a warm-up of 6 % of the steps; it falls to 0.
-      seed: of the order of the rows.
+      rank: to cut a merged expert to, by an SVD; None keeps the sum of the experts' ranks.
+      groups: {merged expert: [task, ...]}, all learned in lockstep; by default one, "cat", of all tasks.
+      workdir, progress, settings: as in `train_library`; by default 100 steps of 8 rows of 1024 tokens, at a peak rate
+        of 0.01. `rank`, `alpha` and `dropout` of an expert in training have no place here.
 
     Returns:
-      A library of one; `training` of its ExpertInfo has the coefficients' means over layers and sites, `scores` the
-      mean of the last steps' losses in nats a target token.
+      One expert a group; `training` of its ExpertInfo has the coefficients' means over layers and sites.
 
     Raises InputError for settings, tasks and experts that do not fit, and where training diverges.
     """
@@ -82,72 +66,55 @@ def cat(
     model.check(library)
     if rank is not None:
         checked_rank(library, rank)
-    settings = Settings(steps=steps, batch=batch, length=length, learning_rate=learning_rate, seed=seed)
-    batches = _batches(model, tasks, settings)
-    weights, loss = _learned(model, library, batches, settings, per, progress)
-    means_E = np.mean([np.asarray(weights_LE) for weights_LE in weights.values()], axis=(0, 1))
-    if not np.isfinite(means_E).all():
-        raise InputError(f"learning_rate={learning_rate}: the coefficients are not finite; try a smaller rate")
-    method = {"merged": "cat", "per": per, "steps": steps, "learning_rate": learning_rate, "seed": seed}
-    method["weights"] = ", ".join(f"{mean:.6g}" for mean in means_E)
-    return _told(_merged(library, weights, rank, name), method, loss)
+    settings, tasks = Settings(**(DEFAULTS | settings | {"sites": library.sites})), few(tasks)
+    groups = {"cat": tuple(tasks)} if groups is None else dict(groups)
+    fitted = fit(model, tasks, groups, SoupTraining(library, per, len(groups)), settings, workdir, progress)
+    method = {"merged": "cat", "per": per, "steps": fitted.steps}
+    method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}
+    soups = []
+    for index, (name, own) in enumerate(groups.items()):
+        weights = {site: fitted.trained[_group(site, per)][:, index] for site in library.sites}
+        if not all(np.isfinite(weights_LE).all() for weights_LE in weights.values()):
+            raise InputError(f"learning_rate={settings.learning_rate}: the coefficients are not finite; try a smaller")
+        soups.append(_told(_merged(library, weights, rank, name), own, method, weights, fitted.scores[index]))
+    return concatenate(soups)
 
 
-def _batches(model, tasks, settings):
-    """Rows [B, ...] of each step, of all tasks together."""
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
-    if settings.length > model.config.context:
-        raise InputError(f"length={settings.length}: {model.name} reads at most {model.config.context} tokens")
-    encoded = [
-        one for task in tasks.values() for one in encode(model.tokenizer, task, task.split("train"), settings.length)
-    ]
-    if not encoded:
-        raise InputError("the tasks have no examples in split 'train'; expected at least one")
-    rows = {"cat": pack(encoded, settings.length)}
-    endless = loader.batches(rows, settings.batch, settings.steps, settings.seed)
-    return (Rows(*(field[0] for field in step)) for step in endless)
+class SoupTraining(Recipe):
+    """Coefficients {site, or "all sites" as one: c[L,G,E]} of G merged experts over one frozen library."""
+
+    def __init__(self, library: Library, per: Per, n_groups: int):
+        self.sites, self.per = library.sites, per
+        n_layers = library.loras[self.sites[0]].a.shape[0]
+        start_LGE = np.full((n_layers, n_groups, len(library)), 1 / len(library), np.float32)
+        self.given = {_group(site, per): start_LGE for site in self.sites}
+        loras = {site: LoRA(*(np.asarray(leaf)[:, None] for leaf in lora)) for site, lora in library.loras.items()}
+        self.frozen = loras, np.asarray(library.scale)[None, None]
+
+    def start(self, key, given):
+        return given
+
+    def attach(self, decoder, trained, frozen, rows, key):
+        loras, scale_1E = frozen
+        soup = Soup({site: trained[_group(site, self.per)] for site in self.sites})
+        return decoder, hook((loras, scale_1E[0], soup), Context())
 
 
-def _learned(model, library, batches, settings, per, progress):
-    """{site: float32[L,E]} and the mean loss of the last tenth of the steps."""
-    n_layers = next(iter(library.loras.values())).a.shape[0]
-    groups = {site: site if per == "site" else "all sites" for site in library.sites}
-    start_LE = jnp.full((n_layers, len(library)), 1 / len(library), jnp.float32)
-    coefficients = dict.fromkeys(groups.values(), start_LE)
-    opt_state, losses, rate = _ADAM.init(coefficients), [], schedule(settings)
-    fixed = (model.params, library.loras, library.scale, tuple(groups.items()))
-    for i, rows in enumerate(tqdm(batches, total=settings.steps, unit="step", disable=not progress)):
-        coefficients, opt_state, loss = _step(*fixed, coefficients, opt_state, rows, rate(i))
-        losses.append(loss)
-    last = losses[-max(1, settings.steps // 10) :]
-    return {site: coefficients[group] for site, group in groups.items()}, float(np.mean(jax.device_get(last)))
+def _group(site, per):
+    return site if per == "site" else ALL
 
 
-@functools.partial(jax.jit, static_argnames="groups")
-def _step(decoder, loras, scale_E, groups, coefficients, opt_state, rows, rate):
-    def objective(coefficients):
-        router = Soup({site: coefficients[group] for site, group in groups})
-        routed = hook((loras, scale_E, router), Context())
-        hidden_BTD, _ = decoder(rows.tokens, rows.positions, rows.segments, **routed)
-        losses_BM = target_losses(decoder.logits, hidden_BTD, rows.at, rows.labels)
-        return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)) / jnp.sum(rows.weights)
-
-    loss, grads = jax.value_and_grad(objective)(coefficients)
-    updates, opt_state = _ADAM.update(grads, opt_state)
-    return jax.tree.map(lambda c, update: c - rate * update, coefficients, updates), opt_state, loss
-
-
-def _merged(library, weights, rank, name):
-    loras = {site: LoRA(lora.a, weights[site][:, :, None, None] * lora.b) for site, lora in library.loras.items()}
+def _merged(library, weights, rank, name) -> Library:
+    loras = {
+        site: LoRA(lora.a, jnp.asarray(weights[site])[:, :, None, None] * lora.b)
+        for site, lora in library.loras.items()
+    }
     weighed, ones = Library(loras, library.scale, library.infos), [1.0] * len(library)
-    if rank is None:
-        return merge.concatenate(weighed, ones, name)
-    return merge.svd(weighed, rank, ones, name)
+    return merge.concatenate(weighed, ones, name) if rank is None else merge.svd(weighed, rank, ones, name)
 
 
-def _told(merged, method, loss):
-    info = merged.infos[0]
-    training = tuple((dict(info.training) | method).items())
-    info = dataclasses.replace(info, training=training, scores=(*info.scores, ("train_loss", loss)))
+def _told(merged, tasks, method, weights, scores) -> Library:
+    info, means_E = merged.infos[0], np.mean(list(weights.values()), axis=(0, 1))
+    training = dict(info.training) | method | {"weights": ", ".join(f"{mean:.6g}" for mean in means_E)}
+    info = dataclasses.replace(info, tasks=tuple(tasks), training=tuple(training.items()), scores=info.scores + scores)
     return dataclasses.replace(merged, infos=(info,))

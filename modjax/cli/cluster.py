@@ -1,33 +1,141 @@
 """`modjax cluster`: which tasks belong together, by the similarity of their experts."""
 
-from sklearn.metrics import adjusted_rand_score
+import pathlib
+
+import numpy as np
 
 from modjax.cli import pieces, session
-from modjax.experts.cluster import Clusters, mbc
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.cluster import (
+    Clusters,
+    Sweep,
+    adjusted_rand,
+    dendrogram,
+    embedding,
+    mbc,
+    nearest,
+    random,
+    silhouette,
+    sweep,
+)
 from modjax.experts.library import Library
 from modjax.files import write_json
+from modjax.report import clustering
+from modjax.routing.tasks import embed
+from modjax.routing.training import first_of
+
+METHODS = ("mbc", "random", "embedding")
+MEASURES = ("inertia", "silhouette", "adjusted_rand")
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes."""
+    """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes, and what flags ask for."""
+    sizes = _sizes(flags.sweep) if flags.sweep else None
     folder = session.enter(workdir, config)
-    library = pieces.library(config)
-    clusters = mbc(library, **config.cluster)
-    families = dict(zip(pieces.tasks(config), pieces.tasks(config).families, strict=True))
+    library, tasks = pieces.library(config), pieces.tasks(config)
+    families = {name: task.family for name, task in tasks.items()}
+    clusters = _clusters(config, library, tasks)
     write_json(folder / "clusters.json", as_json(clusters, library, families))
     for cluster, names in clusters.names.items():
         print(f"cluster {cluster}: {', '.join(names)}")
+    if flags.against:
+        agreement = adjusted_rand(clusters, Clusters.load(flags.against))
+        print(f"adjusted Rand index against {flags.against}: {agreement:.3f}")
+    if flags.nearest:
+        _place(folder, config, clusters, library, Library.load(flags.nearest))
+    if sizes:
+        _sweep(folder, config, clusters, library, families, sizes)
 
 
 def as_json(clusters: Clusters, library: Library, families: dict[str, str | None]) -> dict:
     """Each cluster's tasks, the similarity matrix, and agreement with the families (adjusted Rand) where known."""
-    own = [families.get(tasks[0]) for tasks in library.tasks]
+    own = _families(library, families)
     return {
         "groups": clusters.groups(library),
         "names": library.names,
         "labels": clusters.labels.tolist(),
         "families": own,
-        "adjusted_rand": None if None in own else adjusted_rand_score(own, clusters.labels),
+        "adjusted_rand": None if None in own else adjusted_rand(clusters, own),
         "inertia": clusters.inertia,
+        "silhouette": silhouette(clusters),
         "matrix": clusters.similarity.round(4).tolist(),
     }
+
+
+def _families(library, families):
+    return [families.get(tasks[0]) for tasks in library.tasks]
+
+
+def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
+    """What `config.cluster.method` says; a random partition has the sizes that MBC finds with the same settings."""
+    options = config.cluster.to_dict()
+    method, examples = options.pop("method", "mbc"), options.pop("examples", 32)
+    if method == "mbc":
+        return mbc(library, **options)
+    if method == "random":
+        return random(mbc(library, **options), **_options(config, "seed"))
+    if method == "embedding":
+        return embedding(library, _vectors(config, library, tasks, examples), **_options(config, "clusters", "seed"))
+    raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")
+
+
+def _vectors(config, library, tasks, examples) -> dict[str, np.ndarray]:
+    """{task: float64[D]}, the mean embedding of its first training examples' prompts by the base model."""
+    named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
+    sources = {name: [example.source for example in first_of(named, name, examples, "train")] for name in named}
+    prompts = [source for own in sources.values() for source in own]
+    embedded_nD = embed(pieces.model(config), prompts, config.train.system)
+    ends = np.cumsum([len(own) for own in sources.values()])[:-1]
+    return {name: own_nD.mean(axis=0) for name, own_nD in zip(sources, np.split(embedded_nD, ends), strict=True)}
+
+
+def _place(folder, config, clusters, library, new):
+    """Prints the cluster of each new expert; nearest.json holds the groups with the new tasks in them."""
+    found = nearest(clusters, library, new, **_options(config, "sparsity"))
+    groups = clusters.groups(library)
+    for name, tasks, label, own in zip(new.names, new.tasks, found.labels, found.similarity, strict=True):
+        group = f"cluster {label}"
+        groups[group] = tuple(dict.fromkeys((*groups[group], *tasks)))
+        print(f"{name}: {group}, mean similarity {own[label]:.3f}")
+    labels = dict(zip(new.names, found.labels.tolist(), strict=True))
+    write_json(folder / "nearest.json", {"groups": groups, "labels": labels, "similarity": found.similarity.tolist()})
+
+
+def _sweep(folder: pathlib.Path, config, clusters, library, families, sizes):
+    """MBC for each number of clusters: prints a line each; writes sweep.json and the pictures.
+
+    The tree is that of the experts' similarity, in the colours of the clusters that were asked for.
+    """
+    own = _families(library, families)
+    options = _options(config, "sparsity", "components", "seed")
+    found = sweep(library, sizes, families=None if None in own else own, **options)
+    rows = [_measured(found, size) for size in found.clusters]
+    for row in rows:
+        shown = [f"{key.replace('_', ' ')} {row[key]:.3f}" for key in MEASURES if row[key] is not None]
+        print(f"{row['clusters']} clusters: {', '.join(shown)}")
+    tree = dendrogram(next(iter(found.clusters.values())).similarity)
+    write_json(folder / "sweep.json", {"names": library.names, "sweep": rows, "dendrogram": tree.tolist()})
+    clustering.write_sweep(rows, folder / "sweep")
+    clustering.write_dendrogram(tree, library.names, clusters.labels.tolist(), folder / "dendrogram")
+
+
+def _measured(found: Sweep, size):
+    return {
+        "clusters": size,
+        "inertia": found.clusters[size].inertia,
+        "silhouette": found.silhouette[size],
+        "adjusted_rand": found.adjusted_rand[size] if found.adjusted_rand else None,
+        "labels": found.clusters[size].labels.tolist(),
+    }
+
+
+def _options(config, *names):
+    return {name: config.cluster[name] for name in names if name in config.cluster}
+
+
+def _sizes(text):
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise InputError(f"--sweep={text}; expected FIRST:LAST, the fewest and the most clusters")
+    return range(int(first), int(last) + 1)

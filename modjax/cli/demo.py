@@ -6,13 +6,17 @@ from modjax import report, routing
 from modjax.cli import pieces, results, session
 from modjax.cli.cluster import as_json as clusters_as_json
 from modjax.cli.evaluate import as_json as scores_as_json
+from modjax.cli.evaluate import from_json as scores_from_json
 from modjax.cli.stages import Stages
 from modjax.cli.train import groups
+from modjax.eval.analysis import analyse
 from modjax.eval.evaluate import Method, evaluate, sample
-from modjax.eval.traces import routing_accuracy, view
+from modjax.eval.traces import view
 from modjax.experts.cluster import mbc
 from modjax.files import write_json
 from modjax.train.loop import train_library
+
+TRAINED_BY = {"shared": "shared", "private": "private", "MBC": "mbc"}  # the library in a method's name, and its stage
 
 
 def run(config, workdir, flags) -> None:
@@ -48,11 +52,13 @@ class _Job:
             Method("oracle (private)", private, routing.oracle(private), "the task's own expert"),
         ]
         scores = {
-            method.name: self.stages.json(f"evaluate {method.name}", functools.partial(self.evaluate, method))
+            method.name: scores_from_json(
+                self.stages.json(f"evaluate {method.name}", functools.partial(self.evaluate, method))
+            )
             for method in methods
         }
         traces = self.stages.json("traces", lambda: self.traces(methods))
-        return results.collect(self.config, self.model, self.tasks, methods, scores, clusters, traces, self.stages)
+        return self.collected(methods, scores, clusters, traces)
 
     def train(self, name, own_groups, n_tasks):
         """Fewer experts get more rows a step, so that every library sees as many rows in all."""
@@ -72,8 +78,9 @@ class _Job:
         return scores_as_json(*evaluate(self.model, method, self.tasks, **self.config.evaluate))
 
     def traces(self, methods):
-        """What the report shows of the routers: a few test examples token by token, and how often they are right."""
-        settings = {key: self.config.evaluate[key] for key in ("length", "system")}
+        """What the report shows of the routers: a few test examples token by token, and how they divide the work."""
+        config = self.config.evaluate
+        settings = {key: config[key] for key in ("length", "system")}
         arrows = [method for method in methods if isinstance(method.router, routing.Arrow)]
         shown = [self.tasks[name] for name in self.config.demo.shown]
         return {
@@ -82,10 +89,40 @@ class _Job:
                 for method in arrows
                 for task in shown
             ],
-            "accuracy": {
-                method.name: routing_accuracy(
-                    self.model, method, self.tasks, self.config.evaluate.examples, self.config.evaluate.seed, **settings
-                )
+            "analyses": {
+                method.name: analyse(
+                    self.model, method, self.tasks.training, examples=config.examples, seed=config.seed, **settings
+                ).as_json()
                 for method in arrows
             },
         }
+
+    def collected(self, methods, scores, clusters, traces):
+        """One dictionary of everything that was measured, ready for JSON."""
+        seconds, train = self.stages.seconds, self.config.train
+        compared = results.comparisons(scores, self.tasks)
+        labels = dict(zip(clusters["names"], clusters["labels"], strict=True))
+        experts = f"rank {train.rank}, alpha {train.alpha:g}, {', '.join(train.sites)}"
+        return {
+            "title": "A library of experts, and who answers",
+            "subtitle": f"{len(self.tasks.training)} tasks in training, {len(self.tasks.held_out)} held out, "
+            f"on {self.model.name}",
+            "facts": results.facts(self.config, self.tasks, seconds, Experts=experts),
+            "methods": [_method(method, compared, traces["analyses"], seconds) for method in methods],
+            "paired": results.paired(compared),
+            "tasks": [results.task(task, scores, labels.get(task.name)) for task in self.tasks.values()],
+            "curves": [results.curves(self.stages.folder / name, name) for name in ("private", "mbc", "shared")],
+            "similarity": {key: clusters[key] for key in ("names", "matrix", "labels", "families", "adjusted_rand")},
+            "analysis": [{"name": name, **found} for name, found in traces["analyses"].items()],
+            "routing": traces["views"],
+            "stages": results.stages(seconds),
+            "config": results.resolved(self.config),
+        }
+
+
+def _method(method, compared, analyses, seconds):
+    trained = next((key for part, key in TRAINED_BY.items() if part in method.name), None)
+    return results.method(method.name, method.note, compared) | {
+        "seconds": {"train": seconds.get(f"train {trained}"), "evaluate": seconds.get(f"evaluate {method.name}")},
+        "routing_accuracy": analyses.get(method.name, {}).get("accuracy"),
+    }

@@ -1,7 +1,5 @@
 """`modjax evaluate`: the base model, or a library under a router, scored task by task."""
 
-import dataclasses
-
 from modjax.cli import pieces, session
 from modjax.eval import Method, Score, evaluate, summary
 from modjax.files import write_json
@@ -28,4 +26,9 @@ def run(config, workdir, flags) -> None:
 
 def as_json(scores: dict[str, Score], seconds: float) -> dict:
     """Every task's score, and the seconds that all took."""
-    return {"seconds": seconds, "tasks": {name: dataclasses.asdict(score) for name, score in scores.items()}}
+    return {"seconds": seconds, "tasks": {name: score.as_json() for name, score in scores.items()}}
+
+
+def from_json(found: dict) -> dict[str, Score]:
+    """The scores that `as_json` gave."""
+    return {name: Score.from_json(score) for name, score in found["tasks"].items()}

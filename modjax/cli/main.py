@@ -12,19 +12,26 @@ from modjax.errors import InputError
 VERBS = {
     "train": "train a library of experts in lockstep",
     "cluster": "cluster a library's experts (MBC)",
+    "adapt": "experts for new tasks from a few examples of each, by a library or from scratch",
     "evaluate": "score a library under a router",
     "generate": "answer prompts with a library under a router",
     "chat": "talk with a library under a router, and see which experts answer",
     "convert": "PEFT, mttl and GGUF files to libraries and Hugging Face directories, experts folded in or not",
-    "report": "write the HTML report of a finished demo",
+    "library": "list a saved library's experts, add some, drop some",
+    "leaderboard": "every method on one library: scores with intervals, pairs compared, costs, an HTML report",
+    "report": "write the HTML report of a finished demo or leaderboard",
+    "transfer": "does the similarity of two tasks' experts say whether training them together helps?",
     "demo": "the whole path: private library, clusters, cluster experts, comparison, report",
 }
 USAGE = "usage: modjax VERB --config=FILE[:VARIANT,...] --workdir=DIR [--config.KEY=VALUE ...]\n\n" + "\n".join(
-    f"  {verb:9} {text}" for verb, text in VERBS.items()
+    f"  {verb:11} {text}" for verb, text in VERBS.items()
 )
-CONVERT_USAGE = "usage: modjax convert --from=SOURCE [--from=SOURCE ...] --to=FOLDER"
+USAGES = {
+    "convert": "usage: modjax convert --from=SOURCE [--from=SOURCE ...] --to=FOLDER",
+    "library": "usage: modjax library --path=DIR [--add=FOLDER ...] [--drop=NAME ...] [--router=FILE]",
+}
 # The flags that a verb cannot do without, where they are not --config and --workdir.
-NEEDED = {"generate": ("config",), "chat": ("config",), "convert": ("from", "to")}
+NEEDED = {"generate": ("config",), "chat": ("config",), "convert": ("from", "to"), "library": ("path",)}
 INPUT_FAULT = 2  # exit code
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "the job's config file, with variants behind a colon")
@@ -39,7 +46,14 @@ flags.DEFINE_multi_string("only", [], "convert: an expert to take, by name; may 
 flags.DEFINE_list("weights", [], "convert: what experts are weighted with when they are folded into a model")
 flags.DEFINE_string("mix", None, "convert: what weights act on, parameters (the default) or outputs")
 flags.DEFINE_string("dtype", None, "convert: float32, float16 or bfloat16; by default as it was")
-flags.DEFINE_string("report", "report", "report, demo: the folder that index.html goes to")
+flags.DEFINE_string("sweep", None, "cluster: FIRST:LAST, numbers of clusters to compare, with pictures")
+flags.DEFINE_string("against", None, "cluster: another clusters.json, to print the agreement with")
+flags.DEFINE_string("nearest", None, "cluster: a library whose experts are each given the cluster they belong to")
+flags.DEFINE_string("path", None, "library: its folder")
+flags.DEFINE_multi_string("add", [], "library: a PEFT adapter or a library whose experts to add; may be repeated")
+flags.DEFINE_multi_string("drop", [], "library: an expert to take out, by name; may be repeated")
+flags.DEFINE_string("router", None, "library: the file of a router that changes with it")
+flags.DEFINE_string("report", "report", "report, demo, leaderboard: the folder that index.html goes to")
 flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job")
 
 
@@ -60,7 +74,7 @@ def main() -> None:
 
 def _run(verb, arguments):
     sys.argv = [f"modjax {verb}", *arguments]  # config_flags reads overrides from here
-    _parse(arguments, NEEDED.get(verb, ("config", "workdir")), CONVERT_USAGE if verb == "convert" else USAGE)
+    _parse(arguments, NEEDED.get(verb, ("config", "workdir")), USAGES.get(verb, USAGE))
     from modjax.cli import session  # jax is imported only once the flags are known to be good
 
     logging.set_verbosity(logging.WARNING)

@@ -1,13 +1,20 @@
-"""`modjax report`: the HTML page of a finished demo, written anew from its results."""
+"""`modjax report`: the HTML page of a finished demo or leaderboard, written anew from its results."""
 
 import pathlib
 
 from modjax import report
+from modjax.errors import InputError
 from modjax.files import read_json_object
+
+RESULTS = ("results.json", "leaderboard.json")
 
 
 def run(config, workdir, flags) -> None:
-    """Reads WORKDIR/results.json; prints the table and writes the page."""
-    found = read_json_object(pathlib.Path(workdir) / "results.json")
+    """Reads WORKDIR/results.json or WORKDIR/leaderboard.json; prints the table and writes the page."""
+    paths = [pathlib.Path(workdir) / name for name in RESULTS]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        raise InputError(f"{workdir}: holds neither {' nor '.join(RESULTS)}; expected a finished demo or leaderboard")
+    found = read_json_object(path)
     print(report.text_table(found))
     print(f"report: {report.write(found, flags.report)}")

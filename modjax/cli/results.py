@@ -1,34 +1,79 @@
-"""The results of a demo as the report takes them; the schema is that of `modjax.report`."""
+"""The results of a job as the report takes them; the schema is that of `modjax.report`."""
 
 import json
 import platform
 import time
+from collections.abc import Mapping
 
 import jax
 
-from modjax.eval.evaluate import Score, summary
+from modjax.data.tasks import Task, Tasks
+from modjax.eval.comparison import Comparison, compare
+from modjax.eval.score import Score
 from modjax.train import metrics
 
-TRAINED_BY = {"shared": "shared", "private": "private", "MBC": "mbc"}
+NAMES = {"loss": "loss", "exact_match": "exact_match", "rouge_l": "rougeL"}  # a score's, and the report's
 
 
-def collect(config, model, tasks, methods, scores, clusters, traces, stages) -> dict:
-    """One dictionary of everything that was measured, ready for JSON."""
-    seconds = stages.seconds
-    by_method = {
-        name: {task: Score(**score) for task, score in found["tasks"].items()} for name, found in scores.items()
+def comparisons(scores: Mapping[str, Mapping[str, Score]], tasks: Tasks) -> dict[str, Comparison]:
+    """{part: methods side by side}, in distribution and held out, of {method: {task: score}}."""
+    parts = {"in_distribution": tasks.training, "held_out": tasks.held_out}
+    return {part: compare(scores, list(own)) for part, own in parts.items()}
+
+
+def method(name: str, note: str, compared: Mapping[str, Comparison]) -> dict:
+    """One line of the comparison: the scores of each part, with their intervals."""
+    return {"name": name, "note": note} | {part: _scores(name, own) for part, own in compared.items()}
+
+
+def _scores(name, comparison):
+    if name not in comparison.means:
+        return {}
+    means, intervals = comparison.means[name], comparison.intervals[name]
+    found = {NAMES[metric]: means[metric] for metric in NAMES}
+    return found | {
+        "examples": means["examples"],
+        "intervals": {NAMES[metric]: list(intervals[metric]) for metric in NAMES},
     }
+
+
+def paired(compared: Mapping[str, Comparison]) -> list[dict]:
+    """Every pair of methods, part by part and metric by metric, where there are two."""
+    return [
+        {
+            "part": part,
+            "metric": NAMES[metric],
+            "names": list(own.names),
+            **{field: matrix_MM.round(5).tolist() for field, matrix_MM in pairs._asdict().items()},
+        }
+        for part, own in compared.items()
+        for metric, pairs in own.pairs.items()
+        if len(own.names) > 1
+    ]
+
+
+def task(task: Task, scores: Mapping[str, Mapping[str, Score]], cluster: int | None = None) -> dict:
+    """One task under every method that was scored on it."""
+    own = {name: by_task[task.name] for name, by_task in scores.items() if task.name in by_task}
     return {
-        "title": "A library of experts, and who answers",
-        "subtitle": f"{len(tasks.training)} tasks in training, {len(tasks.held_out)} held out, on {model.name}",
-        "facts": _facts(config, tasks, seconds),
-        "methods": [_method(method, by_method, tasks, traces, seconds) for method in methods],
-        "tasks": [_task(task, by_method, clusters) for task in tasks.values()],
-        "curves": [curves(stages.folder / name, name) for name in ("private", "mbc", "shared")],
-        "similarity": {key: clusters[key] for key in ("names", "matrix", "labels", "families", "adjusted_rand")},
-        "routing": traces["views"],
-        "stages": [{"name": name, "seconds": taken} for name, taken in seconds.items()],
-        "config": json.loads(config.to_json()),
+        "name": task.name,
+        "family": task.family,
+        "held_out": task.held_out,
+        "cluster": cluster,
+        **{NAMES[metric]: {name: getattr(score, metric) for name, score in own.items()} for metric in NAMES},
+    }
+
+
+def facts(config, tasks: Tasks, seconds: Mapping[str, float], **more: str) -> dict[str, str]:
+    """The headline: what was run, where, when, and how long it took."""
+    device = jax.devices()[0]
+    return {
+        "Base model": config.model,
+        "Tasks": f"{len(tasks)} of {config.tasks}",
+        **more,
+        "Device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
+        "Wall clock": f"{sum(seconds.values()) / 60:.1f} min",
+        "Date": time.strftime("%Y-%m-%d"),
     }
 
 
@@ -49,46 +94,10 @@ def _series(lines):
     }
 
 
-def _facts(config, tasks, seconds):
-    device = jax.devices()[0]
-    return {
-        "Base model": config.model,
-        "Tasks": f"{len(tasks)} of {config.tasks}",
-        "Experts": f"rank {config.train.rank}, alpha {config.train.alpha:g}, {', '.join(config.train.sites)}",
-        "Device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
-        "Wall clock": f"{sum(seconds.values()) / 60:.1f} min",
-        "Date": time.strftime("%Y-%m-%d"),
-    }
+def stages(seconds: Mapping[str, float]) -> list[dict]:
+    return [{"name": name, "seconds": taken} for name, taken in seconds.items()]
 
 
-def _method(method, by_method, tasks, traces, seconds):
-    trained = next((key for part, key in TRAINED_BY.items() if part in method.name), None)
-    return {
-        "name": method.name,
-        "note": method.note,
-        "in_distribution": _means(by_method[method.name], tasks.training),
-        "held_out": _means(by_method[method.name], tasks.held_out),
-        "seconds": {"train": seconds.get(f"train {trained}"), "evaluate": seconds.get(f"evaluate {method.name}")},
-        "routing_accuracy": traces["accuracy"].get(method.name),
-    }
-
-
-def _means(scores, tasks):
-    means = summary(scores, list(tasks))
-    if means is None:
-        return {}
-    return {"rougeL" if key == "rouge_l" else key: value for key, value in means.items()}
-
-
-def _task(task, by_method, clusters):
-    labels = dict(zip(clusters["names"], clusters["labels"], strict=True))
-    scored = {name: scores[task.name] for name, scores in by_method.items() if task.name in scores}
-    return {
-        "name": task.name,
-        "family": task.family,
-        "held_out": task.held_out,
-        "cluster": labels.get(task.name),
-        "loss": {name: score.loss for name, score in scored.items()},
-        "exact_match": {name: score.exact_match for name, score in scored.items()},
-        "rougeL": {name: score.rouge_l for name, score in scored.items()},
-    }
+def resolved(config) -> dict:
+    """The config as plain data."""
+    return json.loads(config.to_json())

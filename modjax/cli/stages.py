@@ -1,6 +1,7 @@
 """The stages of a long job: each leaves a file or folder, takes its time down, and is not repeated."""
 
 import pathlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +31,14 @@ class Stages:
 
     def json(self, name: str, make: Callable[[], Any]) -> Any:
         """The value of any other stage, kept as NAME.json."""
-        path = self.folder / f"{name.replace(' ', '-')}.json"
+        path = self.path(name)
         if not path.exists():
             self._timed(name, lambda: write_json(path, make()))
         return read_json(path)
+
+    def path(self, name: str) -> pathlib.Path:
+        """The file of a stage, whatever its name holds."""
+        return self.folder / (re.sub(r"[^\w.,()+=-]", "-", name) + ".json")
 
     def _timed(self, name, work):
         print(f"{name} ...", flush=True)

@@ -20,24 +20,25 @@ class Encoded(NamedTuple):
     n_prompt: int
 
 
-def prompts(tokenizer: Any, sources: Iterable[Prompt], system: str | None = None) -> list[np.ndarray]:
-    """Token ids of each prompt, int32[n], ready for the model to answer.
+def prompts(tokenizer: Any, sources: Iterable[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
+    """Token ids of each prompt, int32[n], ready for the model to answer; token ids among the sources stay as they are.
 
     With a chat template that alone says which special tokens there are. Without one the prompt is the source (of a
     conversation every message) and a newline, behind what the tokenizer puts before a text by itself, as Llama's and
     Mistral's put their beginning-of-sequence token; an end-of-sequence token that it puts behind is left off.
 
     Args:
-      tokenizer: a transformers tokenizer.
+      tokenizer: a transformers tokenizer; None will do where all sources are token ids.
       system: the system message of prompts that bring none; None leaves it to the template, which may have its own.
         Without a template there is no system message.
 
-    Raises InputError for messages without role and content, and for those that the template refuses.
+    Raises InputError for messages without role and content, for those that the template refuses, and for arrays that
+    are no row of token ids.
     """
-    conversations = [_messages(source) for source in sources]
-    if tokenizer.chat_template:
-        return _ids(tokenizer, [_render(tokenizer, messages, system) for messages in conversations])
-    return _begun(tokenizer, ["".join(one["content"] + "\n" for one in messages) for messages in conversations])
+    sources = list(sources)
+    texts = [source for source in sources if not isinstance(source, np.ndarray)]
+    ids = iter(_texts(tokenizer, texts, system) if texts else [])
+    return [_row(source) if isinstance(source, np.ndarray) else next(ids) for source in sources]
 
 
 def encode(
@@ -70,6 +71,19 @@ def encode(
     return encoded
 
 
+def _row(tokens):
+    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer):
+        raise InputError(f"a prompt is an array of {tokens.dtype}{list(tokens.shape)}; expected token ids, int32[n]")
+    return tokens.astype(np.int32)
+
+
+def _texts(tokenizer, sources, system):
+    conversations = [_messages(source) for source in sources]
+    if tokenizer.chat_template:
+        return _ids(tokenizer, [_render(tokenizer, messages, system) for messages in conversations])
+    return _begun(tokenizer, ["".join(one["content"] + "\n" for one in messages) for messages in conversations])
+
+
 def _messages(source: Prompt) -> list[Mapping[str, str]]:
     if isinstance(source, str):
         return [{"role": "user", "content": source}]
@@ -91,8 +105,6 @@ def _render(tokenizer, messages, system):
 
 def _begun(tokenizer, texts):
     """The ids of texts that go on: with the special tokens before them and without those behind."""
-    if not texts:
-        return []
     found = tokenizer(texts, return_special_tokens_mask=True)
     return [
         np.asarray(ids[: max(_behind(special), int(ids[:1] == [tokenizer.bos_token_id]))], np.int32)

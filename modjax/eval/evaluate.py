@@ -3,19 +3,20 @@
 import dataclasses
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from modjax.data.tasks import Example, Task, Tasks
-from modjax.data.tokenize import TooLong, encode
+from modjax.data.tokenize import Encoded, TooLong, encode
 from modjax.errors import InputError
 from modjax.eval.likelihood import target_loss
 from modjax.eval.metrics import exact_match, rouge_l
+from modjax.eval.score import Score
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.routing.base import Router
-from modjax.routing.oracle import Oracle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,23 +28,22 @@ class Method:
     router: Router | None = None
     note: str = ""
 
+    @property
+    def told(self) -> bool:
+        """Whether the router goes by the task of an example, and has to be told."""
+        return bool(self.router and self.router.choices(self.library))
+
+    def id_of(self, task: Task) -> int | None:
+        """What a router that is told gets for a task's examples; None where it has nothing to say of them."""
+        return self.router.id_of(task.name, self.library) if self.told else None
+
     def expert_of(self, task: Task) -> int | None:
-        """The expert that the oracle gives a task; None where no expert was trained on it."""
+        """The expert that was trained on a task; None where there is none."""
         return self.library.expert_of(task.name) if self.library else None
 
     def covers(self, task: Task) -> bool:
         """Whether the method says anything of a task: the oracle knows only its experts' own."""
-        return not isinstance(self.router, Oracle) or self.expert_of(task) is not None
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """One method on one task."""
-
-    loss: float  # nats a target token, over all target tokens of the sample
-    exact_match: float  # fraction of answers equal to an accepted one
-    rouge_l: float  # mean F-measure, 0 to 1
-    examples: int
+        return not self.told or self.id_of(task) is not None
 
 
 def evaluate(
@@ -69,15 +69,13 @@ def evaluate(
       batch: rows side by side; no score depends on it.
     """
     start = time.perf_counter()
-    chosen = [(task, sample(task, split, examples, seed)) for task in tasks.values() if method.covers(task)]
     room = model.config.context - max_new_tokens
     length = min(length, room) if too_long == "truncate" else length
-    encoded = [one for task, own in chosen for one in encode(model.tokenizer, task, own, length, system, too_long)]
-    chosen = [(task, example) for task, own in chosen for example in own]
-    _check_room(chosen, encoded, room)
-    ids = [method.expert_of(task) for task, _ in chosen] if isinstance(method.router, Oracle) else None
-    experts = model.experts(method.library, method.router)
-    totals, counts = target_loss(model, encoded, experts, ids, batch)
+    chosen = list(prepared(model, method, tasks, examples, split, seed, length, system, too_long))
+    encoded = [one.encoded for one in chosen]
+    _check_room(chosen, room)
+    ids = told(method, chosen)
+    totals, counts = target_loss(model, encoded, model.experts(method.library, method.router), ids, batch)
     answers = model.generate(
         [one.tokens[: one.n_prompt] for one in encoded],
         method.library,
@@ -87,20 +85,51 @@ def evaluate(
         experts=ids,
         progress=progress,
     )
-    names = np.asarray([task.name for task, _ in chosen])
+    names = np.asarray([one.task.name for one in chosen])
     scores = {
         name: _score(np.flatnonzero(names == name), chosen, totals, counts, answers) for name in dict.fromkeys(names)
     }
     return scores, time.perf_counter() - start
 
 
-def _check_room(chosen, encoded, room):
+class Chosen(NamedTuple):
+    """One example of a sample, ready to be read."""
+
+    task: Task
+    example: Example
+    encoded: Encoded
+
+
+def prepared(
+    model: Model,
+    method: Method,
+    tasks: Tasks,
+    examples: int = 100,
+    split: str = "test",
+    seed: int = 0,
+    length: int = 2048,
+    system: str | None = None,
+    too_long: TooLong = "error",
+) -> Iterator[Chosen]:
+    """The sample of every task that the method covers; the arguments are those of `evaluate`."""
+    for task in filter(method.covers, tasks.values()):
+        own = sample(task, split, examples, seed)
+        encoded = encode(model.tokenizer, task, own, length, system, too_long)
+        yield from map(Chosen, [task] * len(own), own, encoded)
+
+
+def told(method: Method, chosen: Sequence[Chosen]) -> list[int | None] | None:
+    """What the method's router is told of each example; None for a router that is told nothing."""
+    return [method.id_of(one.task) for one in chosen] if method.told else None
+
+
+def _check_room(chosen, room):
     """Before anything is computed: every prompt leaves room for its answer."""
-    for (task, _), one in zip(chosen, encoded, strict=True):
-        if one.n_prompt > room:
+    for task, _, encoded in chosen:
+        if encoded.n_prompt > room:
             raise InputError(
-                f"task {task.name!r}: a prompt has {one.n_prompt} tokens; expected at most {room}, the model's context "
-                'less max_new_tokens. Give a smaller max_new_tokens, or too_long="truncate"'
+                f"task {task.name!r}: a prompt has {encoded.n_prompt} tokens; expected at most {room}, the model's "
+                'context less max_new_tokens. Give a smaller max_new_tokens, or too_long="truncate"'
             )
 
 
@@ -115,21 +144,11 @@ def sample(task: Task, split: str, count: int, seed: int) -> tuple[Example, ...]
     return tuple(examples[i] for i in sorted(order[:count]))
 
 
-def summary(scores: dict[str, Score], names: Sequence[str]) -> dict[str, float] | None:
-    """Unweighted means over the named tasks; None unless all of them were scored."""
-    if not names or any(name not in scores for name in names):
-        return None
-    own = [scores[name] for name in names]
-    fields = ("loss", "exact_match", "rouge_l")
-    means = {field: float(np.mean([getattr(score, field) for score in own])) for field in fields}
-    return means | {"examples": sum(score.examples for score in own)}
-
-
 def _score(ids, chosen, totals, counts, answers) -> Score:
-    pairs = [(answers[i], chosen[i][1].answers) for i in ids]
+    pairs = [(answers[i], chosen[i].example.answers) for i in ids]
     return Score(
-        loss=float(totals[ids].sum() / counts[ids].sum()),
-        exact_match=float(np.mean([exact_match(*pair) for pair in pairs])),
-        rouge_l=float(np.mean([rouge_l(*pair) for pair in pairs])),
-        examples=len(ids),
+        nats_n=totals[ids],
+        targets_n=counts[ids],
+        exact_n=np.asarray([exact_match(*pair) for pair in pairs]),
+        rouge_n=np.asarray([rouge_l(*pair) for pair in pairs]),
     )

@@ -1,6 +1,6 @@
 """The loss of targets under a routed model, one example a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -8,10 +8,11 @@ import numpy as np
 from modjax.data.pack import Rows, pack, pad_targets
 from modjax.data.tokenize import Encoded
 from modjax.model import Model
+from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, filled
 from modjax.ops.losses import target_losses
 from modjax.routing.base import Context, hook
-from modjax.routing.prompt import PromptRows, settle
+from modjax.routing.prompt import Experts, PromptRows, settle
 
 
 def target_loss(
@@ -25,24 +26,35 @@ def target_loss(
 
     Args:
       experts: from `model.experts`; None is the base model.
-      expert_ids: for the oracle, each example's expert.
+      expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
       batch: rows side by side; results do not depend on it.
     """
     totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
-    for ids in batched_by_length([len(example.tokens) for example in examples], batch):
-        rows = one_a_row([examples[i] for i in ids], batch)
-        context = Context(None if expert_ids is None else filled([expert_ids[i] for i in ids], batch, -1))
-        settled = settle(model.params, experts, prompts_of([examples[i] for i in ids], rows))
+    for ids, own, context, rows in batches(examples, expert_ids, batch):
+        settled = settle(model.params, experts, prompts_of(own, rows))
         losses_NM = np.asarray(_losses(model.params, settled, context, rows), np.float64)
         totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
         counts[ids] = np.sum(rows.weights, axis=1)[: len(ids)]
     return totals, counts
 
 
-@jax.jit
-def _losses(decoder, experts, context, rows):
+def losses(decoder: Decoder, experts: Experts | None, context: Context, rows: Rows) -> jax.Array:
+    """float32[N,M], the loss of each target in nats; of settled experts."""
     hidden_NTD = decoder(rows.tokens, rows.positions, rows.segments, **hook(experts, context))[0]
     return target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels)
+
+
+_losses = jax.jit(losses)
+
+
+def batches(
+    examples: Sequence[Encoded], expert_ids: Sequence[int | None] | None, batch: int
+) -> Iterator[tuple[list[int], list[Encoded], Context, Rows]]:
+    """(indices, examples, what a router is told, rows) of examples of similar length; the last rows may be empty."""
+    for ids in batched_by_length([len(example.tokens) for example in examples], batch):
+        own = [examples[i] for i in ids]
+        told = None if expert_ids is None else filled([expert_ids[i] for i in ids], batch, -1)
+        yield ids, own, Context(told), one_a_row(own, batch)
 
 
 def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:

@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tasks import Example, Task, Tasks
+from modjax.data.tasks import Example, Task
 from modjax.data.tokenize import Encoded, encode
-from modjax.eval.evaluate import Method, sample
-from modjax.eval.likelihood import one_a_row, prompts_of
+from modjax.eval.evaluate import Method
+from modjax.eval.likelihood import batches, prompts_of
 from modjax.model import Model
-from modjax.models.padding import batched_by_length, filled
-from modjax.routing.base import Context, bind
+from modjax.routing.base import Context, Router, bind
 from modjax.routing.prompt import settle
 
 
@@ -25,14 +24,12 @@ def routing_weights(
 ) -> list[np.ndarray]:
     """Each example's weights, float32[L, n, E], means over the sites of a layer; n is the example's length.
 
-    expert_ids: for the oracle, each example's expert.
+    expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
     """
     experts = model.experts(method.library, method.router)
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for ids in batched_by_length([len(example.tokens) for example in examples], batch):
-        rows = one_a_row([examples[i] for i in ids], batch)
-        context = Context(None if expert_ids is None else filled([expert_ids[i] for i in ids], batch, -1))
-        settled = settle(model.params, experts, prompts_of([examples[i] for i in ids], rows))
+    for ids, own, context, rows in batches(examples, expert_ids, batch):
+        settled = settle(model.params, experts, prompts_of(own, rows))
         weights_LBTE = np.asarray(_site_means(model.params, settled, context, rows))
         for row, i in enumerate(ids):
             found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]
@@ -46,42 +43,26 @@ def _site_means(decoder, experts, context, rows):
 
     def look(layer, sites, x_BTI):
         layer_loras, router = layer
-        return {
-            site: _per_token(router(site, x_BTI, context), (*x_BTI.shape[:2], n_experts))
-            for site in sites
-            if site in layer_loras
-        }
+        return {site: token_weights(router, site, x_BTI, context, n_experts) for site in sites if site in layer_loras}
 
     seen = decoder.observe(look, rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt)
     return sum(seen.values()) / len(seen)
 
 
-def _per_token(weights, shape):
-    """[E], [B, E] or [B, T, E] as [B, T, E]."""
-    return jnp.broadcast_to(weights[:, None] if weights.ndim == 2 else weights, shape)
-
-
-def routing_accuracy(
-    model: Model, method: Method, tasks: Tasks, examples: int, seed: int, length: int, system: str | None
-) -> float:
-    """The share of test prompts whose own expert gets the most weight, over all tokens, sites and layers.
-
-    Only tasks that an expert was trained on count; chance is one in the number of experts.
-    """
-    encoded, owners = [], []
-    for task in tasks.values():
-        if method.expert_of(task) is not None:
-            own = encode(model.tokenizer, task, sample(task, "test", examples, seed), length, system)
-            encoded += [Encoded(one.tokens[: one.n_prompt], one.n_prompt) for one in own]
-            owners += [method.expert_of(task)] * len(own)
-    chosen = [weights_LnE.sum((0, 1)).argmax() for weights_LnE in routing_weights(model, method, encoded)]
-    return float(np.mean(np.asarray(chosen) == np.asarray(owners)))
+def token_weights(router: Router, site: str, x_BTI: jax.Array, context: Context, n_experts: int) -> jax.Array:
+    """What a router gives each token, float32[B,T,E], whether it weighs tokens, examples or none; mean over heads."""
+    weights = router(site, x_BTI, context)
+    if router.mix == "heads":
+        weights = weights.mean(axis=1)
+    weights = weights[:, None] if weights.ndim == 2 else weights
+    return jnp.broadcast_to(weights, (*x_BTI.shape[:2], n_experts))
 
 
 def view(model: Model, method: Method, task: Task, example: Example, length: int, system: str | None) -> dict:
     """One example as the report shows it: its tokens as text, the weights of every layer, the expected expert."""
     (encoded,) = encode(model.tokenizer, task, [example], length, system)
-    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1)
+    ids = [method.id_of(task)] if method.told else None
+    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1, expert_ids=ids)
     owner = method.expert_of(task)
     return {
         "library": method.name,

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts.library import ExpertInfo, Library, concatenate
+from modjax.experts.info import ExpertInfo
+from modjax.experts.library import Library, concatenate
 from modjax.ops.lora import LoRA
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": jnp.bfloat16}
@@ -90,7 +91,8 @@ def from_library(library: Library) -> Iterator[Adapter]:
         remembered = info.alpha / info.rank
         scale = remembered if np.float32(remembered) == library.scale[e] else float(library.scale[e])
         own = {site: ranks[site][:, e] for site in library.sites if ranks[site][:, e].any()}
-        arrays = {site: _arrays(library, site, e) for site in own}
+        one = library[e]
+        arrays = {site: _arrays(one, site) for site in own}
         as_read = _adapter(info, scale, own, arrays)
         yield as_read or _adapter(dataclasses.replace(info, dtype="float32"), scale, own, arrays)
 
@@ -160,10 +162,10 @@ def _pairs(by_site):
     return tuple((site, tuple(values.tolist())) for site, values in by_site.items())
 
 
-def _arrays(library, site, e):
-    """a[L,R,I], b[L,R,O] and, or None, the file's b[L,R,O]."""
-    kept = library.originals.get(site)
-    return *(np.asarray(leaf[:, e]) for leaf in library.loras[site]), None if kept is None else np.asarray(kept[:, e])
+def _arrays(one, site):
+    """a[L,R,I], b[L,R,O] and, or None, the file's b[L,R,O] of a library of one."""
+    kept = one.originals.get(site)
+    return *(np.asarray(leaf[:, 0]) for leaf in one.loras[site]), None if kept is None else np.asarray(kept[:, 0])
 
 
 def _adapter(info, scale, ranks, arrays) -> Adapter | None:

@@ -1,8 +1,6 @@
 """Experts folded into the base: a decoder that computes alone what it computed with a static mixture beside it."""
 
-import functools
 from collections.abc import Sequence
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from flax import nnx
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.experts.merge.factors import Shares, stacked, summed
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import LoRA, Mix
 
@@ -33,9 +32,10 @@ def fold(
     Raises InputError for a quantised decoder, for several experts without weights, for weights of another number or
     not finite, and for another mix.
     """
-    if mix not in get_args(Mix):
-        raise InputError(f"mix={mix!r}: expected one of {', '.join(get_args(Mix))}")
+    if mix not in ("parameters", "outputs"):
+        raise InputError(f"mix={mix!r}: expected one of parameters, outputs")
     weights_E = _weights(library, weights)
+    part_E = weights_E * library.scale
     folded = jax.tree.map(lambda leaf: leaf, decoder)
     for site, lora in library.loras.items():
         half, name = site.split(".")
@@ -45,7 +45,8 @@ def fold(
                 f"site {site}: experts cannot be folded into quantised weights; load the model without them"
             )
         kernel_LIO = linear.kernel[...]
-        sum_LIO = _folded(kernel_LIO, lora, weights_E, library.scale, mix)
+        one = summed(lora, Shares(weights_E, part_E)) if mix == "parameters" else stacked(lora, part_E)
+        sum_LIO = _folded(kernel_LIO, one)
         linear.kernel = nnx.Param(jax.device_put(sum_LIO, kernel_LIO.sharding))
     return folded
 
@@ -63,14 +64,11 @@ def _weights(library, weights):
     return jnp.asarray(weights_E)
 
 
-@functools.partial(jax.jit, static_argnames="mix")
-def _folded(kernel_LIO, lora: LoRA, weights_E, scale_E, mix):
+@jax.jit
+def _folded(kernel_LIO, lora: LoRA):
     def one(layer):
-        kernel_IO, a_ERI, b_ERO = layer
-        b_ERO = (weights_E * scale_E)[:, None, None] * b_ERO
-        if mix == "parameters":
-            a_ERI, b_ERO = jnp.einsum("e,eri->ri", weights_E, a_ERI)[None], jnp.sum(b_ERO, axis=0, keepdims=True)
-        delta_IO = jnp.einsum("eri,ero->io", a_ERI, b_ERO, precision="highest")
+        kernel_IO, a_SI, b_SO = layer
+        delta_IO = jnp.einsum("si,so->io", a_SI, b_SO, precision="highest")
         return (kernel_IO.astype(jnp.float32) + delta_IO).astype(kernel_IO.dtype)
 
     return jax.lax.map(one, (kernel_LIO, *lora))

@@ -17,9 +17,12 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from modjax.errors import InputError
+from modjax.experts.axis import full
 from modjax.experts.library import Library
+from modjax.experts.merge.factors import Shares, stacked, summed
 from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import LoRA
 
@@ -67,9 +70,9 @@ def _less_means(library, general, site):
     # Where a file gives a module a scale of its own, b holds what that differs by.
     own_LE11, general_LG11 = _ratios(library, site), _ratios(general, site)
     own, others = library.loras[site], general.loras[site]
-    a_LERI = own.a - jnp.mean(others.a, axis=1, keepdims=True)
-    b_LERO = own.b / own_LE11 - jnp.mean(others.b / general_LG11, axis=1, keepdims=True)
-    return LoRA(a_LERI, b_LERO * own_LE11)
+    part_G = np.full(len(general), 1 / len(general), np.float32)
+    mean_LRI, mean_LRO = summed(LoRA(others.a, others.b / general_LG11), Shares(part_G, part_G))
+    return LoRA(own.a - mean_LRI[:, None], (own.b / own_LE11 - mean_LRO[:, None]) * own_LE11)
 
 
 def _ratios(library, site):
@@ -81,18 +84,16 @@ def _ratios(library, site):
 @functools.partial(jax.jit, static_argnames="rank")
 def _less_mean_product(own, scale_E, general, scale_G, rank):
     """Factors of rank `rank` whose product, times the expert's scale, is nearest to the difference of the updates."""
-    n_experts, n_general = own.a.shape[1], general.a.shape[1]
-    negative_LGRO = general.b * (-scale_G / n_general)[None, :, None, None]
+    negative = stacked(general, -scale_G / len(scale_G))
 
-    def with_general(own_LERX, general_LGRX):
-        n_layers, width = own_LERX.shape[0], own_LERX.shape[3]
-        side_by_side = general_LGRX.reshape(n_layers, 1, n_general * general_LGRX.shape[2], width)
-        repeated = jnp.broadcast_to(side_by_side, (n_layers, n_experts, *side_by_side.shape[2:]))
+    def with_negative(own_LERX, negative_LSX):
+        repeated = jnp.broadcast_to(negative_LSX[:, None], (*own_LERX.shape[:2], *negative_LSX.shape[1:]))
         return jnp.concatenate([own_LERX, repeated], axis=2)
 
     # A scale of 0 silences its expert whatever its factors are.
     safe_E = jnp.where(scale_E == 0, 1, scale_E)[None, :, None, None]
-    u, s, v = low_rank_svd(LoRA(with_general(own.a, general.a), with_general(own.b * safe_E, negative_LGRO)))
+    scaled = full(LoRA(own.a, own.b * safe_E))
+    u, s, v = low_rank_svd(LoRA(*map(with_negative, scaled, negative)))
     root_LER1 = jnp.sqrt(s[..., :rank, None])
     return LoRA(root_LER1 * v[..., :rank, :], root_LER1 * u[..., :rank, :] / safe_E)
 

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
+from modjax.experts.axis import full, joined, pad_rank, taken
+from modjax.experts.info import ExpertInfo
+from modjax.experts.ranks import ranks
 from modjax.ops.lora import LoRA
 
 # The sites of all families, in the order in which a block comes to them.
@@ -17,31 +20,12 @@ ORDER = {site: place for place, site in enumerate(_SITES.split())}
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpertInfo:
-    """What is known of one expert beside its arrays."""
-
-    name: str
-    tasks: tuple[str, ...]  # the tasks it was trained on
-    rank: int
-    alpha: float
-    base: str = ""  # the base model's name
-    family: str = "llama"  # the base model's family, which names the modules in a PEFT folder
-    fingerprint: str = ""  # of the base model's weights; "" when unknown
-    training: tuple[tuple[str, str | int | float], ...] = ()  # settings, as pairs
-    scores: tuple[tuple[str, float], ...] = ()
-    # How the file it was read from lies, so that it can be written as it was; see modjax.experts.adapter.
-    ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()  # {site: rank in each layer, 0 for none} where they differ
-    ratios: tuple[tuple[str, tuple[float, ...]], ...] = ()  # {site: scale in each layer / scale} where they differ
-    dtype: str = "float32"  # of its factors
-    peft: str = ""  # its PEFT settings, as JSON
-
-
-@dataclasses.dataclass(frozen=True)
 class Library:
     """Experts as one pytree: every leaf of `loras` has the layer axis first, the expert axis second.
 
     Attributes:
-      loras: {site: LoRA(a float32[L,E,R,I], b float32[L,E,R,O])}; smaller ranks are padded with zeros.
+      loras: {site: LoRA(a float32[L,E,R,I], b float32[L,E,R,O])}; smaller ranks are padded with zeros. Where all
+        experts of a site have one A it may be held once, a float32[L,1,R,I]; see `with_shared_a`.
       scale: float32[E], alpha / rank of each expert.
       infos: one ExpertInfo an expert, in the order of the expert axis.
       originals: {site: float32[L,E,R,O]}, b as a file has it, at sites where the file's scale differs from the expert's
@@ -68,6 +52,11 @@ class Library:
         return tuple(sorted(self.loras, key=lambda site: (ORDER.get(site, len(ORDER)), site)))
 
     @property
+    def layers(self) -> int:
+        """Of the base model."""
+        return next(iter(self.loras.values())).b.shape[0]
+
+    @property
     def rank(self) -> int:
         """The rank that all experts are padded to."""
         return next(iter(self.loras.values())).a.shape[2]
@@ -79,9 +68,7 @@ class Library:
         As its ExpertInfo has them, as long as all rows beyond are zero; else, and for experts that were not read from a
         file, the expert's rank wherever its factors are not all zero, or everywhere for one of zeros alone.
         """
-        used_LE = {site: np.asarray(_used_rows(self.loras[site])) for site in self.sites}
-        columns = [_ranks(info, {site: used_LE[site][:, e] for site in used_LE}) for e, info in enumerate(self.infos)]
-        return {site: np.stack([column[site] for column in columns], axis=1) for site in self.sites}
+        return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -97,12 +84,29 @@ class Library:
         ids = np.asarray(self._ids(chosen), np.int32)
         if not 0 < len(ids) == len(set(ids.tolist())):
             raise InputError(f"library[{chosen!r}]: expected at least one expert, and none twice")
-        loras, originals = jax.tree.map(lambda leaf: leaf[:, ids], (self.loras, self.originals))
+        loras, originals = jax.tree.map(lambda leaf: taken(leaf, ids), (self.loras, self.originals))
         return Library(loras, self.scale[ids], tuple(self.infos[i] for i in ids), originals)
 
     def __add__(self, other: "Library") -> "Library":
         """Both libraries' experts; the smaller rank is padded, a site that one lacks is zero there."""
         return concatenate([self, other])
+
+    def with_shared_a(self) -> "Library":
+        """The same experts with their A held once, as is right where it was frozen; half the memory and less.
+
+        Raises InputError naming the first expert with another A.
+        """
+        for site in self.sites:
+            a_LERI = self.loras[site].a
+            differs_E = np.asarray(jnp.any(a_LERI != a_LERI[:, :1], axis=(0, 2, 3)))
+            if differs_E.any():
+                other = self.names[int(differs_E.argmax())]
+                raise InputError(f"site {site}: expert {other!r} has another A than {self.names[0]!r}; expected one A")
+        return dataclasses.replace(self, loras={s: lora._replace(a=lora.a[:, :1]) for s, lora in self.loras.items()})
+
+    def expanded(self) -> "Library":
+        """The same experts, each with an A of its own, a[L,E,R,I], also where it is held once."""
+        return dataclasses.replace(self, loras={site: full(lora) for site, lora in self.loras.items()})
 
     def expert_of(self, task: str) -> int | None:
         """The index of the first expert trained on `task`, or None."""
@@ -142,7 +146,7 @@ class Library:
         scale: float | Sequence[float] = 1.0,
         **info,
     ) -> "Library":
-        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}.
+        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}, or a[L,1,R,I] for an A of all experts.
 
         Args:
           names: one an expert; by default expert0, expert1, ...
@@ -153,7 +157,7 @@ class Library:
         if not sites:
             raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
         loras = {site: LoRA(*(jnp.asarray(factor, jnp.float32) for factor in pair)) for site, pair in sites.items()}
-        n_layers, n_experts, rank, _ = _check_shapes(loras)
+        _, n_experts, rank = _check_shapes(loras)
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one an expert")
@@ -188,6 +192,8 @@ jax.tree_util.register_dataclass(Library, data_fields=["loras", "scale", "origin
 def concatenate(libraries: Sequence[Library]) -> Library:
     """All experts of several libraries over one base model, in order.
 
+    Where every library holds a site's A once, and it is the same to the last bit, so does the result.
+
     Raises InputError when a name occurs twice or when the base models differ.
     """
     infos = tuple(info for library in libraries for info in library.infos)
@@ -200,10 +206,10 @@ def concatenate(libraries: Sequence[Library]) -> Library:
         raise InputError(f"experts of different base models ({', '.join(sorted(known))}) cannot be added")
     rank = max(library.rank for library in libraries)
     shapes = {site: lora for library in libraries for site, lora in library.loras.items()}
-    loras = {
-        site: jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *_parts(libraries, site, like, rank))
-        for site, like in shapes.items()
-    }
+    loras = {}
+    for site, like in shapes.items():
+        a_parts, b_parts = zip(*_parts(libraries, site, like, rank), strict=True)
+        loras[site] = LoRA(joined(a_parts, [len(library) for library in libraries]), jnp.concatenate(b_parts, axis=1))
     _check_shapes(loras)
     originals = {site: None for library in libraries for site in library.originals}
     for site in originals:
@@ -228,38 +234,14 @@ def _parts(libraries, site, like, rank):
             yield LoRA(*(jnp.zeros((leaf.shape[0], len(library), rank, leaf.shape[3])) for leaf in like))
 
 
-def pad_rank(factor_LERI: jax.Array, rank: int) -> jax.Array:
-    """Zero rows up to `rank`; they add nothing to the product."""
-    missing = rank - factor_LERI.shape[2]
-    return jnp.pad(factor_LERI, ((0, 0), (0, 0), (0, missing), (0, 0)))
-
-
-@jax.jit
-def _used_rows(lora):
-    """int32[L,E]: rows up to the last that is not zero in both factors."""
-    used_LER = jnp.any(lora.a != 0, axis=-1) | jnp.any(lora.b != 0, axis=-1)
-    rows_R = jnp.arange(1, used_LER.shape[2] + 1)
-    return jnp.max(jnp.where(used_LER, rows_R[None, None], 0), axis=-1)
-
-
-def _ranks(info, used):
-    """{site: int[L]} for one expert; used: {site: int[L]}, rows that are not zero."""
-    told = dict(info.ranks)
-    recorded = {site: np.asarray(told.get(site, np.zeros(len(rows))), int) for site, rows in used.items()}
-    if told and all(
-        recorded[site].shape == rows.shape and (recorded[site] >= rows).all() for site, rows in used.items()
-    ):
-        return recorded
-    untrained = not any(rows.any() for rows in used.values())
-    return {site: np.where((rows > 0) | untrained, np.maximum(info.rank, rows), 0) for site, rows in used.items()}
-
-
 def _check_shapes(loras: Mapping[str, LoRA]) -> tuple[int, ...]:
-    first = next(iter(loras.values())).a.shape
+    """L, E, R."""
+    first = next(iter(loras.values())).b.shape[:3]
     for site, (a, b) in loras.items():
-        if a.ndim != 4 or b.ndim != 4 or a.shape[:3] != b.shape[:3] or a.shape[:3] != first[:3]:
+        once = (b.shape[0], 1, *b.shape[2:3])
+        if a.ndim != 4 or b.ndim != 4 or a.shape[:3] not in (b.shape[:3], once) or b.shape[:3] != first:
             raise InputError(
-                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I] and b[L,E,R,O] "
-                f"with L, E, R = {first[:3]}"
+                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] of all experts, and "
+                f"b[L,E,R,O] with L, E, R = {first}"
             )
     return first

@@ -19,7 +19,8 @@ import numpy as np
 from modjax.errors import InputError
 from modjax.experts import inert
 from modjax.experts.adapter import Adapter, Factors, to_library
-from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.info import ExpertInfo
+from modjax.experts.library import Library
 from modjax.experts.modules import family_of, places
 from modjax.experts.torch_file import STORAGES, TorchFile
 

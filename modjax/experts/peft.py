@@ -17,7 +17,8 @@ import safetensors.numpy
 from modjax.errors import InputError
 from modjax.experts import peft_config
 from modjax.experts.adapter import Adapter, Factors, alpha_of, to_library
-from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.info import ExpertInfo
+from modjax.experts.library import Library
 from modjax.experts.modules import family_of, paths, places
 from modjax.experts.peft_config import PeftConfig
 from modjax.files import read_json_object
@@ -181,14 +182,14 @@ def _config(adapter, modules, layers) -> dict[str, Any]:
         "use_rslora": False,
     }
     as_read = common | json.loads(adapter.info.peft or "{}")
-    return (
-        as_read if adapter.info.peft and _describes(as_read, modules) else common | _by_path(adapter, modules, layers)
-    )
+    if adapter.info.peft and _describes(as_read, modules, f"expert {adapter.info.name!r}: {CONFIG}"):
+        return as_read
+    return common | _by_path(adapter, modules, layers)
 
 
-def _describes(config, modules: Mapping[str, Factors]) -> bool:
+def _describes(config, modules: Mapping[str, Factors], where) -> bool:
     """Whether PEFT would give these modules, all and with these ranks and scales, to an adapter of this config."""
-    parsed = peft_config.parse(config, CONFIG)
+    parsed = peft_config.parse(config, where)
     return parsed.targets is not None and all(
         parsed.selects(module)
         and parsed.rank_of(module) == len(one.a)

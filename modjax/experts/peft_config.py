@@ -73,30 +73,49 @@ class PeftConfig:
     layers: tuple[int, ...]  # () for all
     lists: tuple[str, ...]  # patterns of the module lists that layers are numbered in; () for any
     base: str
+    where: str  # the file's path, for the messages
 
     def rank_of(self, module: str) -> int:
-        return self.ranks.get(_pattern(self.ranks, module), self.rank)
+        return self.ranks.get(self._pattern(self.ranks, module), self.rank)
 
     def scale_of(self, module: str) -> float:
-        alpha, rank = self.alphas.get(_pattern(self.alphas, module), self.alpha), self.rank_of(module)
+        alpha, rank = self.alphas.get(self._pattern(self.alphas, module), self.alpha), self.rank_of(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def selects(self, module: str) -> bool:
         """Whether PEFT would put factors there; True where target_modules is missing and the family decides."""
-        if self.excluded and _named(self.excluded, module):
+        if self.excluded and self._names(self.excluded, module):
             return False
         if isinstance(self.targets, str):
-            return self.targets.lower() == ALL_LINEAR or _named(self.targets, module)
+            return self.targets.lower() == ALL_LINEAR or self._names(self.targets, module)
         if self.targets is None or module in self.targets:
             return True
-        return _named(self.targets, module) and (not self.layers or self._layer_of(module) in self.layers)
+        return self._names(self.targets, module) and (not self.layers or self._layer_of(module) in self.layers)
 
     def _layer_of(self, module):
         if not self.lists:
-            found = _match(r".*?\.[^.]*\.(\d+)\.", module)
+            found = self._match(r".*?\.[^.]*\.(\d+)\.", module)
             return int(found[1]) if found else None
-        matches = (_match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", module) for pattern in self.lists)
+        matches = (self._match(rf"(?:^|.*?\.){pattern}\.(?P<idx>\d+)\.", module) for pattern in self.lists)
         return next((int(found["idx"]) for found in matches if found), None)
+
+    def _pattern(self, patterns, module):
+        """The first key that, as a regular expression, is the module's path or its end after a dot; else the path."""
+        return next((key for key in patterns if self._match(rf"(.*\.)?({key})$", module)), module)
+
+    def _names(self, names, module):
+        if isinstance(names, str):
+            return self._match(names, module, regex.fullmatch) is not None
+        return module in names or any(module.endswith(f".{name}") for name in names)
+
+    def _match(self, pattern, module, how=regex.match):
+        """As `re` matches, but not for ever: some patterns take a time that is exponential in the module's length."""
+        try:
+            return how(pattern, module, timeout=1)
+        except TimeoutError as error:
+            raise InputError(
+                f"{self.where}: the pattern {_short(pattern)} takes too long to match {module!r}"
+            ) from error
 
 
 def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
@@ -119,6 +138,7 @@ def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
         layers=_layers(told("layers_to_transform", _is_layers, "a list of whole numbers")),
         lists=_layer_lists(told("layers_pattern", _is_names, "a list of names or a string")),
         base=told("base_model_name_or_path", lambda value: isinstance(value, str), "a string") or "",
+        where=where,
     )
     told("lora_dropout", lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
     told("fan_in_fan_out", _is_bool, "true or false", False)
@@ -222,24 +242,3 @@ def _check_patterns(parsed, where):
                 regex.compile(f"({pattern})")
             except (regex.error, OverflowError, RecursionError) as error:
                 raise InputError(f"{where}: {key} has {_short(pattern)}, no regular expression ({error})") from error
-
-
-def _pattern(patterns, module):
-    """The first key that, as a regular expression, is the module's path or its end after a dot; else the path."""
-    return next((key for key in patterns if _match(rf"(.*\.)?({key})$", module)), module)
-
-
-def _named(names, module):
-    if isinstance(names, str):
-        return _match(names, module, regex.fullmatch) is not None
-    return module in names or any(module.endswith(f".{name}") for name in names)
-
-
-def _match(pattern, module, how=regex.match):
-    """As `re` matches, but not for ever: some patterns take a time that is exponential in the module's length."""
-    try:
-        return how(pattern, module, timeout=1)
-    except TimeoutError as error:
-        raise InputError(
-            f"adapter_config.json: the pattern {_short(pattern)} takes too long to match {module!r}"
-        ) from error

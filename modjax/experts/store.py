@@ -5,33 +5,33 @@
       <expert>/adapter_config.json  as PEFT writes it
       <expert>/adapter_model.safetensors
 
-Each adapter loads in PEFT as it is, and PEFT's own adapters are read by `from_peft`. A library is written beside its
-place and moved there when complete, and one that it replaces is deleted last: nothing half-written is ever found
-under its name, and nothing is lost to a process that dies.
+Each adapter loads in PEFT as it is, and PEFT's own adapters are read by `from_peft`. Experts that share one A each have
+it in their file, and share it again when they are read: where it is equal to the last bit it is held once.
+
+A library is written beside its place and moved there when complete, and one that it replaces is deleted last: nothing
+half-written is ever found under its name, and nothing is lost to a process that dies.
+
+`add` and `drop` change a library where it lies. An expert is there when library.json, which is replaced whole, says so:
+an added one is complete before that, a dropped one is deleted after. The files of the others are never written.
 """
 
 import dataclasses
 import hashlib
-import json
-import math
 import os
 import pathlib
-import re
 import shutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from modjax.errors import InputError
+from modjax.experts import index as index_file
 from modjax.experts import peft
-from modjax.experts.adapter import DTYPES, Adapter, from_library, to_library
-from modjax.experts.library import ExpertInfo, Library
-from modjax.experts.modules import MOST_LAYERS
+from modjax.experts.adapter import Adapter, from_library, to_library
+from modjax.experts.index import INDEX, Entry, Index, folder_names
+from modjax.experts.library import Library
+from modjax.experts.modules import places
 from modjax.experts.peft import WEIGHTS
-from modjax.files import read_json_object
-from modjax.models.modules import MODULES
 
-SCHEMA = 1
-INDEX = "library.json"
+DRAFT = ".writing"  # inside a library no expert's folder: theirs begin with no dot
 
 
 def save(library: Library, path: str | pathlib.Path) -> None:
@@ -39,13 +39,12 @@ def save(library: Library, path: str | pathlib.Path) -> None:
     path = pathlib.Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / INDEX).exists()):
         raise InputError(f"{path}: exists and holds no {INDEX}; expected a new folder or an earlier library")
-    draft, earlier = (path.with_name(path.name + suffix) for suffix in (".writing", ".earlier"))
+    draft, earlier = (path.with_name(path.name + suffix) for suffix in (DRAFT, ".earlier"))
     for left_over in (draft, earlier):
         shutil.rmtree(left_over, ignore_errors=True)
-    layers = next(iter(library.loras.values())).a.shape[0]
-    written = zip(_folders(library.names), from_library(library), strict=True)
-    entries = [_entry(adapter, draft / folder, layers) for folder, adapter in written]
-    (draft / INDEX).write_text(_json({"schema": SCHEMA, "layers": layers, "experts": entries}), encoding="utf-8")
+    written = zip(folder_names(library.names), from_library(library), strict=True)
+    entries = tuple(_written(adapter, draft / folder, library.layers) for folder, adapter in written)
+    index_file.write(draft, Index(library.layers, entries))
     if path.exists():
         os.replace(path, earlier)
     os.replace(draft, path)
@@ -55,115 +54,88 @@ def save(library: Library, path: str | pathlib.Path) -> None:
 def load(path: str | pathlib.Path) -> Library:
     """Reads a library and checks it against its hashes. Raises InputError naming the file for whatever is wrong."""
     path = pathlib.Path(path)
-    index = read_json_object(path / INDEX)
-    if index.get("schema") != SCHEMA:
-        raise InputError(f"{path / INDEX}: schema {index.get('schema')!r}; this version reads {SCHEMA}")
-    layers = index.get("layers")  # libraries of earlier versions have factors in every layer and do not say
-    if layers is not None and not (_is_whole(layers) and 0 < layers <= MOST_LAYERS):
-        raise InputError(f"{path / INDEX}: layers = {layers!r}; expected a number from 1 to {MOST_LAYERS}")
-    adapters = list(_adapters(path, index))
-    library = to_library(adapters, layers)
-    return dataclasses.replace(library, infos=tuple(adapter.info for adapter in adapters))
+    index = index_file.read(path)
+    adapters = [_adapter(path, entry) for entry in index.entries]
+    return dataclasses.replace(to_library(adapters, index.layers), infos=tuple(adapter.info for adapter in adapters))
 
 
-def _adapters(path, index) -> Iterator[Adapter]:
-    for number, entry in enumerate(_entries(index, path / INDEX)):
-        info = _info(entry, f"{path / INDEX}: expert {number}")
-        folder = path / entry["folder"]
-        digest = _sha256(folder / WEIGHTS)
-        if digest != entry["sha256"]:
-            raise InputError(f"{folder / WEIGHTS}: sha256 {digest[:12]}...; {INDEX} has {entry['sha256'][:12]}...")
-        adapter = peft.adapter_of(peft.open_adapter(folder, info.name), info.family)
-        if adapter.rank != info.rank:
-            raise InputError(f"{folder / WEIGHTS}: its rank is {adapter.rank}; {INDEX} has {info.rank}")
-        yield dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
+def add(path: str | pathlib.Path, library: Library) -> None:
+    """Adds experts behind those of a saved library, whose files stay untouched.
+
+    Raises InputError, and changes nothing, where a name is taken, and where the base model's fingerprint, its layers or
+    a site's widths are not those of the saved experts.
+    """
+    path = pathlib.Path(path)
+    index = index_file.read(path)
+    index = dataclasses.replace(index, layers=index.layers or load(path).layers)
+    _check_fit(path, index, library)
+    shutil.rmtree(path / DRAFT, ignore_errors=True)
+    written = zip(folder_names(library.names, (one.name for one in path.iterdir())), from_library(library), strict=True)
+    added = tuple(_written(adapter, path / DRAFT / folder, index.layers) for folder, adapter in written)
+    for entry in added:
+        os.replace(path / DRAFT / entry.folder, path / entry.folder)
+    index_file.write(path, dataclasses.replace(index, entries=index.entries + added))
+    (path / DRAFT).rmdir()
 
 
-def _folders(names):
-    """A folder name for each expert: its own, freed of what file systems refuse, and unique."""
-    taken: dict[str, None] = {}
-    for name in names:
-        safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
-        while safe.lower() in taken:
-            safe += "_"
-        taken[safe.lower()] = None
-        yield safe
+def drop(path: str | pathlib.Path, names: str | Sequence[str]) -> None:
+    """Takes experts out of a saved library; the others' files stay untouched.
+
+    Raises InputError, and changes nothing, for a name that the library does not have, and where no expert would stay.
+    """
+    path = pathlib.Path(path)
+    index, names = index_file.read(path), [names] if isinstance(names, str) else names
+    index_file.write(path, index.without(names))
+    for entry in index.entries:
+        if entry.info.name in names:
+            shutil.rmtree(path / entry.folder, ignore_errors=True)
 
 
-def _entry(adapter, folder, layers) -> dict[str, Any]:
+def _adapter(path, entry) -> Adapter:
+    file = path / entry.folder / WEIGHTS
+    digest = _sha256(file)
+    if digest != entry.sha256:
+        raise InputError(f"{file}: sha256 {digest[:12]}...; {INDEX} has {entry.sha256[:12]}...")
+    info = entry.info
+    adapter = peft.adapter_of(peft.open_adapter(path / entry.folder, info.name), info.family)
+    if adapter.rank != info.rank:
+        raise InputError(f"{file}: its rank is {adapter.rank}; {INDEX} has {info.rank}")
+    return dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
+
+
+def _written(adapter, folder, layers) -> Entry:
     peft.write(adapter, folder, layers)
-    entry = dataclasses.asdict(adapter.info) | {"rank": adapter.rank}
-    entry |= {key: dict(value) for key, value in entry.items() if key in PAIRS}
-    return entry | {"folder": folder.name, "sha256": _sha256(folder / WEIGHTS)}
+    info = dataclasses.replace(adapter.info, rank=adapter.rank)
+    return Entry(info, folder.name, _sha256(folder / WEIGHTS))
 
 
-def _is_whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
+def _check_fit(path, index, library):
+    taken = [name for name in library.names if name in index.names]
+    if taken:
+        raise InputError(f"{path / INDEX}: has an expert {taken[0]!r} already; drop it first, or rename the new one")
+    bases = {entry.info.fingerprint for entry in index.entries} - {""}
+    for info in library.infos:
+        if bases and info.fingerprint not in bases | {""}:
+            raise InputError(
+                f"expert {info.name!r} is of the base model with fingerprint {info.fingerprint}; those of {path} "
+                f"are of {', '.join(sorted(bases))}"
+            )
+    if library.layers != index.layers:
+        raise InputError(f"{path}: experts for {index.layers} layers; those to add are for {library.layers}")
+    known = {site: widths for entry in index.entries for site, widths in _widths(path, entry)}
+    for site, (a, b) in library.loras.items():
+        if known.get(site, widths := (a.shape[3], b.shape[3])) != widths:
+            raise InputError(
+                f"{path}, site {site}: experts for (input, output) = {known[site]}; those to add are for {widths}"
+            )
 
 
-def _is_number(value):
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_text(value):
-    return isinstance(value, str)
-
-
-def _list_of(fits):
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _object_of(fits):
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-
-
-FIELDS = {
-    "name": _is_text,
-    "tasks": _list_of(_is_text),
-    "rank": lambda value: _is_whole(value) and value > 0,
-    "alpha": _is_number,
-    "base": _is_text,
-    "family": lambda value: _is_text(value) and value in MODULES,
-    "fingerprint": _is_text,
-    "training": _object_of(lambda value: _is_text(value) or isinstance(value, int | float)),
-    "scores": _object_of(lambda value: isinstance(value, int | float)),
-    "folder": lambda value: _is_text(value) and next(_folders([value])) == value,
-    "sha256": _is_text,
-    "ranks": _object_of(_list_of(_is_whole)),
-    "ratios": _object_of(_list_of(_is_number)),
-    "dtype": lambda value: _is_text(value) and value in DTYPES,
-    "peft": _is_text,
-}
-PAIRS = ("training", "scores", "ranks", "ratios")
-LATER = {"ranks": {}, "ratios": {}, "dtype": "float32", "peft": ""}  # what their absence means in earlier libraries
-
-
-def _entries(index, where):
-    entries = index.get("experts")
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{where}: key 'experts' is {type(entries).__name__}; expected a list of at least one expert")
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not set(FIELDS) <= set(LATER | entry):
-            raise InputError(f"{where}: expert {number} lacks a key; expected {', '.join(sorted(FIELDS))}")
-    return entries
-
-
-def _info(entry, where) -> ExpertInfo:
-    entry = LATER | entry
-    for key, fits in FIELDS.items():
-        if not fits(entry[key]):
-            raise InputError(f"{where}: {key} = {entry[key]!r:.80} is not what modjax writes there")
-    values = {field.name: entry[field.name] for field in dataclasses.fields(ExpertInfo)}
-    pairs = {key: tuple((name, _frozen(value)) for name, value in values[key].items()) for key in PAIRS}
-    return ExpertInfo(**values | pairs | {"tasks": tuple(values["tasks"])})
-
-
-def _frozen(value):
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _json(value):
-    return json.dumps(value, indent=2) + "\n"
+def _widths(path, entry) -> Iterator[tuple[str, tuple[int, int]]]:
+    """(site, (input, output)) of an adapter's modules, from its header alone."""
+    opened = peft.open_adapter(path / entry.folder, entry.info.name)
+    for module, (site, _) in places(entry.info.family, opened.tensors, opened.file).items():
+        pair = opened.tensors[module]
+        yield site, pair["A"].shape[-1:] + pair["B"].shape[:1]
 
 
 def _sha256(path):

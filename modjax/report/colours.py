@@ -14,8 +14,8 @@ CLUSTER_NAME = re.compile(r"(?:mbc|cluster)[\W_]*(\d+)", re.IGNORECASE)
 
 
 def method_names(results: Mapping) -> list[str]:
-    """Every method of the comparison, then those that only the tasks mention, in order of appearance."""
-    compared = [method["name"] for method in results.get("methods") or []]
+    """Every method of the comparison that did not fail, then those that only the tasks mention, as they appear."""
+    compared = [method["name"] for method in results.get("methods") or [] if not method.get("error")]
     scored = [name for task in results.get("tasks") or [] for name in task.get("loss") or {}]
     return list(dict.fromkeys([*compared, *scored]))
 

@@ -39,6 +39,22 @@ def seconds(value: Any) -> str:
     return f"{number:.1f}" if number < 1000 else f"{number:,.0f}"
 
 
+def milliseconds(value: Any) -> str:
+    """Seconds as milliseconds, to two decimals below a hundred and none above."""
+    number = finite(value)
+    if number is None:
+        return DASH
+    return f"{1000 * number:.2f}" if number < 0.1 else f"{1000 * number:,.0f}"
+
+
+def megabytes(value: Any) -> str:
+    """Bytes in units of a million, to one decimal below a hundred and none above."""
+    number = finite(value)
+    if number is None:
+        return DASH
+    return f"{number / 1e6:.1f}" if number < 1e8 else f"{number / 1e6:,.0f}"
+
+
 def duration(value: Any) -> str:
     """Seconds in the two largest units that matter: `42 s`, `3 min 20 s`, `2 h 05 min`."""
     number = finite(value)

@@ -9,6 +9,7 @@ from typing import Any
 from modjax.report import colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.metric import LOSS, best
+from modjax.report.pairs import matrices
 from modjax.report.routing import SCALE, explorer
 
 HERE = Path(__file__).parent
@@ -53,9 +54,11 @@ def render(results: Mapping) -> str:
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         findings=_findings(results),
         comparison=_comparison(results),
+        pairs=matrices(results),
         tasks=_tasks(results),
         curves=_curves(results),
         similarity=_similarity(results),
+        analysis=_analysis(results),
         routing=_routing(results),
         stages=_stages(results),
         settings=list(_settings(results.get("config") or {})),
@@ -82,8 +85,19 @@ def _comparison(results: Mapping) -> dict[str, Any] | None:
         return None
     from modjax.report import plots
 
-    columns = table.measured_columns(methods)
+    scored = [method for method in methods if not method.get("error")]
     variables = colours.method_variables(results)
+    return {
+        "tables": [_method_table(columns, scored, variables) for columns in table.tables(scored)],
+        "intervals": table.has_intervals(scored),
+        "memory": any(method.get("bytes") for method in scored),
+        "failed": [method for method in methods if method.get("error")],
+        "examples": _examples(scored),
+        "plot": plots.comparison(scored, variables) if scored else "",
+    }
+
+
+def _method_table(columns: list[table.Column], methods: list[Mapping], variables: Mapping) -> dict[str, Any]:
     cells = [column.cells(methods) for column in columns]
     return {
         "groups": table.column_groups(columns),
@@ -97,19 +111,25 @@ def _comparison(results: Mapping) -> dict[str, Any] | None:
             }
             for index, method in enumerate(methods)
         ],
-        "examples": _examples(methods),
-        "plot": plots.comparison(methods, variables),
     }
 
 
 def _examples(methods: list[Mapping]) -> dict[str, int]:
-    """{group: how many examples its scores are over}, where every method was given as many."""
+    """{group: how many examples its scores are over}, where every method that has scores was given as many."""
     examples = {}
     for split, group in table.SPLITS.items():
-        counts = {(method.get(split) or {}).get("examples") for method in methods}
-        if len(counts) == 1 and None not in counts:
+        counts = {(method.get(split) or {}).get("examples") for method in methods} - {None}
+        if len(counts) == 1:
             examples[group] = counts.pop()
     return examples
+
+
+def _analysis(results: Mapping) -> list[dict[str, Any]]:
+    if not results.get("analysis"):
+        return []
+    from modjax.report import division
+
+    return [division.shown(index, method) for index, method in enumerate(results["analysis"])]
 
 
 def _tasks(results: Mapping) -> dict[str, Any] | None:

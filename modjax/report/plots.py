@@ -39,21 +39,32 @@ def comparison(methods: Sequence[Mapping], variables: Mapping[str, str]) -> str:
 
 
 def _dots(panel: Axes, metric: Metric, methods: Sequence[Mapping], colours: Sequence[str]) -> None:
+    """With intervals the two dots of a method stand one above the other, each on its own; else joined by a line."""
     factor = 100 if metric.unit == "%" else 1
-    inside, outside = (
-        factor * _floats([(method.get(split) or {}).get(metric.key) for method in methods])
-        for split in ("in_distribution", "held_out")
-    )
+    splits = [[method.get(split) or {} for method in methods] for split in ("in_distribution", "held_out")]
+    inside, outside = (factor * _floats([scores.get(metric.key) for scores in split]) for split in splits)
+    whiskers = [factor * _ends(split, metric) for split in splits]
     rows = np.arange(len(methods))
-    panel.hlines(rows, inside, outside, colors=colours, linewidth=1.2, alpha=0.5)
-    panel.scatter(inside, rows, s=46, c=colours, zorder=3)
-    hollow = {"facecolors": STAND_IN["surface"], "edgecolors": colours, "linewidths": 1.8}
-    panel.scatter(outside, rows, s=40, zorder=3, **hollow)
+    aside = 0.17 if np.isfinite(whiskers).any() else 0.0
+    if not aside:
+        panel.hlines(rows, inside, outside, colors=colours, linewidth=1.2, alpha=0.5)
+    for (low, high), shift in zip(whiskers, (-aside, aside), strict=True):
+        panel.hlines(rows + shift, low, high, colors=colours, linewidth=1.6, alpha=0.6)
+    size = 30 if aside else 46
+    panel.scatter(inside, rows - aside, s=size, c=colours, zorder=3)
+    hollow = {"facecolors": STAND_IN["surface"], "edgecolors": colours, "linewidths": 1.6}
+    panel.scatter(outside, rows + aside, s=0.85 * size, zorder=3, **hollow)
     panel.set_title(f"{metric.name}, {metric.unit}")
     panel.grid(axis="y", visible=False)
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.xaxis.set_major_locator(MaxNLocator(5))
     panel.margins(x=0.08)
+
+
+def _ends(split: Sequence[Mapping], metric: Metric) -> np.ndarray:
+    """float64[2, M], the ends of each method's interval; NaN where it has none."""
+    pairs = [(scores.get("intervals") or {}).get(metric.key) or (None, None) for scores in split]
+    return np.stack([_floats(pair) for pair in pairs], axis=1)
 
 
 def binned(steps: Sequence, values: Sequence, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
@@ -170,13 +181,13 @@ def _heat_map(panel: Axes, similarity_EE: np.ndarray) -> tuple[float, float]:
     low, high = (measured.min(), measured.max()) if measured.size else (0.0, 1.0)
     high = max(high, low + 0.01)  # equal values still need a scale
     opacity_EE = np.nan_to_num((similarity_EE - low) / (high - low))
-    panel.imshow(_tint(opacity_EE), interpolation="none")
+    panel.imshow(tint(opacity_EE), interpolation="none")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
     return low, high
 
 
-def _tint(opacity: np.ndarray) -> np.ndarray:
+def tint(opacity: np.ndarray) -> np.ndarray:
     """uint8[..., 4], the heat colour at each opacity in [0, 1]."""
     rgb = np.broadcast_to(HEAT_RGB, (*opacity.shape, 3))
     return np.round(255 * np.concatenate([rgb, opacity[..., None]], axis=-1)).astype(np.uint8)
@@ -200,7 +211,7 @@ def _expert_ticks(panel: Axes, names: Sequence[str]) -> None:
 
 
 def _scale_bar(bar: Axes, low: float, high: float) -> None:
-    ramp = _tint(np.linspace(0, 1, 64)[None])
+    ramp = tint(np.linspace(0, 1, 64)[None])
     bar.imshow(ramp, interpolation="none", aspect="auto", extent=(low, high, 0, 1))
     bar.set_yticks([])
     bar.set_xticks([low, high], [f"{low:.2f}", f"{high:.2f}"])

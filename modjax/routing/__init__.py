@@ -6,6 +6,7 @@ from modjax.routing.arrow import Arrow, arrow
 from modjax.routing.base import Context, Router, bind, check, load_router, named, per_site, static, top_k_softmax
 from modjax.routing.calibration import calibrate
 from modjax.routing.centroid import Centroid, centroid
+from modjax.routing.editing import extended, restricted
 from modjax.routing.gates import PhatGoose
 from modjax.routing.lag import Lag, lag
 from modjax.routing.logo import Logo, logo
@@ -43,6 +44,7 @@ __all__ = [
     "calibrate",
     "centroid",
     "check",
+    "extended",
     "lag",
     "load_router",
     "logo",
@@ -51,6 +53,7 @@ __all__ = [
     "per_site",
     "phatgoose",
     "pooled",
+    "restricted",
     "seqr",
     "settle",
     "spectr",

@@ -5,19 +5,28 @@ right singular vector. Tokens that resemble what an expert was trained on are am
 ranks the experts without any training.
 """
 
-from typing import Literal
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.ops.linalg import low_rank_svd
-from modjax.ops.lora import LoRA, Mix
+from modjax.ops.lora import Mix
 from modjax.routing.base import Router, per_site, static, top_k_softmax
+from modjax.routing.norm import Norm, check_norm, normed
+from modjax.routing.prototypes import exact, iterated, tied, with_base
+from modjax.routing.torch_normal import torch_normal
+
+if TYPE_CHECKING:
+    from modjax.model import Model
 
 Prototypes = Literal["svd", "power"]
+Of = Literal["update", "weights"]
+Length = Literal["unit", "singular"]
 
 
 class Arrow(Router):
@@ -25,10 +34,11 @@ class Arrow(Router):
     top_k: int = static(4)
     temperature: float = static(1.0)
     mix: Mix = static("parameters")
+    input_norm: Norm = static("none")
 
     def __call__(self, site, x_BTI, context):
         prototype_EI = self.prototypes[site]
-        score_BTE = jnp.abs(jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), prototype_EI))
+        score_BTE = jnp.abs(jnp.einsum("bti,ei->bte", normed(x_BTI, self.input_norm), prototype_EI))
         temperature = self.temperature if self.temperature > 0 else prototype_EI.shape[-1] ** 0.5
         return top_k_softmax(score_BTE, self.top_k, temperature)
 
@@ -40,6 +50,13 @@ def arrow(
     mix: Mix = "parameters",
     prototypes: Prototypes = "svd",
     seed: int = 0,
+    of: Of = "update",
+    model: Model | None = None,
+    tie: Sequence[Sequence[str]] = (),
+    length: Length = "unit",
+    scaled: bool = False,
+    input_norm: Norm = "none",
+    prototype_norm: Norm = "none",
 ) -> Arrow:
     """A router from the experts alone.
 
@@ -57,68 +74,50 @@ def arrow(
       prototypes: "svd" is the exact singular vector; "power" is PEFT's estimate of it, 15 power iterations from a
         random start, which have not converged where two singular values are close.
       seed: of PEFT's start vector, its `rng_seed`; from 0 up to 2^32 - 1. Only "power" has a start.
+      of: what the prototype is a singular vector of: the "update" B^T A, or the expert's whole "weights"
+        W0 + alpha / rank B^T A, which needs the model and is exact ("svd") alone.
+      model: the base model, for `of="weights"`.
+      tie: groups of sites that share one A and so one prototype, that of their B side by side; the paper's Phi-2
+        experts have one A for (("attn.q", "attn.k", "attn.v"),).
+      length: of a prototype: "unit", or the "singular" value that it belongs to. (The reference code multiplies an
+        update's by the square of the singular value.)
+      scaled: multiply an expert's score by its alpha / rank, as in `spectr`; "weights" have it in them.
+      input_norm: of the site's input before it is compared: as it is; divided by its length, "unit"; "layernorm".
+      prototype_norm: of the prototypes, whose length it undoes, likewise.
+
+    Raises InputError for a setting that cannot be, and for tied sites that do not share A.
     """
+    _check(top_k, prototypes, of, model, length, scaled)
+    check_norm("input_norm", input_norm)
+    check_norm("prototype_norm", prototype_norm)
+    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
+    found = {}
+    for sites, lora in tied(library, tie).items():
+        if of == "weights":
+            vector_LEI, value_LE = with_base(lora, library.scale, _maps(model, library, sites))
+        elif prototypes == "power":
+            vector_LEI, value_LE = iterated(lora, torch_normal(lora.a.shape[-1], seed))
+        else:
+            vector_LEI, value_LE = exact(lora)
+        factor_LE = scale_E[None] * (value_LE if length == "singular" else jnp.ones_like(value_LE))
+        found |= dict.fromkeys(sites, normed(factor_LE[..., None] * vector_LEI, prototype_norm))
+    return Arrow(found, top_k, float(temperature), mix, input_norm)
+
+
+def _maps(model, library, sites):
+    model.check(library)
+    halves = (site.split(".") for site in sites)
+    return tuple(getattr(getattr(model.params.blocks, half), name) for half, name in halves)
+
+
+def _check(top_k, prototypes, of, model, length, scaled):
     if top_k == 0 or top_k < -1:
         raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
-    if prototypes not in ("svd", "power"):
-        raise InputError(f"prototypes={prototypes!r}: expected 'svd' or 'power'")
-    if prototypes == "svd":
-        found = {site: _leading(lora) for site, lora in library.loras.items()}
-    else:
-        found = {site: _iterated(lora, torch_normal(lora.a.shape[-1], seed)) for site, lora in library.loras.items()}
-    return Arrow(found, top_k, float(temperature), mix)
-
-
-def torch_normal(size: int, seed: int) -> np.ndarray:
-    """float32[size], the values of `torch.randn(size)` on the CPU after `manual_seed(seed)`, to a rounding or two.
-
-    PyTorch draws float32 uniforms from the low 24 bits of a Mersenne twister (MT19937, seeded as in its reference
-    code), and turns each run of 16 into normals by Box-Muller, the first eight giving radii and the last eight
-    angles. Where 16 does not divide the size, the last 16 values are drawn anew. Fewer than 16 are made another way.
-    Raises InputError for such a size and for a seed outside 0..2^32 - 1.
-    """
-    if size < 16 or not 0 <= seed < 2**32:
-        raise InputError(f"{size} values from seed {seed}: expected at least 16, and a seed from 0 up to 2^32 - 1")
-    twister = np.random.RandomState(seed)
-    whole = size // 16 * 16
-    uniform_n = _uniform(twister, size)
-    normal_n = np.empty(size, np.float32)
-    normal_n[:whole] = _box_muller(uniform_n[:whole])
-    if whole < size:
-        normal_n[-16:] = _box_muller(_uniform(twister, 16))
-    return normal_n
-
-
-def _uniform(twister, size):
-    bits_n = twister.randint(0, 2**32, size, np.uint32)
-    return (bits_n & np.uint32(2**24 - 1)).astype(np.float32) * np.float32(2**-24)
-
-
-def _box_muller(uniform_n):
-    first_m8, second_m8 = np.moveaxis(uniform_n.reshape(-1, 2, 8), 1, 0)
-    radius_m8 = np.sqrt(np.float32(-2) * np.log(np.float32(1) - first_m8))
-    angle_m8 = np.float32(2 * np.pi) * second_m8
-    return np.stack([radius_m8 * np.cos(angle_m8), radius_m8 * np.sin(angle_m8)], axis=1).reshape(-1)
-
-
-@jax.jit
-def _leading(lora: LoRA):
-    """float32[L,E,I]: the first right singular vector of each B^T A."""
-    return low_rank_svd(lora).v[..., 0, :]
-
-
-@jax.jit
-def _iterated(lora: LoRA, start_I):
-    """float32[L,E,I]: fifteen times v <- A^T (B^T B) A v, normed, all experts from one start, as PEFT does."""
-
-    def normed(v_LEI):
-        return v_LEI / (jnp.linalg.norm(v_LEI, axis=-1, keepdims=True) + 1e-8)
-
-    def step(_, v_LEI):
-        z_LER = jnp.einsum("leri,lei->ler", lora.a, v_LEI)
-        return normed(jnp.einsum("leri,ler->lei", lora.a, jnp.einsum("lers,les->ler", gram_LERR, z_LER)))
-
-    with jax.default_matmul_precision("highest"):
-        gram_LERR = jnp.einsum("lero,leso->lers", lora.b, lora.b)
-        v_LEI = jnp.broadcast_to(start_I[None, None], (*lora.a.shape[:2], start_I.shape[0]))
-        return jax.lax.fori_loop(0, 15, step, normed(v_LEI))
+    for name, value, kind in (("prototypes", prototypes, Prototypes), ("of", of, Of), ("length", length, Length)):
+        if value not in get_args(kind):
+            raise InputError(f"{name}={value!r}: expected {' or '.join(map(repr, get_args(kind)))}")
+    if of == "weights" and (model is None or prototypes == "power" or scaled):
+        raise InputError(
+            "of='weights' needs model=, the base model; it goes with prototypes='svd' and without scaled, for alpha / "
+            "rank is in the weights already"
+        )

@@ -88,6 +88,16 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
     return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, n_experts))
 
 
+def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
+    """The k largest scores of each row by their sum, exact zeros elsewhere, float32[B,E]; all alike where all are 0."""
+    n_experts = score_BE.shape[1]
+    if 0 < top_k < n_experts:
+        top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
+        score_BE = jnp.einsum("bk,bke->be", top_Bk, jax.nn.one_hot(ids_Bk, n_experts))
+    total_B1 = score_BE.sum(axis=1, keepdims=True)
+    return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)
+
+
 def check_choice(top_k: int, temperature: float = 1.0) -> None:
     """Raises InputError for settings of `top_k_softmax` that leave no expert, or order them the other way round."""
     if top_k == 0 or top_k < -1:

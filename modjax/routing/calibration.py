@@ -27,7 +27,7 @@ Calibrated = TypeVar("Calibrated")  # a router with raw(site, x_BTI) -> float32[
 
 def uncalibrated(library: Library) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Means 0 and deviations 1, {site: float32[L,E]} each, which leave scores as they are."""
-    shapes = {site: lora.a.shape[:2] for site, lora in library.loras.items()}
+    shapes = {site: lora.b.shape[:2] for site, lora in library.loras.items()}
     return tuple({site: jnp.full(shape, value, jnp.float32) for site, shape in shapes.items()} for value in (0, 1))
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import check_choice, static
+from modjax.routing.base import check_choice, static, top_k_shares
 from modjax.routing.prompt import PromptRouter
 
 Signal = Literal["norm", "entropy"]
@@ -32,8 +32,10 @@ class Logo(PromptRouter):
 
         x_BI = decoder.observe(look, *rows)[self.site][self.layer].astype(jnp.float32)
         a_ERI, b_ERO = (factor[self.layer] for factor in loras[self.site])
-        out_BEO = jnp.einsum("ber,ero->beo", jnp.einsum("bi,eri->ber", x_BI, a_ERI), b_ERO)
-        return _shares(_signal(scale_E[None, :, None] * out_BEO, self.signal), self.top_k)
+        z_BER = jnp.einsum("bi,eri->ber", x_BI, a_ERI)
+        z_BER = jnp.broadcast_to(z_BER, (len(z_BER), *b_ERO.shape[:2]))  # one A may be all experts'
+        out_BEO = jnp.einsum("ber,ero->beo", z_BER, b_ERO)
+        return top_k_shares(_signal(scale_E[None, :, None] * out_BEO, self.signal), self.top_k)
 
 
 def logo(
@@ -78,13 +80,3 @@ def _signal(out_BEO, signal):
     log_BEO = jax.nn.log_softmax(out_BEO)
     entropy_BE = -jnp.sum(jnp.exp(log_BEO) * log_BEO, axis=-1)
     return 1 / (entropy_BE + 1e-6)
-
-
-def _shares(score_BE, top_k):
-    """The k largest scores of each row by their sum, exact zeros elsewhere; all alike where no expert does anything."""
-    n_experts = score_BE.shape[1]
-    if 0 < top_k < n_experts:
-        top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
-        score_BE = jnp.einsum("bk,bke->be", top_Bk, jax.nn.one_hot(ids_Bk, n_experts))
-    total_B1 = score_BE.sum(axis=1, keepdims=True)
-    return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)

@@ -98,11 +98,9 @@ def encoded(model: Model, prompts: Sequence[Prompt | np.ndarray], system: str | 
 
     Raises InputError for texts where the model has no tokenizer, and for a prompt that is empty or exceeds the context.
     """
-    prompts = list(prompts)
-    if any(not isinstance(prompt, np.ndarray) for prompt in prompts):
-        if model.tokenizer is None:
-            raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected prompts as arrays of token ids")
-        prompts = encode_prompts(model.tokenizer, prompts, system)
+    if model.tokenizer is None and not all(isinstance(prompt, np.ndarray) for prompt in prompts):
+        raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected prompts as arrays of token ids")
+    prompts = encode_prompts(model.tokenizer, prompts, system)
     if not prompts:
         raise InputError("no prompts; expected at least one")
     for i, tokens in enumerate(prompts):

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Mix
 from modjax.routing.base import check_choice, named, static, top_k_softmax
 from modjax.routing.prompt import PromptRouter, PromptRows, batches, encoded
+from modjax.routing.training import first_of, known_tasks
 
 if TYPE_CHECKING:
     from modjax.model import Model
@@ -29,7 +29,7 @@ class TaskRepresentations(PromptRouter):
     mix: Mix = static("outputs")
 
     def weigh(self, decoder, loras, scale_E, rows):
-        query_BD = _unit(_embedding(decoder, rows) - self.centre[None])
+        query_BD = _unit(embedding(decoder, rows) - self.centre[None])
         similarity_BK = jnp.einsum("bd,kd->bk", query_BD, self.tasks)
         weights_BK = top_k_softmax(similarity_BK[:, None], self.top_k, self.temperature)[:, 0]
         return jnp.einsum("bk,ke->be", weights_BK, self.experts)
@@ -66,21 +66,12 @@ def task_representations(
     Raises InputError when no task has an expert, and for a task without examples in the split.
     """
     check_choice(top_k, temperature)
-    owners = {name: [e for e, own in enumerate(library.tasks) if name in own] for name in tasks}
-    names = [name for name in tasks if owners[name]]
-    if not names:
-        raise InputError(f"no expert was trained on any of {', '.join(tasks)}; expected tasks of the library")
-    sources = {name: [example.source for example in tasks[name].split(split)[:examples]] for name in names}
-    empty = [name for name in names if not sources[name]]
-    if empty:
-        raise InputError(f"task {empty[0]!r} has no examples in split {split!r}; expected at least one")
+    names, experts_KE = known_tasks(library, tasks)
+    sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in names}
     embedded = embed(model, [source for name in names for source in sources[name]], system, batch)
     ends = np.cumsum([len(sources[name]) for name in names])[:-1]
     task_KD = np.stack([own_nD.mean(axis=0) for own_nD in np.split(embedded, ends)])
     centre_D = task_KD.mean(axis=0)
-    experts_KE = np.zeros((len(names), len(library)), np.float32)
-    for k, name in enumerate(names):
-        experts_KE[k, owners[name]] = 1 / len(owners[name])
     unit_KD = _unit(jnp.float32(task_KD - centre_D[None]))
     return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)
 
@@ -94,14 +85,14 @@ def embed(model: Model, prompts, system: str | None = None, batch: int = 16) -> 
     return found_nD
 
 
-def _embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
-    """float32[B,D]; 0 for a row without a prompt."""
+def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
+    """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without one."""
     hidden_BTD = decoder(*rows)[0].astype(jnp.float32)
     inside_BT1 = (rows.segments_BT > 0)[..., None]
     return jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
 
 
-_embed = jax.jit(_embedding)
+_embed = jax.jit(embedding)
 
 
 def _unit(x_nD):

@@ -46,6 +46,21 @@ def test_no_prompts_are_no_ids(word_tokenizer):
     assert prompts(word_tokenizer, []) == []
 
 
+def test_token_ids_among_the_prompts_stay_as_they_are(chat_tokenizer):
+    given = np.arange(4, 7)
+    ids = prompts(chat_tokenizer, [given, "w7", given[:1]])
+    for got, expected in zip(ids, ([4, 5, 6], [USER, word(7), 0], [4]), strict=True):
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == np.int32
+    np.testing.assert_array_equal(prompts(None, [given])[0], given)
+
+
+@pytest.mark.parametrize("given", [np.ones(3), np.ones((1, 3), int)])
+def test_other_arrays_are_no_prompts(word_tokenizer, given):
+    with pytest.raises(InputError, match=r"a prompt is an array of .*; expected token ids, int32\[n\]"):
+        prompts(word_tokenizer, [given])
+
+
 def test_target_and_end_follow_the_prompt(word_tokenizer):
     encoded = encode(word_tokenizer, TASK, TASK.examples, length=16)
     np.testing.assert_array_equal(encoded[0].tokens, [word(0), word(1), word(2), word(3), word(4), END])

@@ -1,62 +1,19 @@
 """Evaluation on a tiny model: scores against a slow reference, and what they must not depend on."""
 
-import jax
+import json
+
 import numpy as np
 import pytest
-import tokenizers
-import transformers
 
-from modjax.data.tasks import Example, Task, Tasks
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
-from modjax.eval import Method, evaluate, summary
+from modjax.eval import Method, Score, evaluate, summary
 from modjax.eval.evaluate import sample
 from modjax.eval.likelihood import target_loss
-from modjax.eval.traces import routing_accuracy, routing_weights, view
-from modjax.experts.library import Library
-from modjax.model import Model
-from modjax.models.config import ModelConfig
-from modjax.models.decoder import Decoder
+from modjax.eval.traces import routing_weights, view
 from modjax.routing import arrow, oracle, uniform
 
-WORDS = "red green blue one two three cat dog bird yes no what is the".split()  # noqa: SIM905
 SETTINGS = dict(length=32, max_new_tokens=3, progress=False)
-
-
-@pytest.fixture(scope="module")
-def model():
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<end>", *WORDS])}
-    bare = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
-    bare.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<end>", unk_token="<unk>")
-    config = ModelConfig(
-        family="llama", V=len(vocabulary), D=16, N=2, K=1, H=8, F=24, L=2, context=64, rope_dim=8, tied=True
-    )
-    return Model("tiny", Decoder.init(config, jax.random.key(0)), tokenizer)
-
-
-@pytest.fixture(scope="module")
-def library():
-    rng = np.random.default_rng(0)
-    sites = {"attn.q": (16, 16), "mlp.down": (24, 16)}
-    return Library.from_arrays(
-        {site: (rng.normal(size=(2, 3, 2, i)), rng.normal(size=(2, 3, 2, o))) for site, (i, o) in sites.items()},
-        names=["a", "b", "c"],
-    )
-
-
-@pytest.fixture(scope="module")
-def tasks():
-    def task(name, target, **info):
-        examples = [
-            Example(f"what is {' '.join([word] * (1 + i % 3))} {other}", target, split)
-            for split in ("train", "test")
-            for i, word in enumerate(WORDS[:5])
-            for other in WORDS[5:7]
-        ]
-        return Task(name, tuple(examples), **info)
-
-    return Tasks([task("a", "yes"), task("b", "no cat"), task("c", "dog"), task("d", "bird", held_out=True)])
 
 
 def _reference_loss(model, library, router, task, example):
@@ -127,11 +84,17 @@ def test_routing_weights_are_means_over_sites_and_sum_to_one(model, library, tas
         np.testing.assert_allclose(weights_LnE.sum(-1), 1, atol=1e-6)
 
 
-def test_routing_accuracy_of_a_router_that_knows(model, library, tasks):
-    """Uniform weights tie, and the first expert wins every tie: right for task a alone, one in three."""
-    method = Method("m", library, uniform(library))
-    found = routing_accuracy(model, method, tasks, examples=4, seed=0, length=32, system=None)
-    assert found == pytest.approx(1 / 3)
+def test_scores_survive_json(model, tasks):
+    scores, _ = evaluate(model, Method("base"), tasks.select(["b"]), **SETTINGS)
+    value = json.loads(json.dumps(scores["b"].as_json()))
+    again = Score.from_json(value)
+    np.testing.assert_allclose(again.nats_n, scores["b"].nats_n, atol=1e-6)
+    assert again.as_json()["each"] == value["each"]
+    assert value["loss"] == pytest.approx(again.loss, abs=1e-6)
+    assert (again.examples, again.exact_match, again.rouge_l) == (10, value["exact_match"], value["rouge_l"])
+    del value["each"]
+    with pytest.raises(InputError, match="delete them and evaluate again"):
+        Score.from_json(value)
 
 
 def test_view_is_what_the_report_takes(model, library, tasks):

@@ -1,96 +1,55 @@
-import dataclasses
+import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import clustering as reference
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from modjax.errors import InputError
-from modjax.experts.cluster import mbc, similarity
+from modjax.experts.cluster import Clusters, adjusted_rand, embedding, mbc, random
 from modjax.experts.library import Library
 
 SITES = {"attn.q": (16, 12), "mlp.down": (10, 16)}
 
 
-def slow_similarity(library, sparsity, components):
-    """The steps of the method on the matrix X[E, P] itself, in float64, each expert at its own rank."""
-    rows = []
-    for e, info in enumerate(library.infos):
-        own = [np.float64(leaf[:, e, : info.rank]).ravel() for leaf in jax.tree.leaves(library.loras)]
-        padded = [np.float64(leaf[:, e]).ravel() for leaf in jax.tree.leaves(library.loras)]
-        threshold = np.quantile(np.abs(np.concatenate(own)), sparsity)
-        row = np.concatenate(padded)
-        rows.append(np.where(np.abs(row) > threshold, row, 0))
-    u, s, _ = np.linalg.svd(np.stack(rows), full_matrices=False)
-    coordinates = u[:, :components] * s[:components]
-    coordinates /= np.linalg.norm(coordinates, axis=1, keepdims=True)
-    return coordinates @ coordinates.T
+def noisy_copies(clusters, each, seed=0):
+    """(library, cluster of each expert): copies of a few experts, each with some noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.repeat(np.arange(clusters), each))
 
+    def factor(width):
+        centers = rng.normal(size=(2, clusters, 2, width))
+        return centers[:, labels] + 0.5 * rng.normal(size=(2, len(labels), 2, width))
 
-@pytest.fixture
-def mixed_ranks(random_library):
-    small = random_library(SITES, experts=4, rank=2, names=list("abcd"))
-    return small + random_library(SITES, experts=3, rank=5, seed=1)
-
-
-@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.8])
-@pytest.mark.parametrize("components", [2, 4, 64])
-def test_similarity_equals_the_steps(mixed_ranks, sparsity, components):
-    got = similarity(mixed_ranks, sparsity, components)
-    np.testing.assert_allclose(got, slow_similarity(mixed_ranks, sparsity, components), atol=2e-5)
-
-
-def test_similarity_of_an_expert_of_zeros_is_finite(random_library):
-    library = random_library(SITES)
-    loras = jax.tree.map(lambda leaf: leaf.at[:, 1].set(0), library.loras)
-    s_EE = np.asarray(similarity(dataclasses.replace(library, loras=loras)))
-    assert np.isfinite(s_EE).all() and not s_EE[1].any()
-    np.testing.assert_allclose(s_EE.diagonal()[[0, 2]], 1, rtol=1e-6)
-
-
-def test_sites_and_layers_that_an_expert_lacks_do_not_count(random_library):
-    """Zeros where it has no factors take no part in its quantile: it is as similar to itself as ever."""
-    both = random_library(SITES, experts=3, names=list("abc"))
-    few = random_library({"attn.q": SITES["attn.q"]}, experts=2, seed=1)
-    few.loras["attn.q"] = jax.tree.map(lambda leaf: leaf.at[1, 0].set(0), few.loras["attn.q"])
-    got = similarity(both + few, 0.7, 64)
-
-    def sparse(entries):
-        entries = np.float64(entries).ravel()
-        return np.where(np.abs(entries) > np.quantile(np.abs(entries[entries != 0]), 0.7), entries, 0)
-
-    q, down = (few.loras["attn.q"], jax.tree.map(jnp.zeros_like, both.loras["mlp.down"]))
-    rows = [sparse(np.concatenate([np.ravel(leaf[:, e]) for leaf in (*q, *(d[:, :2] for d in down))])) for e in (0, 1)]
-    rows += [
-        sparse(np.concatenate([np.ravel(leaf[:, e]) for site in SITES for leaf in both.loras[site]])) for e in range(3)
-    ]
-    rows = np.stack(rows[2:] + rows[:2])
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(got, rows @ rows.T, atol=2e-5)
+    tasks = [(f"task{i}", "common") for i in range(len(labels))]
+    return Library.from_arrays({site: (factor(i), factor(o)) for site, (i, o) in SITES.items()}, tasks=tasks), labels
 
 
 @pytest.fixture(scope="module")
 def planted():
-    """(library, cluster of each expert): copies of four experts, each with some noise."""
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(4), 5))
-
-    def factor(width):
-        centers = rng.normal(size=(2, 4, 2, width))
-        return centers[:, labels] + 0.5 * rng.normal(size=(2, 20, 2, width))
-
-    tasks = [(f"task{i}", "common") for i in range(20)]
-    return Library.from_arrays({site: (factor(i), factor(o)) for site, (i, o) in SITES.items()}, tasks=tasks), labels
+    return noisy_copies(4, each=5)
 
 
-def test_planted_clusters_are_found(planted):
-    library, labels = planted
-    found = mbc(library, clusters=4)
-    theirs = KMeans(4, n_init=10, random_state=42).fit(np.float64(found.similarity))
+@pytest.mark.parametrize("clusters, each, seed", [(2, 6, 1), (3, 4, 2), (4, 5, 0), (7, 3, 3)])
+def test_planted_clusters_are_found(clusters, each, seed):
+    library, labels = noisy_copies(clusters, each, seed)
+    found = mbc(library, clusters)
+    theirs = KMeans(clusters, n_init=10, random_state=42).fit(np.float64(found.similarity))
     assert adjusted_rand_score(found.labels, labels) == adjusted_rand_score(found.labels, theirs.labels_) == 1.0
     np.testing.assert_allclose(found.inertia, theirs.inertia_, rtol=1e-4)
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_mbc_is_never_worse_than_scikit_learn_on_the_same_similarity(random_library, clusters, seed, agrees):
+    """On experts without structure, where every start ends elsewhere."""
+    found = mbc(random_library(SITES, experts=14, seed=seed), clusters, sparsity=0.8)
+    s_EE = np.float64(found.similarity)
+    theirs = KMeans(clusters, n_init=10, random_state=seed).fit(s_EE)
+    ours = reference.inertia(s_EE, found.labels)
+    assert ours <= reference.inertia(s_EE, theirs.labels_) * (1 + 1e-6)
+    agrees("MBC inertia", found.inertia, ours)
 
 
 def test_clusters_are_numbered_by_their_first_expert(planted):
@@ -144,3 +103,97 @@ def test_one_cluster_and_one_each(random_library):
 def test_impossible_settings(random_library, fields, words):
     with pytest.raises(InputError, match=words):
         mbc(random_library(SITES), **({"clusters": 2} | fields))
+
+
+def test_random_clusters_have_the_sizes_of_others_and_are_their_seed(planted):
+    like = mbc(planted[0], clusters=4)
+    found, again, other = random(like, seed=1), random(like, seed=1), random(like, seed=2)
+    assert sorted(map(len, found.names.values())) == sorted(map(len, like.names.values()))
+    assert found.experts == like.experts and found.labels[0] == 0
+    np.testing.assert_array_equal(found.labels, again.labels)
+    assert (found.labels != other.labels).any() and abs(adjusted_rand(found, like)) < 0.5
+    assert sorted(task for own in found.groups(planted[0]).values() for task in own if task != "common") == sorted(
+        f"task{i}" for i in range(20)
+    )
+
+
+def test_random_clusters_have_the_inertia_of_their_own_labels(planted, agrees):
+    found = random(mbc(planted[0], clusters=4))
+    agrees("inertia of random clusters", found.inertia, reference.inertia(np.float64(found.similarity), found.labels))
+    assert found.inertia > mbc(planted[0], clusters=4).inertia
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    """{task: float[8]}: three directions, far from 0 together as hidden states are."""
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(3, 8))
+    vectors = {f"task{i}": 30 + (1 + i) * centres[i % 3] + 0.02 * rng.normal(size=8) for i in range(20)}
+    return vectors | {"common": np.full(8, 30.0)}
+
+
+def test_embedding_clusters_are_those_of_the_tasks_texts(random_library, vectors, agrees):
+    library = random_library(SITES, experts=20, tasks=[(f"task{i}",) for i in range(20)])
+    found = embedding(library, vectors, clusters=3)
+    points_ED = reference.embedding_points(np.stack([vectors[f"task{i}"] for i in range(20)]))
+    agrees("embedding similarity", found.similarity, points_ED @ points_ED.T)
+    agrees("embedding inertia", found.inertia, reference.inertia(points_ED, found.labels))
+    assert found.inertia <= KMeans(3, n_init=10, random_state=0).fit(points_ED).inertia_ * (1 + 1e-5)
+
+
+def test_uncentred_embeddings_differ_in_nothing_but_the_mean(random_library, vectors):
+    library = random_library(SITES, experts=20, tasks=[(f"task{i}",) for i in range(20)])
+    centred, plain = (embedding(library, vectors, clusters=3, centre=choice) for choice in (True, False))
+    assert plain.similarity.min() > 0.3 > centred.similarity.min()
+
+
+def test_an_expert_of_several_tasks_has_the_mean_of_their_vectors(random_library, vectors):
+    own = [("task0", "common"), ("task1",), ("task2",)]
+    library = random_library(SITES, tasks=own)
+    means = {"task0": (vectors["task0"] + vectors["common"]) / 2} | {name: vectors[name] for name in ("task1", "task2")}
+    alone = random_library(SITES, tasks=[(name,) for name in means])
+    np.testing.assert_allclose(embedding(library, vectors, 2).similarity, embedding(alone, means, 2).similarity)
+
+
+def test_a_task_without_a_vector_is_named(random_library, vectors):
+    library = random_library(SITES, tasks=[("task0",), ("tusk",), ("task2",)])
+    with pytest.raises(InputError, match="no vector for task 'tusk'"):
+        embedding(library, vectors, 2)
+    with pytest.raises(InputError, match="shapes"):
+        embedding(library, vectors | {"tusk": np.zeros(3)}, 2)
+
+
+@pytest.fixture
+def clusters_file(tmp_path):
+    """A function that writes a clusters.json with some keys changed."""
+    whole = {"names": ["a", "b"], "labels": [3, 1], "matrix": [[1, 0.5], [0.5, 1]], "inertia": 0.25}
+
+    def write(**changes):
+        path = tmp_path / "clusters.json"
+        path.write_text(json.dumps({key: value for key, value in (whole | changes).items() if value is not ...}))
+        return path
+
+    return write
+
+
+def test_clusters_are_read_from_their_file(clusters_file):
+    found = Clusters.load(clusters_file())
+    assert found.labels.tolist() == [0, 1] and found.names == {0: ["a"], 1: ["b"]} and found.experts == ("a", "b")
+    assert found.inertia == 0.25 and found.similarity.tolist() == [[1, 0.5], [0.5, 1]]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"labels": [0]}, "one each an expert"),
+        ({"labels": [0, "x"]}, "one each an expert"),
+        ({"names": ...}, "one each an expert"),
+        ({"names": []}, "one each an expert"),
+        ({"matrix": [[1, 0.5]]}, r"shape \(1, 2\)"),
+        ({"matrix": [[1], [0.5, 1]]}, "not numbers"),
+        ({"inertia": None}, "not numbers"),
+    ],
+)
+def test_files_that_hold_no_clusters_are_refused(clusters_file, changes, words):
+    with pytest.raises(InputError, match=words):
+        Clusters.load(clusters_file(**changes))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import merging as references
 
 from modjax.errors import InputError
 from modjax.experts.genknowsub import genknowsub
@@ -40,6 +41,23 @@ def test_factors_less_the_mean_factors(library, general):
             np.testing.assert_allclose(leaf, own - others.mean(1, keepdims=True), atol=1e-6)
     assert got.infos == library.infos
     np.testing.assert_array_equal(got.scale, library.scale)
+
+
+@pytest.mark.parametrize("form", ["factors", "products"])
+def test_both_forms_are_their_formulas(library, general, form, agrees):
+    got = updates(genknowsub(library, general, form))
+    for site in SITES:
+        for layer in range(2):
+            own, others = (
+                [np.float64(factor[layer]) for factor in one.loras[site]] + [np.float64(one.scale)]
+                for one in (library, general)
+            )
+            if form == "factors":
+                expected_EIO = references.less_general_factors(*own, *others[:2])
+            else:
+                whole = references.of_experts(*own), references.of_experts(*others)
+                expected_EIO = references.less_general_products(*whole, rank=3)
+            agrees(f"genknowsub, {form}", got[site][layer], np.swapaxes(expected_EIO, 1, 2))
 
 
 def differences(library, general):

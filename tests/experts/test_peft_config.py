@@ -153,6 +153,7 @@ def test_starts_that_leave_the_base_alone(start):
 
 
 def test_a_pattern_that_would_match_for_ever():
-    hostile = parse(PLAIN | {"target_modules": "(.|.|.)*[A-Z]"}, "adapter_config.json")
-    with pytest.raises(InputError, match="takes too long to match 'model.layers.0.self_attn.q_proj'"):
+    hostile = parse(PLAIN | {"target_modules": "(.|.|.)*[A-Z]"}, "my/adapter_config.json")
+    words = r"^my/adapter_config.json: .* takes too long to match 'model.layers.0.self_attn.q_proj'"
+    with pytest.raises(InputError, match=words):
         hostile.selects("model.layers.0.self_attn.q_proj")

@@ -119,6 +119,34 @@ def _routing(rng, library, text, experts, expected, layers=30):
     }
 
 
+def _paired(rng, part, names, losses):
+    difference = np.subtract.outer(losses, losses)
+    half = np.abs(rng.normal(0.06, 0.02, difference.shape))
+    half = (half + half.T) / 2
+    below = np.clip(0.5 - difference / (4 * half), 0, 1)
+    np.fill_diagonal(below, 0)
+    fields = {"difference": difference, "low": difference - half, "high": difference + half, "below": below}
+    return {"part": part, "metric": "loss", "names": names, **{key: value.tolist() for key, value in fields.items()}}
+
+
+def _analysis(rng, name, experts, layers=30, sites=("attn.q", "attn.k", "attn.v", "attn.o")):
+    use = rng.dirichlet(np.full(len(experts), 0.7), (layers, len(sites)))
+    shape = (layers, len(sites))
+    return {
+        "name": name,
+        "experts": experts,
+        "sites": list(sites),
+        "examples": 112,
+        "tokens": 5210,
+        "use": use.round(4).tolist(),
+        "entropy": rng.uniform(0.4, 1.2, shape).tolist(),
+        "effective": np.exp(-(use * np.log(use)).sum(-1)).tolist(),
+        "tokens_right": rng.uniform(0.08, 0.3, shape).tolist(),
+        "examples_right": rng.uniform(0.2, 0.9, shape).tolist(),
+        "accuracy": 0.61,
+    }
+
+
 def experiment(seed=0):
     """Everything that a report can show, in the form of `modjax.report`."""
     rng = np.random.default_rng(seed)
@@ -146,6 +174,11 @@ def experiment(seed=0):
         },
         "methods": _methods(rng),
         "tasks": tasks,
+        "paired": [
+            _paired(rng, "in_distribution", list(METHODS), [inside for _, inside, _ in METHODS.values()]),
+            _paired(rng, "held_out", list(METHODS)[:-1], [outside for _, _, outside in METHODS.values() if outside]),
+        ],
+        "analysis": [_analysis(rng, "Arrow (MBC)", mbc)],
         "curves": [
             _curve(rng, "private", names),
             _curve(rng, "MBC clusters", mbc),
@@ -171,6 +204,32 @@ def experiment(seed=0):
             "route": {"top_k": [1, 2, 4], "temperature": 1.0},
         },
     }
+
+
+def leaderboard(seed=0):
+    """The same with intervals, costs in memory, and a method that failed."""
+    results, rng = experiment(seed), np.random.default_rng(seed)
+    for method in results["methods"]:
+        for split in ("in_distribution", "held_out"):
+            scores, widths = method[split], {"loss": 0.09, "exact_match": 0.04, "rougeL": 0.03}
+            scores["intervals"] = {
+                key: [scores[key] - width * rng.uniform(0.8, 1), scores[key] + width * rng.uniform(0.8, 1)]
+                for key, width in widths.items()
+                if scores[key] is not None
+            }
+        method["seconds"] |= {
+            "build": float(rng.uniform(0.1, 9)),
+            "compile": 5.2,
+            "token": float(rng.uniform(0.001, 0.003)),
+        }
+        method["bytes"] = {"experts": 8.2e6, "temporary": float(rng.uniform(1e8, 4e8)), "peak": None}
+    results["methods"].append({"name": "PhatGoose", "error": "expert 'a' was trained on no known task"})
+    return results
+
+
+@pytest.fixture
+def compared():
+    return leaderboard()
 
 
 @pytest.fixture

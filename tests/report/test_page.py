@@ -17,7 +17,9 @@ VOID = {"meta", "link", "br", "input", "img"}
 SECTIONS = {
     "methods": "comparison",
     "tasks": "tasks",
+    "paired": "paired",
     "curves": "curves",
+    "analysis": "division",
     "similarity": "similarity",
     "routing": "routing",
     "stages": "cost",
@@ -123,6 +125,9 @@ def _spoil(results):
     curve["name"] = HOSTILE
     curve["loss"][HOSTILE] = curve["loss"]["add_two_numbers"]
     results["similarity"]["names"][0] = results["similarity"]["families"][0] = HOSTILE
+    results["paired"][0]["names"][0] = HOSTILE
+    results["analysis"][0] |= {"name": HOSTILE}
+    results["analysis"][0]["experts"][0] = results["analysis"][0]["sites"][0] = HOSTILE
     sentence = results["routing"][0]
     sentence |= {"library": HOSTILE, "text": HOSTILE, "expected": HOSTILE}
     sentence["tokens"][0] = sentence["experts"][0] = HOSTILE
@@ -171,6 +176,23 @@ def test_scores_and_curves_that_are_not_finite_are_drawn_without(results):
     assert not re.search(r"\bnan\b", text.partition("<script>")[0], re.IGNORECASE)
 
 
+def test_a_leaderboard_shows_intervals_costs_and_failures(compared):
+    text = render(compared)
+    page = Page(text)
+    assert page.faults == []
+    assert page.sections == set(SECTIONS.values())
+    assert [tag for tag, attributes in page.tags if attributes.get("class") == "comparison"] == ["table"] * 2
+    low, high = compared["methods"][0]["in_distribution"]["intervals"]["loss"]
+    assert f"{low:.3f}–{high:.3f}" in page.text["small"]
+    assert "PhatGoose" in page.text["strong"] and "PhatGoose" not in page.text["button"]
+    assert "Temporary" in page.text["th"] and "Peak" not in page.text["th"]
+
+
+def test_a_comparison_of_failures_alone(compared):
+    page = Page(render({"methods": compared["methods"][-1:]}))
+    assert page.faults == [] and "PhatGoose" in page.text["strong"]
+
+
 def test_routing_weights_travel_in_thousandths(results):
     text = render({"routing": results["routing"][-1:]})
     data = json.loads(re.search(r'id="routing-data">(.*?)</script>', text, re.DOTALL)[1])
@@ -189,6 +211,9 @@ def test_routing_weights_travel_in_thousandths(results):
         (lambda r: r["similarity"]["matrix"][2].pop(), r"row of 'count_items' has 13 entries; expected 14"),
         (lambda r: r["routing"][0]["tokens"].pop(), r"routing\.weights must hold, .* 18 tokens of 14"),
         (lambda r: r["curves"][0]["steps"].pop(), "400 values; expected one for each of its 399 steps"),
+        (lambda r: r["paired"][0]["below"].pop(), r"paired\.below must be 7 x 7"),
+        (lambda r: r["analysis"][0]["use"][3].pop(), r"analysis\.use of 'Arrow \(MBC\)' must hold 30 x 4 x 4"),
+        (lambda r: r["analysis"][0]["sites"].pop(), r"analysis\.use .* must hold 30 x 3 x 4 numbers"),
         (lambda r: r["stages"][0].update(seconds="long"), "'long' in place of a number"),
     ],
 )

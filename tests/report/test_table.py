@@ -12,7 +12,7 @@ def _method(name, loss, **rest):
 
 
 def _rows(text):
-    return text.splitlines()[3:-1]
+    return [line for line in text.splitlines()[3:] if not line.startswith(("* best", "± half"))]
 
 
 def test_lines_fit_and_columns_align_on_their_last_digit(results):
@@ -70,6 +70,29 @@ def test_without_methods_there_is_no_table():
     assert text_table({}) == ""
 
 
+def test_intervals_stand_behind_their_figures_and_costs_in_a_table_of_their_own(compared):
+    scores, costs, failed = text_table(compared).split("\n\n")
+    assert max(map(len, text_table(compared).splitlines())) <= WIDTH
+    heading, *rows = scores.splitlines()[1:]
+    end = heading.index("Rouge-L") + len("Rouge-L")
+    for row in rows[1:]:
+        assert row[end - 4] == "±" or row[:end].rstrip().endswith("–"), row
+    assert costs.splitlines()[1].split() == ["Method", "Train", "Build", "Eval", "Compile", "ms/token", "Experts",
+                                             "Temporary"]  # fmt: skip
+    assert costs.splitlines()[-1].startswith("± half the width")
+    assert failed == "PhatGoose failed: expert 'a' was trained on no known task"
+
+
+def test_half_widths_are_of_their_own_interval():
+    method = _method("a", 1.0)
+    method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rougeL": [0.1, 0.2]}
+    assert _rows(text_table({"methods": [method]}))[0] == "a      1.000±0.200"
+
+
+def test_a_table_of_failures_alone():
+    assert text_table({"methods": [{"name": "a", "error": "no\nfile"}]}) == "a failed: no file"
+
+
 def test_text_in_place_of_a_number_is_named():
     with pytest.raises(InputError, match="'low' in place of a number"):
         text_table({"methods": [_method("a", "low")]})
@@ -81,3 +104,8 @@ def test_text_in_place_of_a_number_is_named():
 )
 def test_durations(value, text):
     assert numbers.duration(value) == text
+
+
+def test_small_times_and_memory():
+    assert [numbers.milliseconds(value) for value in (0.00123, 0.25, None)] == ["1.23", "250", "–"]
+    assert [numbers.megabytes(value) for value in (8_240_000, 3.1e8, None)] == ["8.2", "310", "–"]

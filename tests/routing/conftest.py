@@ -54,32 +54,6 @@ def x_BTI():
 
 
 @pytest.fixture(scope="session")
-def slow_lengths():
-    """A function that gives ||B_e^T A_e x|| from the whole product, float64[..., E]."""
-
-    def make(library, site, layer, x):
-        pairs = zip(*(np.float64(factor[layer]) for factor in library.loras[site]), strict=True)
-        return np.stack([np.linalg.norm(np.float64(x) @ (b_RO.T @ a_RI).T, axis=-1) for a_RI, b_RO in pairs], axis=-1)
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def slow_softmax():
-    """A function that gives the softmax over the k largest of each row, in float64."""
-
-    def make(score_nE, top_k, temperature=1.0):
-        weights_nE = np.zeros_like(score_nE)
-        for at in np.ndindex(score_nE.shape[:-1]):
-            kept = np.argsort(-score_nE[at])[: top_k if top_k > 0 else None]
-            weights = np.exp((score_nE[at][kept] - score_nE[at].max()) / temperature)
-            weights_nE[at][kept] = weights / weights.sum()
-        return weights_nE
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def token_weights():
     """A function that gives what a router of tokens weighs in one layer at attn.q."""
 
@@ -143,31 +117,45 @@ def loaded(tmp_path):
 
 @pytest.fixture(scope="session")
 def words(word_model, random_library):
-    """Experts for the word model, each trained on the task it is named after."""
-    sites = {site: word_model.config.sites[site] for site in ("attn.q", "mlp.down")}
-    return random_library(sites, experts=4, rank=2, layers=2, names=["copy", "count", "reverse", "sort"], scale=2.0)
+    """Experts for the word model, each trained on the task it is named after; ranks and scales differ, attn.q and
+    attn.v have one A."""
+    import dataclasses
+
+    def experts(**options):
+        sites = {site: word_model.config.sites[site] for site in ("attn.q", "attn.v", "mlp.down")}
+        return random_library(sites, layers=2, experts=2, **options)
+
+    found = experts(rank=3, names=["copy", "count"], scale=[2.0, 1.0])
+    found = found + experts(rank=2, seed=8, names=["reverse", "sort"], scale=[1.5, 3.0])
+    tied = found.loras["attn.v"]._replace(a=found.loras["attn.q"].a)
+    return dataclasses.replace(found, loras=found.loras | {"attn.v": tied})
 
 
 @pytest.fixture(scope="session")
 def decodes_as_recomputed(word_model, words):
-    """A function that holds greedy generation with a cache equal to reading everything anew for each token."""
+    """A function that holds greedy generation with a cache equal to reading everything anew for each token.
+
+    It takes a router for the word model, its library and, for the oracle, the expert of all prompts.
+    """
     from modjax.data.tokenize import prompts as encode_prompts
 
     texts = ["w1 w2 w3 w40", "w7", "w30 w31 w32 w33 w34 w35 w36"]
 
-    def recomputed(router, head):
+    def recomputed(router, library, context, head):
         row = np.zeros((1, 16), np.int32)
         row[0, : len(head)] = head
-        experts = (words.loras, words.scale, router)
+        experts = (library.loras, library.scale, router)
         settled = settle(word_model.params, experts, PromptRows.right_padded(row, np.array([len(head)])))[2]
         for end in range(len(head), len(head) + 5):
-            row[0, end] = np.argmax(word_model.logits(row, words, settled)[0, end - 1])
+            row[0, end] = np.argmax(word_model.logits(row, library, settled, context)[0, end - 1])
         return word_model.tokenizer.decode(row[0, len(head) : len(head) + 5]).split("<end>")[0].strip()
 
-    def make(router):
-        got = word_model.generate(texts, words, router, max_new_tokens=5, batch=2)
-        expected = [recomputed(router, head) for head in encode_prompts(word_model.tokenizer, texts)]
-        assert [text.strip() for text in got] == expected
-        assert any(expected)
+    def make(router, library=words, expert=None):
+        ids = None if expert is None else [expert] * len(texts)
+        context = Context(None if expert is None else np.array([expert], np.int32))
+        got = word_model.generate(texts, library, router, max_new_tokens=5, batch=2, experts=ids)
+        heads = encode_prompts(word_model.tokenizer, texts)
+        assert [text.strip() for text in got] == [recomputed(router, library, context, head) for head in heads]
+        assert any(got)
 
     return make

@@ -2,47 +2,64 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references.routing import arrow_weights, leading, normed, power_prototypes, updates
 
 from modjax.errors import InputError
-from modjax.routing import Arrow, Context, arrow
-from modjax.routing.arrow import torch_normal
+from modjax.routing import Arrow, arrow
+from modjax.routing.torch_normal import torch_normal
 
 SITE = "attn.q"
-
-
-@pytest.fixture
-def x_BTI():
-    return jnp.float32(np.random.default_rng(1).normal(size=(2, 7, 32)))
-
-
-def layer(router, i):
-    return jax.tree.map(lambda leaf: leaf[i], router)
-
-
-def slow_weights(library, i, x_BTI, top_k, temperature):
-    """Prototypes from the SVD of the whole product, the softmax token by token, in float64."""
-    lora = library.loras[SITE]
-    products = [np.float64(lora.b[i, e]).T @ np.float64(lora.a[i, e]) for e in range(len(library))]
-    prototypes_EI = np.stack([np.linalg.svd(product)[2][0] for product in products])
-    temperature = temperature if temperature > 0 else np.sqrt(prototypes_EI.shape[1])
-    weights_BTE = np.zeros((*x_BTI.shape[:2], len(library)))
-    for b, t in np.ndindex(*x_BTI.shape[:2]):
-        score_E = np.abs(prototypes_EI @ np.float64(x_BTI[b, t]))
-        kept = np.argsort(-score_E)[: top_k if top_k > 0 else None]
-        weights = np.exp((score_E[kept] - score_E.max()) / temperature)
-        weights_BTE[b, t, kept] = weights / weights.sum()
-    return weights_BTE
-
-
 SETTINGS = [(1, 1.0), (2, 1.0), (3, 0.2), (4, 1.0), (9, 2.0), (-1, 1.0), (2, 0), (-1, -1)]
 
 
 @pytest.mark.parametrize("top_k, temperature", SETTINGS)
-def test_weights_equal_the_definition(library, x_BTI, top_k, temperature):
-    router = arrow(library, top_k=top_k, temperature=temperature)
-    for i in range(3):
-        got = jax.jit(lambda router, x_BTI: router(SITE, x_BTI, Context()))(layer(router, i), x_BTI)
-        np.testing.assert_allclose(got, slow_weights(library, i, x_BTI, top_k, temperature), atol=1e-5)
+def test_weights_equal_the_definition(mixed, x_BTI, token_weights, agrees, top_k, temperature):
+    router = arrow(mixed, top_k=top_k, temperature=temperature)
+    for layer in range(3):
+        prototype_EI, _ = leading(updates(mixed, SITE, layer))
+        expected = arrow_weights(prototype_EI, x_BTI, top_k, temperature)
+        agrees("arrow", token_weights(router, layer, x_BTI), expected)
+
+
+@pytest.mark.parametrize("input_norm", ["unit", "layernorm"])
+@pytest.mark.parametrize("prototype_norm", ["none", "unit", "layernorm"])
+def test_inputs_and_prototypes_can_be_normed(mixed, x_BTI, token_weights, agrees, input_norm, prototype_norm):
+    """A layer norm of a singular vector depends on its sign no more than |x . p| does."""
+    router = arrow(mixed, top_k=3, temperature=0.5, input_norm=input_norm, prototype_norm=prototype_norm)
+    prototype_EI = normed(leading(updates(mixed, SITE, 1))[0], prototype_norm)
+    expected = arrow_weights(prototype_EI, x_BTI, 3, 0.5, input_norm)
+    agrees("arrow, normed", token_weights(router, 1, x_BTI), expected)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("length", ["unit", "singular"])
+def test_prototypes_can_be_as_long_as_their_singular_value(mixed, x_BTI, token_weights, agrees, length, scaled):
+    """Of B^T A, or with the expert's alpha / rank of its whole update."""
+    prototype_EI, value_E = leading(updates(mixed, SITE, 2))
+    factor_E = (value_E if length == "singular" else 1) * (np.float64(mixed.scale) if scaled else 1) * np.ones(5)
+    router = arrow(mixed, top_k=3, length=length, scaled=scaled)
+    expected = arrow_weights(factor_E[:, None] * prototype_EI, x_BTI, 3, 1.0)
+    agrees("arrow, scaled", token_weights(router, 2, x_BTI), expected)
+
+
+def test_power_iterations_equal_the_definition(mixed, x_BTI, token_weights, agrees):
+    router = arrow(mixed, top_k=3, prototypes="power", seed=4, length="singular")
+    update_EOI = updates(mixed, SITE, 1)
+    prototype_EI = power_prototypes(update_EOI, np.float64(torch_normal(32, 4)))
+    value_E = np.linalg.norm(np.einsum("eoi,ei->eo", update_EOI, prototype_EI), axis=-1)
+    agrees("arrow, power", router.prototypes[SITE][1], value_E[:, None] * prototype_EI)
+    expected = arrow_weights(value_E[:, None] * prototype_EI, x_BTI, 3, 1.0)
+    agrees("arrow, power", token_weights(router, 1, x_BTI), expected)
+
+
+def test_power_iteration_nears_the_singular_vector(library):
+    """Where one singular value stands out, and up to the sign."""
+    sharp = jax.tree.map(jnp.copy, library)
+    for site, lora in library.loras.items():
+        sharp.loras[site] = lora._replace(b=lora.b * jnp.array([1.0, 0.1, 0.1])[None, None, :, None])
+    exact, iterated = (arrow(sharp, prototypes=how).prototypes for how in ("svd", "power"))
+    for site, exact_LEI in exact.items():
+        np.testing.assert_allclose(jnp.abs(jnp.sum(exact_LEI * iterated[site], axis=-1)), 1, atol=1e-5)
 
 
 def test_prototypes_have_norm_one(library):
@@ -50,23 +67,11 @@ def test_prototypes_have_norm_one(library):
         np.testing.assert_allclose(np.linalg.norm(prototypes_LEI, axis=-1), 1, atol=1e-5)
 
 
-def test_untrained_experts_have_finite_weights(library, x_BTI):
+def test_untrained_experts_have_finite_weights(library, x_BTI, token_weights):
     untrained = jax.tree.map(jnp.copy, library)
     untrained.loras[SITE] = untrained.loras[SITE]._replace(b=jnp.zeros_like(untrained.loras[SITE].b))
-    assert jnp.isfinite(layer(arrow(untrained), 0)(SITE, x_BTI, Context())).all()
-
-
-def test_permuting_the_library_permutes_the_weights(library, x_BTI):
-    order = [2, 0, 3, 1]
-    first, second = (layer(arrow(experts, top_k=2), 1) for experts in (library, library[order]))
-    expected = first(SITE, x_BTI, Context())[..., np.array(order)]
-    np.testing.assert_allclose(second(SITE, x_BTI, Context()), expected, atol=1e-6)
-
-
-def test_half_precision_activations_are_scored_in_float32(library, x_BTI):
-    weights_BTE = layer(arrow(library), 0)(SITE, x_BTI.astype(jnp.bfloat16), Context())
-    assert weights_BTE.dtype == jnp.float32
-    np.testing.assert_allclose(weights_BTE.sum(-1), 1, rtol=1e-6)
+    for options in ({}, {"prototypes": "power"}, {"length": "singular", "prototype_norm": "unit"}):
+        assert np.isfinite(token_weights(arrow(untrained, **options), 0, x_BTI)).all()
 
 
 @pytest.mark.parametrize("mix", ["parameters", "outputs"])
@@ -83,37 +88,20 @@ def test_more_than_all_experts_is_all(model, library, tokens_BT):
     np.testing.assert_array_equal(few, many)
 
 
-@pytest.mark.parametrize("top_k", [0, -2])
-def test_no_experts_at_all(library, top_k):
-    with pytest.raises(InputError, match=f"top_k={top_k}"):
-        arrow(library, top_k=top_k)
-
-
-@pytest.mark.parametrize("size", [16, 17, 31, 32, 48, 576, 2560, 10_241])
-@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1])
-def test_start_vectors_are_torchs(size, seed):
-    import torch
-
-    expected = torch.randn(size, generator=torch.Generator().manual_seed(seed))
-    np.testing.assert_allclose(torch_normal(size, seed), expected, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(("size", "seed"), [(15, 0), (32, -1), (32, 2**32)])
-def test_start_vectors_that_cannot_be(size, seed):
-    with pytest.raises(InputError, match=f"{size} values from seed {seed}"):
-        torch_normal(size, seed)
-
-
-def test_power_iteration_nears_the_singular_vector(library):
-    """Where one singular value stands out, and up to the sign."""
-    sharp = jax.tree.map(jnp.copy, library)
-    for site, lora in library.loras.items():
-        sharp.loras[site] = lora._replace(b=lora.b * jnp.array([1.0, 0.1, 0.1])[None, None, :, None])
-    exact, iterated = (arrow(sharp, prototypes=how).prototypes for how in ("svd", "power"))
-    for site, exact_LEI in exact.items():
-        np.testing.assert_allclose(jnp.abs(jnp.sum(exact_LEI * iterated[site], axis=-1)), 1, atol=1e-5)
-
-
-def test_unknown_prototypes_are_named(library):
-    with pytest.raises(InputError, match="prototypes='pca': expected 'svd' or 'power'"):
-        arrow(library, prototypes="pca")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_k": 0}, "top_k=0"),
+        ({"top_k": -2}, "top_k=-2"),
+        ({"prototypes": "pca"}, "prototypes='pca': expected 'svd' or 'power'"),
+        ({"of": "base"}, "of='base': expected 'update' or 'weights'"),
+        ({"length": "long"}, "length='long': expected 'unit' or 'singular'"),
+        ({"input_norm": "l2"}, "input_norm='l2': expected one of none, unit, layernorm"),
+        ({"prototype_norm": "l2"}, "prototype_norm='l2'"),
+        ({"of": "weights"}, "needs model="),
+        ({"prototypes": "power", "seed": -1}, "seed -1"),
+    ],
+)
+def test_impossible_settings_are_named(library, settings, message):
+    with pytest.raises(InputError, match=message):
+        arrow(library, **settings)

@@ -13,6 +13,7 @@ from modjax.parallel import rules
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
 from modjax.train import fit
+from modjax.train.poly import train_poly
 
 MESHES = [{"expert": 4, "fsdp": 2}, {"expert": 2, "fsdp": 2, "tensor": 2}, {"expert": 8}]
 
@@ -89,3 +90,12 @@ def test_a_sharded_run_resumes_onto_its_mesh(train, word_model, tmp_path):
     first = train(model=model, workdir=tmp_path, save_every=2)
     again = train(model=model, workdir=tmp_path, save_every=2)
     assert all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True))
+
+
+def test_skills_on_a_mesh_are_those_of_one_device(word_model, word_tasks, small):
+    """One member: its rows lie along fsdp."""
+    settings = small | {"batch": 4, "steps": 3, "dropout": 0.0}
+    model = on(make_mesh(expert=1, fsdp=4, tensor=2), word_model)
+    runs = [train_poly(one, word_tasks, 3, heads=2, progress=False, **settings) for one in (model, word_model)]
+    for leaf, expected in zip(*map(jax.tree.leaves, runs), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)

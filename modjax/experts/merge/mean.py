@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modjax.experts.library import Library
+from modjax.experts.merge.factors import summed
 from modjax.experts.merge.product import concatenate, svd
-from modjax.experts.merge.result import Form, checked_form, checked_weights, merged, own_rank, shares
+from modjax.experts.merge.result import Form, Record, checked_form, checked_weights, merged, own_rank, shares
 from modjax.ops.lora import LoRA
 
 
@@ -44,13 +43,6 @@ def weighted(
     if checked_form(form, rank) == "products":
         return concatenate(library, weights_E, name) if rank is None else svd(library, rank, weights_E, name)
     pair, kept = shares(library, weights_E, form), own_rank(library)
-    loras = {
-        site: LoRA(*(_summed(leaf[:, :, :kept], share_E) for leaf, share_E in zip(lora, pair, strict=True)))
-        for site, lora in library.loras.items()
-    }
-    return merged(library, loras, name, weights_E, {"merged": "weighted", "form": form})
-
-
-@jax.jit
-def _summed(factor_LERX, share_E):
-    return jnp.einsum("lerx,e->lrx", factor_LERX, share_E, precision="highest")
+    whole = {site: summed(lora, pair) for site, lora in library.loras.items()}
+    loras = {site: LoRA(*(factor_LRX[:, :kept] for factor_LRX in lora)) for site, lora in whole.items()}
+    return merged(library, loras, Record(name, weights_E, {"merged": "weighted", "form": form}))

@@ -7,17 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.info import ExpertInfo
+from modjax.experts.library import Library
+from modjax.experts.merge.factors import Shares
 from modjax.ops.lora import LoRA
 
 Form = Literal["factors", "roots", "products"]
 
 
-class Shares(NamedTuple):
-    """What an expert's A and B are multiplied by before they are summed, float32[E] each."""
+class Record(NamedTuple):
+    """What a merged expert remembers of its making."""
 
-    a: np.ndarray
-    b: np.ndarray
+    name: str
+    weights_E: np.ndarray
+    training: Mapping[str, str | int | float]  # the method and its settings
 
 
 def checked_form(form: Form, rank: int | None = None) -> Form:
@@ -63,29 +66,29 @@ def own_rank(library: Library) -> int:
 def merged(
     library: Library,
     loras: Mapping[str, LoRA],
-    name: str,
-    weights_E: np.ndarray,
-    training: Mapping[str, str | int | float],
+    record: Record,
     scores: Mapping[str, float] | None = None,
 ) -> Library:
     """A library of one from factors a[L,R,I], b[L,R,O]; what is known of it is what is known of all, and how it came.
 
     Args:
-      library: the experts it was merged from.
-      training: the method and its settings; the experts' names and weights are added.
+      library: the experts it was merged from; their names join the record.
     """
     scale, infos = scale_of(library), library.infos
     rank = next(iter(loras.values())).a.shape[1]
-    parents = {"experts": ", ".join(library.names), "weights": ", ".join(f"{weight:.6g}" for weight in weights_E)}
+    parents = {
+        "experts": ", ".join(library.names),
+        "weights": ", ".join(f"{weight:.6g}" for weight in record.weights_E),
+    }
     info = ExpertInfo(
-        name=name,
+        name=record.name,
         tasks=tuple(dict.fromkeys(task for own in library.tasks for task in own)),
         rank=rank,
         alpha=scale * rank,
         base=infos[0].base,
         family=infos[0].family,
         fingerprint=next((info.fingerprint for info in infos if info.fingerprint), ""),
-        training=tuple({**training, **parents}.items()),
+        training=tuple({**record.training, **parents}.items()),
         scores=tuple((scores or {}).items()),
     )
     stacked = {site: LoRA(a_LRI[:, None], b_LRO[:, None]) for site, (a_LRI, b_LRO) in loras.items()}

@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
+from modjax.experts.axis import full
 from modjax.experts.library import Library
 from modjax.experts.merge.entries import Elect, merged_layer, merged_layers
 from modjax.experts.merge.product import merged_cut, truncated
-from modjax.experts.merge.result import Form, checked_form, checked_weights, merged, own_rank, shares
+from modjax.experts.merge.result import Form, Record, checked_form, checked_weights, merged, own_rank, shares
 from modjax.experts.merge.thinning import Thinning, Trim, drawn, of_layer, trimmed, updates
 from modjax.ops.lora import LoRA
 
@@ -24,12 +25,10 @@ from modjax.ops.lora import LoRA
 class _Plan(NamedTuple):
     """How one merge goes, beside what it thins."""
 
-    weights_E: np.ndarray
     form: Form
     elect: Elect | None
     rank: int | None
-    name: str
-    training: dict[str, str | int | float]
+    record: Record
 
 
 def ties(
@@ -61,8 +60,7 @@ def ties(
     """
     _check(density, trim, elect)
     method = {"merged": "ties", "density": density, "trim": trim, "elect": elect}
-    plan = _plan(library, weights, 1.0, form, elect, rank, name, method)
-    return _merged(library, trimmed(library, density, trim, form), plan)
+    return _trimmed(library, _plan(library, weights, 1.0, form, elect, rank, name, method))
 
 
 def magnitude_prune(
@@ -81,8 +79,7 @@ def magnitude_prune(
     """
     _check(density, trim)
     method = {"merged": "magnitude_prune", "density": density, "trim": trim}
-    plan = _plan(library, weights, 1 / len(library), form, None, rank, name, method)
-    return _merged(library, trimmed(library, density, trim, form), plan)
+    return _trimmed(library, _plan(library, weights, 1 / len(library), form, None, rank, name, method))
 
 
 def dare(
@@ -127,7 +124,12 @@ def _check(density, trim="module", elect="total"):
 def _plan(library, weights, default, form, elect, rank, name, method):
     checked_form(form, rank)
     weights_E = checked_weights(library, weights, default)
-    return _Plan(weights_E, form, elect, rank, name, method | {"form": form})
+    return _Plan(form, elect, rank, Record(name, weights_E, method | {"form": form}))
+
+
+def _trimmed(library, plan):
+    density, trim = (plan.record.training[key] for key in ("density", "trim"))
+    return _merged(library, trimmed(library, density, trim, plan.form), plan)
 
 
 def _merged(library: Library, thin: Thinning, plan: _Plan) -> Library:
@@ -135,19 +137,19 @@ def _merged(library: Library, thin: Thinning, plan: _Plan) -> Library:
     kept = own_rank(library)
     if plan.form == "products":
         cut = {site: _cut(library, site, thin, plan, plan.rank or kept) for site in library.loras}
-        return merged_cut(library, cut, plan.name, plan.weights_E, plan.training)
-    pair = shares(library, plan.weights_E, plan.form)
+        return merged_cut(library, cut, plan.record)
+    pair = shares(library, plan.record.weights_E, plan.form)
     loras = {}
     for site, lora in library.loras.items():
-        sides = zip(("a", "b"), lora, pair, strict=True)
+        sides = zip(("a", "b"), full(lora), pair, strict=True)
         parts = (merged_layers(leaf, thin(site, side), share_E, plan.elect) for side, leaf, share_E in sides)
         loras[site] = LoRA(*(part_LRX[:, :kept] for part_LRX in parts))
-    return merged(library, loras, plan.name, plan.weights_E, plan.training)
+    return merged(library, loras, plan.record)
 
 
 def _cut(library, site, thin, plan, rank):
     """Truncated of one site: its layers one after another, so that no two layers' updates exist at a time."""
-    thin_L, share_E = thin(site, "product"), np.float32(plan.weights_E)
+    thin_L, share_E = thin(site, "product"), np.float32(plan.record.weights_E)
     layers = []
     for layer, update_EIO in enumerate(updates(library, site)):
         merged_IO = merged_layer(update_EIO, of_layer(thin_L, layer), share_E, plan.elect)

@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.experts.axis import full
 from modjax.experts.library import Library
 from modjax.experts.merge.entries import Above, Drawn, Largest, Thin
 from modjax.experts.merge.result import Form, shares
 from modjax.ops.linalg import kth_smallest_magnitude
+from modjax.ops.lora import LoRA
 
 Trim = Literal["module", "expert"]
 Side = Literal["a", "b", "product"]
@@ -53,11 +55,12 @@ def updates(library: Library, site: str) -> Iterator[jax.Array]:
     a_LERI, b_LERO = library.loras[site]
     part_E = shares(library, np.ones(len(library)), "products").b
     for a_ERI, b_ERO in zip(a_LERI, b_LERO, strict=True):
-        yield _dense(a_ERI, b_ERO, part_E)
+        yield _dense(LoRA(a_ERI, b_ERO), part_E)
 
 
 @jax.jit
-def _dense(a_ERI, b_ERO, part_E):
+def _dense(lora, part_E):
+    a_ERI, b_ERO = full(lora)
     return jnp.einsum("eri,ero->eio", a_ERI, part_E[:, None, None] * b_ERO, precision="highest")
 
 
@@ -71,8 +74,8 @@ def _sizes(library, ranks, site, side) -> np.ndarray:
 
 def _least_of_factors(library, count_E):
     """float32[E], the count-th largest magnitude in all A and B of each expert."""
-    blocks = [jnp.swapaxes(leaf, 0, 1).reshape(len(library), -1) for leaf in jax.tree.leaves(library.loras)]
-    padded = sum(block.shape[1] for block in blocks)
+    blocks = [factor_LERX for lora in library.loras.values() for factor_LERX in full(lora)]
+    padded = sum(block.size // len(library) for block in blocks)
     return jax.jit(kth_smallest_magnitude)(blocks, jnp.asarray(padded - count_E, jnp.int32))
 
 
@@ -82,8 +85,7 @@ def _least_of_updates(library, count_E):
     Found bit by bit as `kth_smallest_magnitude` does; but the updates are formed anew for each bit, one at a time, and
     counted in 64 bits, for there may be more than 2^31 entries.
     """
-    n_layers = next(iter(library.loras.values())).a.shape[0]
-    below_E = sum(n_layers * a.shape[3] * b.shape[3] for a, b in library.loras.values()) - count_E
+    below_E = sum(library.layers * a.shape[3] * b.shape[3] for a, b in library.loras.values()) - count_E
     found_E = np.zeros(len(library), np.int32)
     for bit in reversed(range(31)):
         candidate_E = found_E | np.int32(1 << bit)

@@ -1,0 +1,134 @@
+"""LoraHub (arXiv 2307.13269): experts composed for a new task by a search without gradients.
+
+    A = sum_e w_e A_e,   B = sum_e w_e s_e B_e,   w in [-1.5, 1.5]^E from 0 on
+    minimising   loss of the task's examples + 0.05 mean_e |w_e|
+
+The base model and the library stay in memory and the weights are an argument: one compiled program judges every
+candidate, and those of all tasks whose examples have equal padded lengths. Beside the origin the search sees no more
+than `budget` candidates, so that a handful of forward passes is all it costs.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from modjax.adapt.retrieval import Retrieved, retrieved_from
+from modjax.adapt.search import Found, search
+from modjax.adapt.shots import few
+from modjax.adapt.soup import Soup
+from modjax.data.loader import key_of
+from modjax.data.tasks import Tasks
+from modjax.data.tokenize import TooLong, encode
+from modjax.errors import InputError
+from modjax.eval.likelihood import target_loss
+from modjax.experts import merge
+from modjax.experts.library import Library, concatenate
+from modjax.files import read_json, write_json
+
+
+def lorahub(
+    model: Any,
+    library: Library,
+    tasks: Tasks,
+    retrieved: Retrieved | None = None,
+    budget: int = 40,
+    bound: float = 1.5,
+    penalty: float = 0.05,
+    batch: int = 8,
+    length: int = 2048,
+    system: str | None = None,
+    too_long: TooLong = "error",
+    seed: int = 0,
+    workdir: str | pathlib.Path | None = None,
+    progress: bool = True,
+) -> Library:
+    """Searches each new task's weights over the library, and composes its expert by the best that were seen.
+
+    Args:
+      model: what `modjax.load` returns; nothing of it or of the library is changed.
+      library: E experts of this model.
+      tasks: the new tasks, each learned from its split "train" alone; see `few`.
+      retrieved: {task: its experts}, from `retrieve`; by default all.
+      budget: evaluations of the loss a task, that of w = 0 (the base model) among them.
+      bound, penalty: of the weights, as above.
+      batch: examples side by side; no weight depends on it but for rounding.
+      length, system, too_long: of the examples, as in training.
+      seed: of the search; every task draws from its own name.
+      workdir: where lorahub.json keeps each task's search, so that a run that was killed repeats none of them.
+
+    Returns:
+      One expert a task of the library's rank and scale; `scores` of its ExpertInfo has the objective at the start and
+      at the end. It never ends above its start.
+
+    Raises InputError for experts, tasks and settings that do not fit, and where nevergrad is not installed.
+    """
+    model.check(library)
+    if model.tokenizer is None:
+        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
+    tasks = few(tasks)
+    chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir, budget)
+    method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
+    composed = []
+    for name, task in tqdm(tasks.items(), unit="task", disable=not progress):
+        own = library if retrieved is None else library[chosen[name]]
+        found = kept.get(name, own.names)
+        if found is None:
+            encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
+            objective = _objective(model, own, encoded, penalty, batch)
+            found = kept.put(name, own.names, search(objective, len(own), budget, bound, key_of(name, seed)))
+        composed.append(_composed(own, name, found, method))
+    return concatenate(composed)
+
+
+def _objective(model, own: Library, encoded, penalty, batch):
+    """What a candidate is judged by; model and library are arguments of one program, as the weights are."""
+
+    def value(weights_E):
+        experts = (own.loras, own.scale, _soup(own, weights_E))
+        totals, counts = target_loss(model, encoded, experts, batch=batch)
+        return totals.sum() / counts.sum() + penalty * np.abs(weights_E).mean()
+
+    return value
+
+
+def _soup(own, weights_E):
+    """One array for all sites: the weights of a layer and site are those of the expert."""
+    n_layers = next(iter(own.loras.values())).a.shape[0]
+    weights_LE = jnp.broadcast_to(jnp.asarray(weights_E, jnp.float32)[None], (n_layers, len(own)))
+    return Soup(dict.fromkeys(own.loras, weights_LE), "parameters")
+
+
+class _Kept:
+    """The searches that are done, in lorahub.json; without a folder nothing is kept."""
+
+    def __init__(self, workdir, budget):
+        self.path = None if workdir is None else pathlib.Path(workdir) / "lorahub.json"
+        self.budget = budget
+        self.searches = read_json(self.path) if self.path and self.path.exists() else {}
+
+    def get(self, task, experts) -> Found | None:
+        one = self.searches.get(task)
+        if one is None or one["experts"] != list(experts) or one["budget"] != self.budget:
+            return None
+        return Found(one["best"], one["values"])
+
+    def put(self, task, experts, found: Found) -> Found:
+        self.searches[task] = {"experts": list(experts), "budget": self.budget, **found._asdict()}
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self.searches)
+        return found
+
+
+def _composed(own, task, found, method) -> Library:
+    summed = merge.weighted(own, found.best, "factors", name=task)
+    training = method | {key: value for key, value in summed.infos[0].training if key in ("experts", "weights")}
+    scores = {"start_objective": found.values[0], "objective": min(found.values)}
+    info = dataclasses.replace(
+        summed.infos[0], tasks=(task,), training=tuple(training.items()), scores=tuple(scores.items())
+    )
+    return dataclasses.replace(summed, infos=(info,))

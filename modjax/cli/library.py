@@ -1,0 +1,126 @@
+"""`modjax library`: what a saved library holds, and experts added to it and dropped from it where it lies."""
+
+import dataclasses
+import functools
+import inspect
+import os
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from modjax.cli import pieces
+from modjax.errors import InputError
+from modjax.experts import index as index_file
+from modjax.experts import store
+from modjax.experts.index import INDEX, Index
+from modjax.experts.library import Library
+from modjax.routing.base import Router, check, load_router
+from modjax.routing.editing import extended, n_experts, restricted
+
+TASKS = 48  # characters of the column
+
+
+def run(config, workdir, flags) -> None:
+    """Drops the experts --drop, adds those of the folders --add, and prints what --path holds then.
+
+    With --router, the file of a router for the library, the router changes with it. A killed command is run again.
+    """
+    path = pathlib.Path(flags.path)
+    if flags.router and not (flags.add or flags.drop):
+        raise InputError(f"--router={flags.router} changes with the library; expected --add or --drop beside it")
+    if flags.drop:
+        _drop(path, flags.drop, flags.router)
+    for source in flags.add:
+        _add(path, pathlib.Path(source), flags.router)
+    for line in table(path, index_file.read(path)):
+        print(line)
+
+
+def table(path: pathlib.Path, index: Index) -> list[str]:
+    """A line for each expert, under a line of headings."""
+    rows = [("expert", "tasks", "rank", "alpha", "size")]
+    for entry in index.entries:
+        size = sum(file.stat().st_size for file in (path / entry.folder).glob("*"))
+        tasks = _short(", ".join(entry.info.tasks))
+        rows.append((entry.info.name, tasks, str(entry.info.rank), f"{entry.info.alpha:g}", f"{size / 1e6:.2f} MB"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(_cell(*cell) for cell in zip(range(len(row)), row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _cell(number, text, width):
+    return f"{text:<{width}}" if number < 2 else f"{text:>{width}}"  # words to the left, numbers to the right
+
+
+def _short(text):
+    return text if len(text) <= TASKS else f"{text[: TASKS - 3]}..."
+
+
+def _drop(path, names, file):
+    index = index_file.read(path)
+    kept = index.without(names)
+    if file:
+        # The router first: one that is the others' alone is what a killed command left.
+        router = load_router(file)
+        if n_experts(router) == len(kept.entries):
+            _builder(router, Library.load(path)[kept.names], file)
+        else:
+            _check_count(file, router, len(index.entries))
+            _save(restricted(router, [i for i, entry in enumerate(index.entries) if entry in kept.entries]), file)
+    store.drop(path, names)
+
+
+def _add(path, source, file):
+    added = _experts(source, index_file.read(path).layers)
+    if not file:
+        store.add(path, added)
+        return
+    router, saved = load_router(file), Library.load(path)
+    earlier = len(saved) - len(added)
+    if saved.names[-len(added) :] == added.names and n_experts(router) == earlier:
+        # A killed command came as far as the library.
+        longer = extended(router, _builder(router, saved[:earlier], file)(saved[earlier:]))
+    else:
+        longer = extended(router, _builder(router, saved, file)(added))
+        store.add(path, added)
+    _save(longer, file)
+
+
+def _experts(source, layers) -> Library:
+    return Library.load(source) if (source / INDEX).is_file() else Library.from_peft(source, layers)
+
+
+def _builder(router: Router, library: Library, file: str) -> Callable[[Library], Router]:
+    """What built the router; InputError unless it gives this router for the library's experts and its settings."""
+    _check_count(file, router, len(library))
+    check(router, library)
+    kind = type(router).__name__
+    build = pieces.ROUTERS.get(kind.lower())
+    settings = {
+        field.name: getattr(router, field.name)
+        for field in dataclasses.fields(router)
+        if field.metadata.get("static") and build and field.name in inspect.signature(build).parameters
+    }
+    if not build or not _same(build(library, **settings), router):
+        raise InputError(
+            f"{file}: is not what the experts and its settings give, as a calibrated {kind} router is not; build one "
+            "for the added experts the same way and join them by modjax.routing.extended"
+        )
+    return functools.partial(build, **settings)
+
+
+def _same(one, other):
+    alike = jax.tree.structure(one) == jax.tree.structure(other)
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=False)
+    return alike and all(np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=0, atol=1e-5) for a, b in pairs)
+
+
+def _check_count(file, router, count):
+    if n_experts(router) != count:
+        raise InputError(f"{file}: the router is for {n_experts(router)} experts; the library has {count}")
+
+
+def _save(router, file):
+    router.save(f"{file}.writing")
+    os.replace(f"{file}.writing", file)

@@ -1,0 +1,107 @@
+"""`modjax transfer`: does the similarity of two tasks' experts say whether training them together helps?"""
+
+import numpy as np
+
+from modjax.cli import pieces, session
+from modjax.cli.stages import Stages
+from modjax.errors import InputError
+from modjax.eval.transfer import binned, choose_pairs, losses, spearman
+from modjax.experts.cluster import similarity
+from modjax.experts.library import Library
+from modjax.files import write_json
+from modjax.report import numbers
+from modjax.report import transfer as picture
+from modjax.train.loop import train_library
+
+SAMPLE = ("examples", "split", "seed", "length", "system", "too_long")  # keys of config.evaluate
+
+
+def run(config, workdir, flags) -> None:
+    """Writes WORKDIR/joint/library, an expert for each pair, transfer.json, and transfer.svg and .png.
+
+    Compute is matched by rows: a joint expert has twice the rows a step of a private one, for as many steps, so that it
+    sees as many rows as both of its private experts together, each task about as often as there.
+    """
+    folder = session.enter(workdir, config)
+    library, tasks = pieces.library(config), pieces.tasks(config)
+    _check_comparable(library, config.train)
+    s_EE = np.asarray(similarity(library, **_those(config.cluster, "sparsity", "components")))
+    pairs = choose_pairs(s_EE, config.transfer.pairs, config.transfer.seed)
+    stages = Stages(folder)
+    model = pieces.model(config)
+    groups = {f"{library.names[i]} + {library.names[j]}": library.tasks[i] + library.tasks[j] for i, j in pairs}
+    settings = config.train.to_dict() | {"batch": 2 * config.train.batch}
+    joint = stages.library("joint", lambda own: train_library(model, tasks, groups, own, **settings))
+    sampled = _those(config.evaluate, *SAMPLE)
+    private = library[sorted({i for pair in pairs for i in pair})]
+    measured = stages.json(
+        "losses",
+        lambda: {kind: losses(model, own, tasks, **sampled) for kind, own in (("private", private), ("joint", joint))},
+    )
+    rows = [_row(library, tasks, measured, *pair, float(s_EE[pair])) for pair in pairs]
+    found = _result(rows, config.transfer.bins)
+    write_json(folder / "transfer.json", found)
+    picture.write(found, folder / "transfer")
+    _print(found)
+
+
+def _those(options, *keys):
+    return {key: options[key] for key in keys if key in options}
+
+
+def _check_comparable(library: Library, train) -> None:
+    """Raises InputError where the private experts are known to have been trained otherwise than the joint ones are."""
+    if train.patience:
+        raise InputError("config.train.patience: expected 0, for experts that stop early have no matched compute")
+    for info in library.infos:
+        had = {"rank": info.rank, "alpha": info.alpha} | dict(info.training)
+        for key in ("rank", "alpha", "steps", "learning_rate"):
+            if key in had and had[key] != train[key]:
+                raise InputError(
+                    f"expert {info.name!r} was trained with {key} = {had[key]}, config.train.{key} is {train[key]}; "
+                    "expected the same, for private and joint experts are compared at matched compute"
+                )
+
+
+def _row(library, tasks, measured, i, j, similarity):
+    """What became of one pair."""
+    names = [library.names[i], library.names[j]]
+    joint = measured["joint"][" + ".join(names)]
+    own = {name: list(measured["private"][name].values()) for name in names}
+    private = [float(np.mean(own[name])) for name in names]
+    together = [float(np.mean([joint[task] for task in measured["private"][name]])) for name in names]
+    gains = [before - after for before, after in zip(private, together, strict=True)]
+    return {
+        "names": names,
+        "families": [tasks[library.tasks[e][0]].family for e in (i, j)],
+        "similarity": similarity,
+        "private": private,
+        "joint": together,
+        "gains": gains,
+        "gain": float(np.mean(gains)),
+    }
+
+
+def _result(rows, bins) -> dict:
+    similarities, gains = ([row[key] for row in rows] for key in ("similarity", "gain"))
+    return {
+        "spearman": _as_json(spearman(similarities, gains)),
+        "bins": [one._asdict() | {"gain": _as_json(one.gain)} for one in binned(similarities, gains, bins)],
+        "pairs": rows,
+    }
+
+
+def _as_json(estimate) -> dict[str, float | None]:
+    return {key: numbers.finite(value) for key, value in estimate._asdict().items()}
+
+
+def _print(found):
+    for one in found["bins"]:
+        gain = one["gain"]
+        print(
+            f"similarity {one['low']:.3f} to {one['high']:.3f}: mean gain {gain['value']:+.3f} nats "
+            f"[{gain['low']:+.3f}, {gain['high']:+.3f}] over {one['pairs']} pairs"
+        )
+    rho = found["spearman"]
+    low, high = (numbers.ratio(rho[end]) for end in ("low", "high"))
+    print(f"Spearman's rank correlation {numbers.ratio(rho['value'])} [{low}, {high}]")

@@ -1,0 +1,168 @@
+"""How a router divides the work: how sure it is, whom it uses where, and how often it agrees with the oracle."""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.data.tokenize import Encoded
+from modjax.errors import InputError
+from modjax.eval.evaluate import Method, prepared, told
+from modjax.eval.likelihood import batches, prompts_of
+from modjax.eval.traces import token_weights
+from modjax.model import Model
+from modjax.models.padding import filled
+from modjax.routing.base import bind
+from modjax.routing.prompt import settle
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Analysis:
+    """A router on the tokens of some prompts; S sites, every layer and site for itself.
+
+    Attributes:
+      experts: E names.
+      sites: S names, in the model's order.
+      use_LSE: float64, each expert's mean weight.
+      entropy_LS: float64, nats, the mean over tokens of the entropy of a token's weights; at most log E.
+      tokens_right_LS: float64, the share of tokens whose most weighted expert is the oracle's, the one trained on the
+        prompt's task; NaN where no prompt has one. Chance is 1 / E.
+      examples_right_LS: likewise the share of prompts, by weights summed over their tokens.
+      accuracy: the share of prompts by weights summed over tokens, sites and layers.
+      examples, tokens: how many prompts and tokens that was.
+    """
+
+    experts: tuple[str, ...]
+    sites: tuple[str, ...]
+    use_LSE: np.ndarray
+    entropy_LS: np.ndarray
+    tokens_right_LS: np.ndarray
+    examples_right_LS: np.ndarray
+    accuracy: float
+    examples: int
+    tokens: int
+
+    def as_json(self) -> dict:
+        """Everything but counts to a ten-thousandth, None where nothing was measured."""
+        arrays = {
+            "use": self.use_LSE,
+            "entropy": self.entropy_LS,
+            "effective": self.effective_LS,
+            "tokens_right": self.tokens_right_LS,
+            "examples_right": self.examples_right_LS,
+            "accuracy": np.float64(self.accuracy),
+        }
+        measured = {name: None if np.isnan(array).any() else array.round(4).tolist() for name, array in arrays.items()}
+        counts = {"examples": self.examples, "tokens": self.tokens}
+        return {"experts": list(self.experts), "sites": list(self.sites), **counts, **measured}
+
+    @property
+    def effective_LS(self) -> np.ndarray:
+        """The experts in use, as if all of these were used alike: exp of the entropy of use, 1 to E."""
+        share_LSE = np.abs(self.use_LSE) / np.maximum(np.abs(self.use_LSE).sum(-1, keepdims=True), 1e-30)
+        return np.exp(-(share_LSE * np.log(np.where(share_LSE > 0, share_LSE, 1))).sum(-1))
+
+
+def analyse(model: Model, method: Method, tasks: Tasks, batch: int = 16, **chosen) -> Analysis:
+    """Reads the prompts of the tasks that the method covers.
+
+        share_e = |w_e| / sum_e |w_e|,  entropy = -sum_e share_e log share_e
+
+    Weights that go by example or task count for each of its tokens; those of heads are averaged over heads.
+
+    Args:
+      batch: prompts side by side; results do not depend on it but for rounding.
+      chosen: which examples, as in `evaluate`: examples, split, seed, length, system, too_long.
+
+    Raises InputError for a method without a router.
+    """
+    if method.router is None:
+        raise InputError(f"method {method.name!r} has no router; expected one whose weights can be looked at")
+    sample = list(prepared(model, method, tasks, **chosen))
+    prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in sample]
+    owners = [method.expert_of(one.task) for one in sample]
+    experts = model.experts(method.library, method.router)
+    parts = []
+    for ids, own, context, rows in batches(prompts, told(method, sample), batch):
+        owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], batch, -1)
+        settled = settle(model.params, experts, prompts_of(own, rows))
+        sums = _sums(model.params, settled, context, rows, owner_B)
+        parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))
+    return _analysis(method.library, functools.reduce(_added, parts))
+
+
+class _Totals(NamedTuple):
+    """Sums over prompts and their tokens, float64."""
+
+    weights_LSE: np.ndarray
+    entropy_LS: np.ndarray
+    tokens_right_LS: np.ndarray
+    examples_right_LS: np.ndarray
+    counts: np.ndarray  # [prompts, tokens, prompts with an owner, tokens with an owner, of those prompts those right]
+
+
+def _added(one: _Totals, two: _Totals) -> _Totals:
+    return _Totals(*(a + b for a, b in zip(one, two, strict=True)))
+
+
+def _totals(sums, owner_B, tokens_B) -> _Totals:
+    weights_LSBE, entropy_LSB, right_LSB = (
+        np.stack([np.asarray(own[part], np.float64) for own in sums], axis=1) for part in range(3)
+    )
+    owned_B = owner_B >= 0
+    right_B = owned_B & (weights_LSBE.sum((0, 1)).argmax(-1) == owner_B)
+    return _Totals(
+        weights_LSBE.sum(2),
+        entropy_LSB.sum(2),
+        right_LSB.sum(2),
+        (owned_B & (weights_LSBE.argmax(-1) == owner_B)).sum(2),
+        np.asarray([(tokens_B > 0).sum(), tokens_B.sum(), owned_B.sum(), tokens_B[owned_B].sum(), right_B.sum()]),
+    )
+
+
+def _analysis(library, totals: _Totals) -> Analysis:
+    examples, tokens, owned, owned_tokens, right = (int(count) for count in totals.counts)
+
+    def share(count, whole):
+        return count / whole if whole else np.full_like(np.float64(count), np.nan)
+
+    return Analysis(
+        experts=library.names,
+        sites=library.sites,
+        use_LSE=totals.weights_LSE / tokens,
+        entropy_LS=totals.entropy_LS / tokens,
+        tokens_right_LS=share(totals.tokens_right_LS, owned_tokens),
+        examples_right_LS=share(totals.examples_right_LS, owned),
+        accuracy=float(share(right, owned)),
+        examples=examples,
+        tokens=tokens,
+    )
+
+
+@jax.jit
+def _sums(decoder, experts, context, rows, owner_B):
+    """{site: (weights_LBE, entropy_LB, right_LB)}, sums over the tokens of each row."""
+    adapters, adapt = bind(*experts, context)
+    inside_BT = rows.segments > 0
+
+    def look(layer, sites, x_BTI):
+        loras, router = layer
+        return {
+            site: sums(token_weights(router, site, x_BTI, context, experts[1].shape[0]))
+            for site in sites
+            if site in loras
+        }
+
+    def sums(weights_BTE):
+        size_BTE = jnp.abs(weights_BTE)
+        share_BTE = size_BTE / jnp.maximum(size_BTE.sum(-1, keepdims=True), 1e-30)
+        entropy_BT = -jax.scipy.special.xlogy(share_BTE, share_BTE).sum(-1)
+        right_BT = inside_BT & (weights_BTE.argmax(-1) == owner_B[:, None])
+        weights_BE = jnp.where(inside_BT[..., None], weights_BTE, 0).sum(1)
+        return weights_BE, jnp.where(inside_BT, entropy_BT, 0).sum(1), right_BT.sum(1)
+
+    return decoder.observe(look, rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt)

@@ -1,0 +1,119 @@
+"""How a router divides the work, layer by layer: whom it uses, how sure it is, how often it is as the oracle."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from modjax.errors import InputError
+from modjax.report import numbers, svg
+from modjax.report.plots import NAMED_EXPERTS, tint
+from modjax.report.svg import STAND_IN
+
+AGREEMENT = ("tokens_right", "examples_right")
+AXES = {"use": "LSE", "entropy": "LS", "effective": "LS", **dict.fromkeys(AGREEMENT, "LS")}
+
+
+def shown(index: int, method: Mapping) -> dict[str, Any]:
+    """One router of `results["analysis"]`: its drawing, and a row of figures a site.
+
+    Raises InputError where an array is not of the sizes that experts and sites say.
+    """
+    arrays = {name: _array(method, name) for name in AXES}
+    rows = [_row("all sites", {name: array.mean(axis=1) for name, array in arrays.items()})]
+    for place, site in enumerate(method["sites"]):
+        rows.append(_row(site, {name: array[:, place] for name, array in arrays.items()}))
+    return {
+        "name": method["name"],
+        "examples": method["examples"],
+        "tokens": method["tokens"],
+        "n_experts": len(method["experts"]),
+        "accuracy": numbers.percent(method.get("accuracy")),
+        "chance": numbers.percent(1 / len(method["experts"])),
+        "rows": rows,
+        "plot": _drawing(index, method, arrays),
+    }
+
+
+def _array(method: Mapping, name: str) -> np.ndarray:
+    """float64, NaN throughout where nothing was measured."""
+    sizes = {"L": len(method["use"]), "S": len(method["sites"]), "E": len(method["experts"])}
+    shape = tuple(sizes[letter] for letter in AXES[name])
+    if method.get(name) is None:
+        return np.full(shape, np.nan)
+    try:
+        array = np.asarray(method[name], np.float64)
+    except ValueError:  # rows of unequal length
+        array = np.zeros(())
+    if array.shape != shape:
+        sizes = " x ".join(map(str, shape))
+        raise InputError(f"results: analysis.{name} of {method['name']!r} must hold {sizes} numbers")
+    return array
+
+
+def _row(site: str, of_layers: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Means over layers of one site, as text."""
+    n_experts = of_layers["use"].shape[-1]
+    return {
+        "site": site,
+        "entropy": numbers.ratio(of_layers["entropy"].mean()),
+        "share": numbers.percent(of_layers["entropy"].mean() / max(np.log(n_experts), 1e-9)),
+        "effective": numbers.ratio(of_layers["effective"].mean()),
+        **{name: numbers.percent(of_layers[name].mean()) for name in AGREEMENT},
+    }
+
+
+@svg.styled
+def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> str:
+    experts = list(method["experts"])
+    figure = svg.figure(1040, 110 + min(560, max(120, 19 * len(experts))))
+    figure.get_layout_engine().set(wspace=0.06)
+    heat, sure, right = figure.subplots(1, 3, width_ratios=(5, 3, 3))
+    _use(heat, arrays["use"].mean(axis=1).T, experts)
+    entropy_LS = arrays["entropy"] / max(np.log(len(experts)), 1e-9)
+    titles = _lines(sure, "Entropy, % of the largest", 100 * entropy_LS, method["sites"], "entropy")
+    if np.isfinite(arrays["examples_right"]).any():
+        titles |= _lines(right, "Prompts as the oracle, %", 100 * arrays["examples_right"], method["sites"], "right")
+        right.axhline(100 / len(experts), color=STAND_IN["muted"], linewidth=1, linestyle=(0, (3, 3)))
+        right.annotate("chance", (1, 100 / len(experts)), (0, 4), textcoords="offset points", color=STAND_IN["muted"])
+    else:
+        right.set_visible(False)
+    return svg.render(figure, f"division{index}", f"How {method['name']} uses its experts by layer", titles)
+
+
+def _use(panel: Axes, use_EL: np.ndarray, experts: list[str]) -> None:
+    """Mean weights as opacity, darkest where the largest is."""
+    largest = max(use_EL.max(), 1e-9)
+    panel.imshow(tint(np.clip(use_EL / largest, 0, 1)), interpolation="none", aspect="auto")
+    panel.grid(visible=False)
+    panel.spines[:].set_visible(False)
+    panel.set_title(f"Mean weight, up to {numbers.ratio(largest)}")
+    _layers(panel, use_EL.shape[1], first=0)
+    if len(experts) > NAMED_EXPERTS:
+        panel.set_yticks([])
+        return
+    panel.set_yticks(
+        range(len(experts)), [svg.shorten(name, 24) for name in experts], fontsize=min(12, 500 / len(experts))
+    )
+    panel.tick_params(axis="y", labelcolor=STAND_IN["ink"])
+
+
+def _lines(panel: Axes, title: str, percent_LS: np.ndarray, sites: list[str], name: str) -> dict[str, str]:
+    """A thin line a site and the mean of all, heavy; returns {gid: site} for those who point at a line."""
+    layers = np.arange(1, len(percent_LS) + 1)
+    for place in range(len(sites)):
+        panel.plot(layers, percent_LS[:, place], color=STAND_IN["muted"], linewidth=1, alpha=0.6, gid=f"{name}-{place}")
+    panel.plot(layers, percent_LS.mean(axis=1), color=STAND_IN["ink"], linewidth=2)
+    panel.set_title(title)
+    panel.set_ylim(0, 103)
+    _layers(panel, len(layers), first=1)
+    return {f"{name}-{place}": site for place, site in enumerate(sites)}
+
+
+def _layers(panel: Axes, n_layers: int, first: int) -> None:
+    """Layers are counted from 1, as in the token view."""
+    places = [place for place in MaxNLocator(6, integer=True).tick_values(1, n_layers) if 1 <= place <= n_layers]
+    panel.set_xticks([place - 1 + first for place in places], [f"{place:g}" for place in places])
+    panel.set_xlabel("layer")

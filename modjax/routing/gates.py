@@ -1,0 +1,23 @@
+"""PhatGoose routing (arXiv 2402.05859): tokens go to the experts whose gates, each trained alone, open for them."""
+
+import jax
+import jax.numpy as jnp
+
+from modjax.ops.lora import Mix
+from modjax.routing.base import Router, per_site, static, top_k_softmax
+from modjax.routing.norm import normed
+
+
+class PhatGoose(Router):
+    """Made by `modjax.routing.phatgoose`, which trains the gates."""
+
+    gates: dict[str, jax.Array] = per_site("LEI")  # float32, as trained
+    top_k: int = static(2)
+    temperature: float = static(-1.0)
+    mix: Mix = static("outputs")
+
+    def __call__(self, site, x_BTI, context):
+        gate_EI = normed(self.gates[site], "layernorm")
+        score_BTE = jnp.einsum("bti,ei->bte", normed(x_BTI, "layernorm"), gate_EI)
+        temperature = self.temperature if self.temperature > 0 else gate_EI.shape[-1] ** 0.5
+        return top_k_softmax(score_BTE, self.top_k, temperature)

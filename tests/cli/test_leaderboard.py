@@ -1,0 +1,130 @@
+"""The leaderboard on a tiny model: one line a method, what it measures, that it resumes, and whom it forgives."""
+
+import json
+
+import pytest
+
+METHODS = {
+    "base": {"library": ""},
+    "oracle": {"router": {"name": "oracle"}},
+    "arrow": {"router": {"name": "arrow", "top_k": 2}, "note": "top 2"},
+    "ties": {"merge": {"name": "ties"}},
+    "known_less_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow"}},
+    "saved": {"router": "../router.safetensors"},
+    "absent": {"library": "mbc", "router": {"name": "arrow"}},
+}
+FAULTY = {"unready": {"note": "three experts and no router"}, "odd": {"merge": {"name": "ties", "density": 3}},
+          "new": {"merge": {"name": "svd", "ranks": 2}}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory, checkpoint):
+    """Random experts for the tiny checkpoint, one for each of three tasks."""
+    import numpy as np
+
+    from modjax.experts.library import Library
+    from modjax.routing import spectr
+
+    rng = np.random.default_rng(0)
+    factors = (rng.normal(size=(2, 3, 2, 16)) / 4 for _ in range(2))
+    path = tmp_path_factory.mktemp("experts") / "library"
+    experts = Library.from_arrays({"attn.q": tuple(factors)}, names=["a", "b", "c"])
+    experts.save(path)
+    spectr(experts).save(path.parent / "router.safetensors")
+    return path
+
+
+@pytest.fixture
+def board(config_file, library, tmp_path, modjax):
+    """Runs the verb with the given methods; gives (exit code, stdout, stderr), and what it wrote if it did."""
+
+    def run(methods=METHODS, given=True):
+        config = tmp_path / "board.py"
+        options = {"libraries": {"mbc": "", "general": str(library)}, "methods": methods, "analyse": ("arrow",),
+                   "shown": ("a", "elsewhere")}  # fmt: skip
+        config.write_text(
+            "import tiny\n"
+            "def get_config():\n"
+            "    config = tiny.get_config()\n"
+            f"    config.leaderboard = {options!r}\n"
+            "    return config\n"
+        )
+        flags = [f"--config={config}", f"--workdir={tmp_path / 'board'}", f"--report={tmp_path / 'report'}"]
+        found = modjax("leaderboard", *flags, *([f"--config.library={library}"] if given else []))
+        written = tmp_path / "board" / "leaderboard.json"
+        return *found, json.loads(written.read_text()) if written.exists() else None
+
+    return run
+
+
+def test_every_line_is_measured_and_compared(board, tmp_path):
+    code, out, err, found = board()
+    assert code == 0, err
+    methods = {method["name"]: method for method in found["methods"]}
+    assert set(methods) == set(METHODS) - {"absent"}  # whose library has no folder
+    assert methods["oracle"]["held_out"] == {}
+    for method in methods.values():
+        low, high = method["in_distribution"]["intervals"]["loss"]
+        assert low <= method["in_distribution"]["loss"] <= high
+        assert method["seconds"]["token"] > 0 and method["seconds"]["evaluate"] > method["seconds"]["build"] >= 0
+        assert (method["bytes"]["experts"] > 0) == (method["name"] != "base")
+    losses = [method["in_distribution"]["loss"] for method in found["methods"]]
+    assert losses == sorted(losses)
+    pairs = {(pair["part"], pair["metric"]): pair["names"] for pair in found["paired"]}
+    assert len(pairs) == 6
+    assert set(pairs["in_distribution", "loss"]) == set(methods)
+    assert set(pairs["held_out", "loss"]) == set(methods) - {"oracle"}
+    (analysis,) = found["analysis"]
+    assert analysis["name"] == "arrow" and analysis["experts"] == ["a", "b", "c"]
+    assert methods["arrow"]["routing_accuracy"] == analysis["accuracy"]
+    assert [view["library"] for view in found["routing"]] == ["arrow"]
+    assert "arrow" in out and "±" in out and max(map(len, out.splitlines()[:-1])) <= 100
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert all(f'<section id="{section}">' in page for section in ("comparison", "paired", "division", "routing"))
+
+
+def test_only_lines_that_changed_are_measured_again(board, tmp_path):
+    few = {name: METHODS[name] for name in ("base", "arrow")}
+    code, _, err, first = board(few)
+    assert code == 0, err
+    files = {name: tmp_path / "board" / f"method-{name}.json" for name in ("base", "arrow", "ties")}
+    written = {name: path.stat().st_mtime_ns for name, path in files.items() if path.exists()}
+    changed = {"base": few["base"], "arrow": {"router": {"name": "arrow", "top_k": 1}}, "ties": METHODS["ties"]}
+    code, out, err, second = board(changed)
+    assert code == 0, err
+    assert files["base"].stat().st_mtime_ns == written["base"] and "method base ..." not in out
+    assert files["arrow"].stat().st_mtime_ns > written["arrow"]
+    losses = [
+        {method["name"]: method["in_distribution"]["loss"] for method in found["methods"]} for found in (first, second)
+    ]
+    assert losses[0]["base"] == losses[1]["base"] and set(losses[1]) == {"base", "arrow", "ties"}
+
+
+def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
+    code, out, err, found = board({"base": METHODS["base"], **FAULTY})
+    assert code == 0, err
+    errors = {method["name"]: method["error"] for method in found["methods"] if "error" in method}
+    assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
+    assert "svd has no option ranks; it has library, rank, weights, name" in errors["new"]
+    assert "unready failed: a library of 3 experts needs a router" in out
+    assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
+    assert "density=3" in (tmp_path / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"odd": {"routers": {"name": "arrow"}}}, "methods.odd has routers; expected some of library, subtract"),
+        ({"odd": {"library": "elsewhere"}}, "methods.odd: no library 'elsewhere'"),
+        ({"odd": {"merge": {"name": "tiles"}}}, "methods.odd.merge.name = 'tiles'; expected one of uniform, ties"),
+        ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would share a file"),
+    ],
+)
+def test_faulty_lines_are_named_before_anything_is_run(board, methods, message):
+    code, _, err, _ = board(methods)
+    assert code == 2 and message in err
+
+
+def test_a_library_is_needed(board):
+    code, _, err, _ = board(given=False)
+    assert code == 2 and "config.library is empty" in err

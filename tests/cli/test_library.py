@@ -1,0 +1,140 @@
+"""`modjax library`: a table of the experts, and a library and its router that change where they lie."""
+
+import dataclasses
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from modjax.experts.library import Library
+from modjax.routing import arrow, load_router, pooled, uniform
+from modjax.routing.centroid import Centroid
+
+SITES = {"attn.q": (16, 16), "mlp.down": (24, 16)}
+
+
+@pytest.fixture
+def library(random_library):
+    tasks = [["sums"], ["words", "letters"], [f"task {i}" for i in range(20)]]
+    return random_library(SITES, names=["a", "b", "long one"], tasks=tasks, scale=[1.0, 0.25, 2.0])
+
+
+@pytest.fixture
+def other(random_library):
+    return random_library(SITES, experts=2, seed=1, names=["c", "d"])
+
+
+@pytest.fixture
+def folder(library, other, tmp_path):
+    """A folder of two libraries, `mine` and `other`, and routers for the first."""
+    library.save(tmp_path / "mine")
+    other.save(tmp_path / "other")
+    for name, router in (("arrow", arrow(library, top_k=2)), ("uniform", uniform(library))):
+        router.save(tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def run(modjax, folder):
+    def call(*arguments):
+        code, out, err = modjax("library", *(one.format(folder) for one in ("--path={}/mine", *arguments)))
+        assert code == 0, err
+        return out
+
+    return call
+
+
+def same(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_the_experts_are_listed(run):
+    first, *lines = run().splitlines()
+    assert first.split() == ["expert", "tasks", "rank", "alpha", "size"]
+    assert [line.split()[0] for line in lines] == ["a", "b", "long"]
+    assert "words, letters" in lines[1] and lines[1].split()[-4:-2] == ["2", "0.5"]
+    assert "task 0, task 1" in lines[2] and "..." in lines[2]
+    assert len({len(line) for line in (first, *lines)}) == 1 and all(line.endswith("MB") for line in lines)
+
+
+@pytest.mark.parametrize(("source", "names"), [("other", ["c", "d"]), ("other/d", ["d"])])
+def test_libraries_and_adapters_are_added(run, folder, library, other, source, names):
+    out = run(f"--add={{}}/{source}")
+    assert [line.split()[0] for line in out.splitlines()[-len(names) :]] == names
+    found = Library.load(folder / "mine")
+    same(found.loras, (library + other[names]).loras)
+    assert found.names == (*library.names, *names)
+
+
+def test_an_expert_is_replaced(run, folder):
+    run("--drop=b", "--drop=a", "--add={}/other/d")
+    assert Library.load(folder / "mine").names == ("long one", "d")
+
+
+@pytest.mark.parametrize(("kind", "build"), [("arrow", lambda library: arrow(library, top_k=2)), ("uniform", uniform)])
+def test_a_router_changes_with_its_library(run, folder, kind, build):
+    run("--add={}/other", f"--router={{}}/{kind}")
+    same(load_router(folder / kind), build(Library.load(folder / "mine")))
+    run("--drop=c", "--drop=a", f"--router={{}}/{kind}")
+    assert Library.load(folder / "mine").names == ("b", "long one", "d")
+    same(load_router(folder / kind), build(Library.load(folder / "mine")))
+
+
+@pytest.mark.parametrize("change", ["--add={}/other", "--drop=b"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_killed_command_is_run_again(run, modjax, folder, monkeypatch, change, at):
+    """Killed before the library's index, or the router, is put in its place."""
+    places, replace, left = [folder / "mine" / "library.json", folder / "arrow"], os.replace, at
+
+    def mortal(source, target):
+        nonlocal left
+        if os.fspath(target) in map(os.fspath, places):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", mortal)
+        modjax("library", f"--path={folder}/mine", change.format(folder), f"--router={folder}/arrow")
+    run(change, "--router={}/arrow")
+    found = Library.load(folder / "mine")
+    assert len(found) == (5 if "add" in change else 2)
+    same(load_router(folder / "arrow"), arrow(found, top_k=2))
+
+
+REFUSED = [
+    (["--router={}/arrow"], "--router={}/arrow changes with the library; expected --add or --drop"),
+    (["--drop=z"], "no expert 'z'; the library has a, b, long one"),
+    (["--drop=a", "--drop=b", "--drop=long one"], "no expert would be left"),
+    (["--add={}/mine/a"], "has an expert 'a' already; drop it first"),
+    (["--add={}/nowhere"], "nowhere/adapter_config.json: cannot be read"),
+    (["--add={}/other", "--router={}/stale"], "stale: the router is for 2 experts; the library has 3"),
+    (["--drop=a", "--router={}/stale"], "stale: is not what the experts and its settings give"),
+    (["--add={}/other", "--router={}/calibrated"], "calibrated: is not what the experts and its settings give"),
+    (["--add={}/other", "--router={}/centroid"], "centroid: is not what the experts and its settings give"),
+    (["--add={}/other", "--router={}/mine"], "mine: not a readable router file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), REFUSED)
+def test_bad_input_is_refused(modjax, folder, library, arguments, words):
+    arrow(library[["a", "long one"]], top_k=2).save(folder / "stale")
+    whole = pooled(library)
+    dataclasses.replace(whole, mean=jax.tree.map(lambda mean: mean + 1, whole.mean)).save(folder / "calibrated")
+    Centroid({site: lora.a[:, :, 0] for site, lora in library.loras.items()}).save(folder / "centroid")
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    code, _, err = modjax("library", f"--path={folder}/mine", *(one.format(folder) for one in arguments))
+    assert code == 2, err
+    message = err[err.index("modjax: ") :].strip()
+    assert "\n" not in message and words.format(folder) in message
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_there_is_no_library(modjax, tmp_path):
+    code, _, err = modjax("library")
+    assert code == 2 and "--path is missing; usage: modjax library --path=DIR" in err
+    code, _, err = modjax("library", f"--path={tmp_path}")
+    assert code == 2 and "library.json: cannot be read" in err
