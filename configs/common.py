@@ -25,7 +25,13 @@ def base() -> ConfigDict:
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
             "train": dataclasses.asdict(Settings(save_every=100)),
             "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
-            "router": {"name": "arrow", "top_k": 4, "temperature": 1.0, "mix": "parameters"},
+            "router": {
+                "name": "arrow",  # a function of modjax.routing, one's own as module:function, or a saved router's file
+                "top_k": placeholder(int),  # None, here and below: the router's own
+                "temperature": placeholder(float),
+                "mix": placeholder(str),
+                "calibrate": placeholder(str),  # a text file of neutral prompts, or so many of each training task
+            },
             "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
             "generate": {
                 "max_new_tokens": 64,
@@ -61,7 +67,7 @@ def quick(config: ConfigDict) -> None:
 
 def uniform(config: ConfigDict) -> None:
     """The mean of all experts in Arrow's place."""
-    config.router = {"name": "uniform", "mix": "parameters"}
+    config.router.name = "uniform"
 
 
 def mhr(config: ConfigDict) -> None:

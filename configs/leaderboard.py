@@ -40,7 +40,7 @@ METHODS = {
     "task_representations": {"router": {"name": "task_representations"}},
     "task_predictor": {"router": {"name": "task_predictor"}},
     "centroid": {"router": {"name": "centroid"}},
-    "phatgoose": {"router": {"name": "phatgoose"}},
+    "phatgoose": {"router": {"name": "phatgoose", "steps": 100, "length": 1024}},
     "genknowsub_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow", "top_k": 4}},
     "merge_uniform": {"merge": {"name": "uniform"}, "note": "factors"},
     "merge_products": {"merge": {"name": "uniform", "form": "products"}, "note": "products, cut to the rank"},
@@ -71,4 +71,5 @@ def get_config(variants: str | None = None):
         names.remove("demo")
         quick(config)
         config.only = TASKS
+        config.leaderboard.methods.phatgoose.router.update(steps=16, length=128)
     return with_variants(config, ",".join(names))

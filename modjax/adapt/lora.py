@@ -79,6 +79,9 @@ def _for_each(init, tasks) -> Library:
     ids = np.zeros(len(tasks), int) if len(init) == 1 else np.arange(len(tasks))
     scale = scale_of(init)
     ratio_E = jnp.asarray(init.scale)[ids] / scale
-    loras = {site: LoRA(a[:, ids], b[:, ids] * ratio_E[None, :, None, None]) for site, (a, b) in init.loras.items()}
+    loras = {
+        site: LoRA(a[:, ids], b[:, ids] * ratio_E[None, :, None, None])
+        for site, (a, b) in init.expanded().loras.items()
+    }
     infos = tuple(dataclasses.replace(init.infos[i], name=task) for i, task in zip(ids, tasks, strict=True))
     return Library(loras, jnp.full(len(tasks), scale, jnp.float32), infos)

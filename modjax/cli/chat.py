@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from modjax.cli import pieces, session
+from modjax.cli import pieces, routers, session
 from modjax.cli.expert_view import view
 from modjax.cli.terminal import Terminal
 from modjax.data.tokenize import Encoded
@@ -48,7 +48,7 @@ class Chat:
         self.settings = dict(config.generate)
         self.system = self.settings.pop("system", None)
         self.expert = None  # the oracle's
-        self.router = pieces.router(config, self.library) if self.library else None
+        self.router = pieces.router(config, self.library, self.model) if self.library else None
         self.messages: list[dict[str, str]] = []
         self.shows_experts = False
         self.left = False
@@ -122,12 +122,12 @@ class Chat:
         if self.library is None:
             raise InputError("there is nothing to route to; begin with --config.library=DIR")
         name, expert = (*rest.split(maxsplit=1), None, None)[:2]
-        if name not in (*pieces.ROUTERS, "none"):
-            raise InputError(f"/router {rest}: expected one of {', '.join(pieces.ROUTERS)}, none")
+        if name not in (*routers.names(), "none"):
+            raise InputError(f"/router {rest}: expected one of {', '.join(routers.names())}, none")
         if (name == "oracle") != (expert is not None) or (expert and expert not in self.library.names):
             raise InputError(f"/router {rest}: expected an expert behind oracle and nowhere else, "
                              f"one of {', '.join(self.library.names)}")  # fmt: skip
-        self.router = None if name == "none" else pieces.router(self.config, self.library, name)
+        self.router = None if name == "none" else pieces.router(self.config, self.library, self.model, name)
         self.expert = expert
         self.terminal.say(self.described())
 

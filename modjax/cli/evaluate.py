@@ -13,7 +13,7 @@ def run(config, workdir, flags) -> None:
     method = Method("base")
     if config.library:
         library = pieces.library(config)
-        method = Method(config.router.name, library, pieces.router(config, library))
+        method = Method(config.router.name, library, pieces.router(config, library, model))
     scores, seconds = evaluate(model, method, tasks, **config.evaluate)
     write_json(folder / "scores.json", {"method": method.name, **as_json(scores, seconds)})
     for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):

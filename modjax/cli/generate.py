@@ -20,10 +20,11 @@ def run(config, workdir, flags) -> None:
     asked = _asked(flags)
     if not asked:
         raise InputError("no prompts; expected --prompt=TEXT, --prompts=FILE, or lines on standard input")
+    model = pieces.model(config)
     library = pieces.library(config) if config.library else None
-    router = pieces.router(config, library) if library else None
+    router = pieces.router(config, library, model) if library else None
     experts = [expert for _, expert in asked]
-    answers = pieces.model(config).generate(
+    answers = model.generate(
         [prompt for prompt, _ in asked],
         library,
         router,

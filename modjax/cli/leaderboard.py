@@ -110,12 +110,14 @@ class _Job:
         by_method = {name: scores.from_json(one) for name, one in found.items()}
         by_method = {name: by_method[name] for name in sorted(by_method, key=lambda name: self.loss(by_method[name]))}
         compared = results.comparisons(by_method, self.tasks)
+        library = self.library("library")
+        experts = f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"
         looked = {name: found[name] for name in by_method if "analysis" in found[name]}
         return {
             "title": "Methods on one library",
             "subtitle": f"{len(self.tasks.training)} tasks in distribution, {len(self.tasks.held_out)} held out, "
             f"{self.config.evaluate.examples or 'all'} examples of each, on {self.model.name}",
-            "facts": results.facts(self.config, self.tasks, seconds, Library=repr(self.library("library"))),
+            "facts": results.facts(self.config, self.tasks, seconds, Experts=experts),
             "methods": [self.line(name, found[name], compared) for name in by_method]
             + [{"name": name, "error": text} for name, text in errors.items()],
             "paired": results.paired(compared),

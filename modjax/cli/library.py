@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from modjax.cli import pieces
+from modjax.cli import routers
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
@@ -96,7 +96,7 @@ def _builder(router: Router, library: Library, file: str) -> Callable[[Library],
     _check_count(file, router, len(library))
     check(router, library)
     kind = type(router).__name__
-    build = pieces.ROUTERS.get(kind.lower())
+    build = routers.of_experts_alone(kind.lower())
     settings = {
         field.name: getattr(router, field.name)
         for field in dataclasses.fields(router)

@@ -5,13 +5,12 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
-import ml_collections
 
-from modjax import merge
-from modjax.cli import pieces
+from modjax import routing
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval.evaluate import Method
+from modjax.experts import merge
 from modjax.experts.genknowsub import genknowsub
 from modjax.experts.library import Library
 from modjax.model import Model
@@ -69,7 +68,8 @@ def make(
     if "merge" in line:
         library = _called(getattr(merge, line["merge"]["name"]), library, **_without(line["merge"], "name"))
     if "router" in line:
-        router = _router(line["router"], pathlib.Path(paths[libraries_of(line)[0]]), library)
+        given = {"model": model, "tasks": tasks, "system": system}
+        router = _router(line["router"], pathlib.Path(paths[libraries_of(line)[0]]), library, given)
     if "calibrate" in line:
         prompts = [one.source for task in tasks.values() for one in task.split("validation")[: line["calibrate"]]]
         router = calibrate(router, model, prompts, system)
@@ -77,11 +77,19 @@ def make(
     return Method(name, library, router, note)
 
 
-def _router(options: Mapping | str, folder: pathlib.Path, library: Library) -> Router:
-    """Made anew, or read from a file that is named as it lies from the library's folder."""
+def _router(options: Mapping | str, folder: pathlib.Path, library: Library, given: Mapping) -> Router:
+    """Read from a file that is named as it lies from the library's folder, or made by a function of modjax.routing.
+
+    Of the model, the tasks and the system message the function gets what it asks for.
+    """
     if isinstance(options, str):
         return load_router(folder / options)
-    return pieces.router(ml_collections.ConfigDict({"router": options}), library)
+    function = getattr(routing, options["name"]) if options["name"] in routing.__all__ else None
+    known = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+    if known[:1] != ["library"]:
+        raise InputError(f"router {options['name']!r}; expected a function of modjax.routing, such as arrow or pooled")
+    asked = {key: value for key, value in given.items() if key in known}
+    return _called(function, library, **asked | _without(options, "name"))
 
 
 def _without(options: Mapping, key: str) -> dict:

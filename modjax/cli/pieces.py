@@ -1,27 +1,19 @@
 """What configs name, made real: the model, the tasks, a library, a router."""
 
-import inspect
+import pathlib
 
 import jax
 import ml_collections
 
-from modjax import data, routing
+from modjax import data
+from modjax.cli import routers
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.model import Model, load
 from modjax.parallel.mesh import make_mesh
 from modjax.routing.base import Router
-
-ROUTERS = {
-    "arrow": routing.arrow,
-    "spectr": routing.spectr,
-    "seqr": routing.seqr,
-    "lag": routing.lag,
-    "logo": routing.logo,
-    "uniform": routing.uniform,
-    "oracle": routing.oracle,
-}
+from modjax.routing.calibration import calibrate
 
 
 def model(config: ml_collections.ConfigDict) -> Model:
@@ -41,12 +33,24 @@ def library(config: ml_collections.ConfigDict) -> Library:
     return Library.load(config.library)
 
 
-def router(config: ml_collections.ConfigDict, experts: Library, name: str | None = None) -> Router:
-    """The router called `name`, by default what `config.router.name` says, with those of the other keys that it has."""
-    options = config.router.to_dict()
-    named = options.pop("name")
-    name = name or named
-    if name not in ROUTERS:
-        raise InputError(f"config.router.name = {name!r}; expected one of {', '.join(ROUTERS)}")
-    known = inspect.signature(ROUTERS[name]).parameters
-    return ROUTERS[name](experts, **{key: value for key, value in options.items() if key in known})
+def router(config: ml_collections.ConfigDict, experts: Library, base: Model, name: str | None = None) -> Router:
+    """The router called `name`, by default what `config.router.name` says, with those of the other keys that it has.
+
+    Keys that are None are left to the router. One that learns from data does so from the config's training tasks; with
+    `calibrate` its scores are standardised on so many of their validation prompts, or on the lines of a file.
+    """
+    options = {key: value for key, value in config.router.to_dict().items() if value is not None}
+    named, calibrated = options.pop("name"), options.pop("calibrate", "")
+    name, system = name or named, config.train.get("system")
+    given = {"model": lambda: base, "tasks": lambda: tasks(config).training, "system": lambda: system}
+    made = routers.make(name, experts, routers.options_of(name, options), given)
+    return calibrate(made, base, _neutral(calibrated, config), system) if calibrated else made
+
+
+def _neutral(where, config) -> list[str]:
+    """What scores are standardised on: the lines of a file, or the first validation prompts of each training task."""
+    if pathlib.Path(where).is_file():
+        return pathlib.Path(where).read_text(encoding="utf-8").splitlines()
+    if not where.isdigit():
+        raise InputError(f"config.router.calibrate = {where!r}; expected a text file, or a number of prompts a task")
+    return [one.source for task in tasks(config).training.values() for one in task.split("validation")[: int(where)]]

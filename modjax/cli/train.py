@@ -1,4 +1,4 @@
-"""`modjax train`: a library of experts, one a task, one a cluster, one for all; skills that tasks share; or all weights."""
+"""`modjax train`: experts, one a task, one a cluster or one for all; skills that tasks share; or all weights."""
 
 import pathlib
 

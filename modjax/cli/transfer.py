@@ -1,11 +1,15 @@
 """`modjax transfer`: does the similarity of two tasks' experts say whether training them together helps?"""
 
+import dataclasses
+import itertools
+
 import numpy as np
 
 from modjax.cli import pieces, session
 from modjax.cli.stages import Stages
+from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.eval.transfer import binned, choose_pairs, losses, spearman
+from modjax.eval.transfer import binned, choose_pairs, levelled, losses, spearman
 from modjax.experts.cluster import similarity
 from modjax.experts.library import Library
 from modjax.files import write_json
@@ -19,8 +23,8 @@ SAMPLE = ("examples", "split", "seed", "length", "system", "too_long")  # keys o
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/joint/library, an expert for each pair, transfer.json, and transfer.svg and .png.
 
-    Compute is matched by rows: a joint expert has twice the rows a step of a private one, for as many steps, so that it
-    sees as many rows as both of its private experts together, each task about as often as there.
+    Compute is matched by rows: a joint expert has twice the rows a step of a private one, for as many steps, and both
+    of its tasks have as much text, so that it reads as much of each as that task's private expert did.
     """
     folder = session.enter(workdir, config)
     library, tasks = pieces.library(config), pieces.tasks(config)
@@ -30,8 +34,7 @@ def run(config, workdir, flags) -> None:
     stages = Stages(folder)
     model = pieces.model(config)
     groups = {f"{library.names[i]} + {library.names[j]}": library.tasks[i] + library.tasks[j] for i, j in pairs}
-    settings = config.train.to_dict() | {"batch": 2 * config.train.batch}
-    joint = stages.library("joint", lambda own: train_library(model, tasks, groups, own, **settings))
+    joint = stages.library("joint", lambda own: _trained(model, tasks, groups, own, config.train))
     sampled = _those(config.evaluate, *SAMPLE)
     private = library[sorted({i for pair in pairs for i in pair})]
     measured = stages.json(
@@ -43,6 +46,21 @@ def run(config, workdir, flags) -> None:
     write_json(folder / "transfer.json", found)
     picture.write(found, folder / "transfer")
     _print(found)
+
+
+def _trained(model, tasks, groups, folder, train) -> Library:
+    """An expert for each group. Each has tasks of its own names, for a task is repeated as often as its group needs."""
+    own = {
+        group: [
+            dataclasses.replace(task, name=f"{task.name} of {group}") for task in levelled([tasks[n] for n in names])
+        ]
+        for group, names in groups.items()
+    }
+    renamed = {group: [task.name for task in one] for group, one in own.items()}
+    settings = train.to_dict() | {"batch": 2 * train.batch}
+    joint = train_library(model, Tasks(itertools.chain(*own.values())), renamed, folder, **settings)
+    infos = (dataclasses.replace(info, tasks=tuple(groups[info.name])) for info in joint.infos)
+    return dataclasses.replace(joint, infos=tuple(infos))
 
 
 def _those(options, *keys):

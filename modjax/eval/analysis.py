@@ -102,7 +102,7 @@ class _Totals(NamedTuple):
     entropy_LS: np.ndarray
     tokens_right_LS: np.ndarray
     examples_right_LS: np.ndarray
-    counts: np.ndarray  # [prompts, tokens, prompts with an owner, tokens with an owner, of those prompts those right]
+    counts: np.ndarray  # prompts, their tokens; of tasks with an expert: prompts, their tokens, prompts that go to it
 
 
 def _added(one: _Totals, two: _Totals) -> _Totals:

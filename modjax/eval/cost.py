@@ -25,7 +25,7 @@ class Cost:
         does not say.
       peak: the most bytes in use on the first device since the process began, whichever method needed them; None on
         devices that do not count, as CPUs.
-      compile: seconds to trace and compile the program.
+      compile: seconds to trace and compile the program, or to find it in JAX's compilation cache.
       token: seconds for each token of prompts and targets that the compiled program reads: the least of three passes
         over one batch, padding and what a router of prompts reads before included.
     """

@@ -9,13 +9,15 @@ The claim is that gain rises with similarity. Pairs that share a task are not in
 bootstrap over pairs does not know: its interval is somewhat too narrow.
 """
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Task, Tasks
 from modjax.data.tokenize import TooLong, encode
 from modjax.errors import InputError
 from modjax.eval.evaluate import sample
@@ -65,6 +67,22 @@ def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[t
         chosen.append((int(first[pair]), int(second[pair])))
         used_E[list(chosen[-1])] += 1
     return chosen
+
+
+def levelled(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks, with training examples repeated until each has as much text to learn from as the one with most.
+
+    Rows to train on are drawn from what all tasks of an expert fill together. Of two tasks as they are, the one with
+    more text would have most of a joint expert's training; so each has half of it, as much as its private expert had.
+    """
+    sizes = [sum(len(one.source) + len(one.target) for one in task.split("train")) for task in tasks]
+    found = []
+    for task, size in zip(tasks, sizes, strict=True):
+        own = task.split("train")
+        repeated = itertools.islice(itertools.cycle(own), round(len(own) * max(sizes) / max(size, 1)))
+        rest = (one for one in task if one.split != "train")
+        found.append(dataclasses.replace(task, examples=(*repeated, *rest)))
+    return found
 
 
 def losses(

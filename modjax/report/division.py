@@ -76,8 +76,7 @@ def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> s
     titles = _lines(sure, "Entropy, % of the largest", 100 * entropy_LS, method["sites"], "entropy")
     if np.isfinite(arrays["examples_right"]).any():
         titles |= _lines(right, "Prompts as the oracle, %", 100 * arrays["examples_right"], method["sites"], "right")
-        right.axhline(100 / len(experts), color=STAND_IN["muted"], linewidth=1, linestyle=(0, (3, 3)))
-        right.annotate("chance", (1, 100 / len(experts)), (0, 4), textcoords="offset points", color=STAND_IN["muted"])
+        _chance(right, 100 / len(experts))
     else:
         right.set_visible(False)
     return svg.render(figure, f"division{index}", f"How {method['name']} uses its experts by layer", titles)
@@ -110,6 +109,12 @@ def _lines(panel: Axes, title: str, percent_LS: np.ndarray, sites: list[str], na
     panel.set_ylim(0, 103)
     _layers(panel, len(layers), first=1)
     return {f"{name}-{place}": site for place, site in enumerate(sites)}
+
+
+def _chance(panel: Axes, percent: float) -> None:
+    panel.axhline(percent, color=STAND_IN["muted"], linewidth=1, linestyle=(0, (3, 3)))
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    panel.annotate("chance", (1, percent), (4, 0), color=STAND_IN["muted"], **place)
 
 
 def _layers(panel: Axes, n_layers: int, first: int) -> None:

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight of the model on the union of the tasks, the baseline that adapters are held against."""
+"""Full fine-tuning: all weights on the union of the tasks, the baseline that adapters are held against."""
 
 from __future__ import annotations
 

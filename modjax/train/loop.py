@@ -46,6 +46,7 @@ def train_library(
     groups = dict(groups) if groups is not None else {name: (name,) for name in tasks}
     if init is not None:
         _check_init(model, groups, settings, init)
+        init = init.with_shared_a() if settings.shared_a else init.expanded()
     kind = SharedATraining if settings.shared_a else LoRATraining
     recipe = kind(model.config, settings, len(groups), None if init is None else init.loras)
     fitted = fit(model, tasks, groups, recipe, settings, workdir, progress)

@@ -8,13 +8,14 @@ METHODS = {
     "base": {"library": ""},
     "oracle": {"router": {"name": "oracle"}},
     "arrow": {"router": {"name": "arrow", "top_k": 2}, "note": "top 2"},
+    "centroid": {"router": {"name": "centroid", "examples": 2}},
     "ties": {"merge": {"name": "ties"}},
     "known_less_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow"}},
     "saved": {"router": "../router.safetensors"},
     "absent": {"library": "mbc", "router": {"name": "arrow"}},
 }
 FAULTY = {"unready": {"note": "three experts and no router"}, "odd": {"merge": {"name": "ties", "density": 3}},
-          "new": {"merge": {"name": "svd", "ranks": 2}}}  # fmt: skip
+          "unheard": {"router": {"name": "calibrate"}}, "new": {"merge": {"name": "svd", "ranks": 2}}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +108,7 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
     assert "svd has no option ranks; it has library, rank, weights, name" in errors["new"]
     assert "unready failed: a library of 3 experts needs a router" in out
+    assert "router 'calibrate'; expected a function of modjax.routing" in errors["unheard"]
     assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
     assert "density=3" in (tmp_path / "report" / "index.html").read_text()
 

@@ -3,10 +3,11 @@ import pytest
 from references import clustering as reference
 from scipy.stats import spearmanr
 
+from modjax.data.tasks import Example, Task
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.eval.likelihood import target_loss
-from modjax.eval.transfer import binned, choose_pairs, losses, spearman
+from modjax.eval.transfer import binned, choose_pairs, levelled, losses, spearman
 from modjax.routing import oracle
 
 
@@ -114,3 +115,12 @@ def test_a_loss_is_that_of_all_target_tokens_together(word_model, word_tasks, ra
     encoded = encode(word_model.tokenizer, task, task.split("validation"), 32, "")
     nats_n, counts_n = target_loss(word_model, encoded, word_model.experts(library, oracle(library)), [0] * 6)
     assert found == {"expert0": {"sort": pytest.approx(nats_n.sum() / counts_n.sum())}}
+
+
+def test_tasks_are_levelled_by_repeating_the_one_with_less_text():
+    short = Task("short", tuple(Example(f"s{i}", "yes", "train") for i in range(3)) + (Example("s", "no", "test"),))
+    long = Task("long", tuple(Example("l" * 20, "long", "train") for _ in range(5)))
+    found = levelled([short, long])
+    assert found[1] == long and found[0].name == "short"
+    assert [one.source for one in found[0].split("train")] == [f"s{i % 3}" for i in range(24)]  # 24 of 5 = 5 of 24
+    assert found[0].split("test") == short.split("test")

@@ -1,0 +1,79 @@
+"""Routers by name: the functions of `modjax.routing`, anyone's own, and saved ones."""
+
+import importlib
+import inspect
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from modjax import routing
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.routing.base import Router, load_router
+
+
+def names() -> list[str]:
+    """The functions of `modjax.routing` that make a router of a library: whoever adds one adds a name."""
+    return [name for name in routing.__all__ if _takes_a_library(getattr(routing, name))]
+
+
+def make(name: str, library: Library, options: Mapping[str, Any], given: Mapping[str, Callable[[], Any]]) -> Router:
+    """The router that a name stands for.
+
+    Args:
+      name: a function of `modjax.routing`; "module:function", one of one's own, whose first argument is the library; or
+        the file of a saved router.
+      options: its other arguments.
+      given: functions that give what it may ask for beside them, called where it does.
+
+    Raises InputError for a name that stands for nothing, and for options that the function does not have.
+    """
+    if name.endswith(".safetensors") or pathlib.Path(name).is_file():
+        return load_router(name)
+    function = _function(name)
+    known = _options(function)
+    if unknown := [key for key in options if key not in known]:
+        raise InputError(f"router {name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    asked = {key: value() for key, value in given.items() if key not in options and key in known}
+    return function(library, **options, **asked)
+
+
+def of_experts_alone(name: str) -> Callable[[Library], Router] | None:
+    """The function of `modjax.routing` with this name, where it asks for nothing but a library; else None."""
+    if name not in names():
+        return None
+    parameters = list(inspect.signature(getattr(routing, name)).parameters.values())[1:]
+    return None if any(one.default is inspect.Parameter.empty for one in parameters) else getattr(routing, name)
+
+
+def options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that the router of this name has; a saved one has its own already."""
+    if name.endswith(".safetensors") or pathlib.Path(name).is_file():
+        return {}
+    known = _options(_function(name))
+    return {key: value for key, value in options.items() if key in known}
+
+
+def _function(name) -> Callable[..., Router]:
+    if name in names():
+        return getattr(routing, name)
+    if ":" not in name:
+        raise InputError(
+            f"router {name!r}; expected one of {', '.join(names())}, a function of your own as module:function, or a "
+            "file that Router.save wrote"
+        )
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f"router {name!r}: {error}; expected module:function that can be imported"
+        ) from error
+
+
+def _takes_a_library(value) -> bool:
+    return inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) == "library"
+
+
+def _options(function) -> list[str]:
+    return list(inspect.signature(function).parameters)[1:]
