@@ -9,8 +9,8 @@ A method is one line of METHODS, its name and what it is made of, in this order:
     library     which of `libraries`; by default "library", that of config.library; "" is the base model alone
     subtract    general experts whose mean is taken off: {"library": one of `libraries`, "form": ...}; GenKnowSub
     merge       one of modjax.merge by name, and its options; what comes out needs no router
-    router      one of modjax.routing by name, and its options, as config.router; or the file of a saved one, as it lies
-                from the library's folder
+    router      one of modjax.routing by name, one's own as "module:function", or the file of a saved one as it lies
+                from the library's folder; and its options
     calibrate   so many validation prompts of each training task, which the router's scores are standardised on
     note        a few words for the table
 
@@ -43,7 +43,7 @@ METHODS = {
     "phatgoose": {"router": {"name": "phatgoose", "steps": 100, "length": 1024}},
     "genknowsub_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow", "top_k": 4}},
     "merge_uniform": {"merge": {"name": "uniform"}, "note": "factors"},
-    "merge_products": {"merge": {"name": "uniform", "form": "products"}, "note": "products, cut to the rank"},
+    "merge_products": {"merge": {"name": "uniform", "form": "products"}, "note": "products, exactly"},
     "ties": {"merge": {"name": "ties"}},
     "dare": {"merge": {"name": "dare"}},
     "magnitude_prune": {"merge": {"name": "magnitude_prune"}},

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from modjax import routing
+from modjax.cli import routers
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval.evaluate import Method
@@ -14,7 +14,6 @@ from modjax.experts import merge
 from modjax.experts.genknowsub import genknowsub
 from modjax.experts.library import Library
 from modjax.model import Model
-from modjax.routing.base import Router, load_router
 from modjax.routing.calibration import calibrate
 
 PARTS = ("library", "subtract", "merge", "router", "calibrate", "note")  # of a line, in the order of its making
@@ -68,28 +67,22 @@ def make(
     if "merge" in line:
         library = _called(getattr(merge, line["merge"]["name"]), library, **_without(line["merge"], "name"))
     if "router" in line:
-        given = {"model": model, "tasks": tasks, "system": system}
-        router = _router(line["router"], pathlib.Path(paths[libraries_of(line)[0]]), library, given)
+        given = {"model": lambda: model, "tasks": lambda: tasks, "system": lambda: system}
+        options = {"name": line["router"]} if isinstance(line["router"], str) else line["router"]
+        made_by = _name(options["name"], pathlib.Path(paths[libraries_of(line)[0]]))
+        router = routers.make(made_by, library, _without(options, "name"), given)
     if "calibrate" in line:
+        if not hasattr(router, "raw"):
+            raise InputError("calibrate: expected a router with raw scores to standardise, such as seqr or pooled")
         prompts = [one.source for task in tasks.values() for one in task.split("validation")[: line["calibrate"]]]
         router = calibrate(router, model, prompts, system)
     jax.block_until_ready((library.loras, router))
     return Method(name, library, router, note)
 
 
-def _router(options: Mapping | str, folder: pathlib.Path, library: Library, given: Mapping) -> Router:
-    """Read from a file that is named as it lies from the library's folder, or made by a function of modjax.routing.
-
-    Of the model, the tasks and the system message the function gets what it asks for.
-    """
-    if isinstance(options, str):
-        return load_router(folder / options)
-    function = getattr(routing, options["name"]) if options["name"] in routing.__all__ else None
-    known = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
-    if known[:1] != ["library"]:
-        raise InputError(f"router {options['name']!r}; expected a function of modjax.routing, such as arrow or pooled")
-    asked = {key: value for key, value in given.items() if key in known}
-    return _called(function, library, **asked | _without(options, "name"))
+def _name(router: str, folder: pathlib.Path) -> str:
+    """A saved router's file is named as it lies from the library's folder."""
+    return str(folder / router) if router.endswith(".safetensors") else router
 
 
 def _without(options: Mapping, key: str) -> dict:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.tokenize import Prompt
+from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing.prompt import batches, encoded
 
@@ -50,8 +51,12 @@ def calibrate(
       system: as in `Model.generate`.
       batch: prompts side by side; results do not depend on it but for rounding.
 
-    Raises InputError for no prompts, and for those that cannot be read.
+    Raises InputError for another router, for no prompts, and for those that cannot be read.
     """
+    if not hasattr(router, "raw"):
+        raise InputError(
+            f"the {type(router).__name__} router has no raw scores to standardise; those of seqr and pooled have"
+        )
     parts = [_moments(model.params, router, rows) for _, rows in batches(encoded(model, prompts, system), batch)]
     whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
     deviation = {site: jnp.float32(np.sqrt(square_LE / whole.count)) for site, square_LE in whole.square.items()}

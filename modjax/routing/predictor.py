@@ -85,9 +85,11 @@ def _fitted(x_nD, label_n, inverse_penalty):
         return np.zeros((1, x_nD.shape[1])), np.zeros(1)
     mean_D, deviation_D = x_nD.mean(axis=0), x_nD.std(axis=0)
     deviation_D = np.where(deviation_D > 0, deviation_D, 1)
-    found = LogisticRegression(C=inverse_penalty, tol=1e-8, max_iter=10_000).fit((x_nD - mean_D) / deviation_D, label_n)
+    # Of two tasks scikit-learn has but the second's lead over the first, and penalises that: twice both of its halves.
+    penalty = 2 * inverse_penalty if n_tasks == 2 else inverse_penalty
+    found = LogisticRegression(C=penalty, tol=1e-8, max_iter=10_000).fit((x_nD - mean_D) / deviation_D, label_n)
     directions_KD, offsets_K = found.coef_, found.intercept_
-    if n_tasks == 2:  # scikit-learn gives the second's lead over the first
-        directions_KD, offsets_K = np.vstack([0 * directions_KD, directions_KD]), np.append(0, offsets_K)
+    if n_tasks == 2:
+        directions_KD, offsets_K = np.vstack([-directions_KD, directions_KD]) / 2, np.append(-offsets_K, offsets_K) / 2
     directions_KD = directions_KD / deviation_D
     return directions_KD, offsets_K - directions_KD @ mean_D

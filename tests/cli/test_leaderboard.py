@@ -14,8 +14,13 @@ METHODS = {
     "saved": {"router": "../router.safetensors"},
     "absent": {"library": "mbc", "router": {"name": "arrow"}},
 }
-FAULTY = {"unready": {"note": "three experts and no router"}, "odd": {"merge": {"name": "ties", "density": 3}},
-          "unheard": {"router": {"name": "calibrate"}}, "new": {"merge": {"name": "svd", "ranks": 2}}}  # fmt: skip
+FAULTY = {
+    "unready": {"note": "three experts and no router"},
+    "odd": {"merge": {"name": "ties", "density": 3}},
+    "plain": {"router": {"name": "arrow"}, "calibrate": 2},
+    "unheard": {"router": {"name": "calibrate"}},
+    "new": {"merge": {"name": "svd", "ranks": 2}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +113,8 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
     assert "svd has no option ranks; it has library, rank, weights, name" in errors["new"]
     assert "unready failed: a library of 3 experts needs a router" in out
-    assert "router 'calibrate'; expected a function of modjax.routing" in errors["unheard"]
+    assert "raw scores to standardise" in errors["plain"]
+    assert "router 'calibrate'; expected one of arrow" in errors["unheard"]
     assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
     assert "density=3" in (tmp_path / "report" / "index.html").read_text()
 

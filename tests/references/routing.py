@@ -158,3 +158,9 @@ def _softmax(score_nK):
 def gate_weights(gate_EI, x_BTI, top_k):
     score_BTE = normed(np.float64(x_BTI), "layernorm") @ normed(np.float64(gate_EI), "layernorm").T
     return top_k_softmax(score_BTE / np.sqrt(gate_EI.shape[-1]), top_k)
+
+
+def opened(update_OI, scale, gate_I, x_BTI):
+    """What PhatGoose's training adds for one expert: its output times the sigmoid of its gate."""
+    x_BTI = np.float64(x_BTI)
+    return (1 / (1 + np.exp(-x_BTI @ gate_I)))[..., None] * float(scale) * (x_BTI @ update_OI.T)

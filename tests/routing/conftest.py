@@ -55,11 +55,11 @@ def x_BTI():
 
 @pytest.fixture(scope="session")
 def token_weights():
-    """A function that gives what a router of tokens weighs in one layer at attn.q."""
+    """A function that gives what a router of tokens weighs in one layer at a site."""
 
-    def make(router, layer, x_BTI):
+    def make(router, layer, x_BTI, site="attn.q"):
         one = jax.tree.map(lambda leaf: leaf[layer], router)
-        return np.asarray(jax.jit(lambda one, x_BTI: one("attn.q", x_BTI, Context()))(one, x_BTI))
+        return np.asarray(jax.jit(lambda one, x_BTI: one(site, x_BTI, Context()))(one, x_BTI))
 
     return make
 
@@ -117,29 +117,74 @@ def loaded(tmp_path):
 
 @pytest.fixture(scope="session")
 def words(word_model, random_library):
-    """Experts for the word model, each trained on the task it is named after; ranks and scales differ, attn.q and
+    """Experts for the word model, each trained on the task it is named after; ranks and scales differ, attn.k and
     attn.v have one A."""
     import dataclasses
 
     def experts(**options):
-        sites = {site: word_model.config.sites[site] for site in ("attn.q", "attn.v", "mlp.down")}
+        sites = {site: word_model.config.sites[site] for site in ("attn.k", "attn.v", "mlp.down")}
         return random_library(sites, layers=2, experts=2, **options)
 
     found = experts(rank=3, names=["copy", "count"], scale=[2.0, 1.0])
     found = found + experts(rank=2, seed=8, names=["reverse", "sort"], scale=[1.5, 3.0])
-    tied = found.loras["attn.v"]._replace(a=found.loras["attn.q"].a)
+    tied = found.loras["attn.v"]._replace(a=found.loras["attn.k"].a)
     return dataclasses.replace(found, loras=found.loras | {"attn.v": tied})
 
 
 @pytest.fixture(scope="session")
-def decodes_as_recomputed(word_model, words):
+def clustered(words):
+    """Experts of two tasks, of one, of a task that no collection has, and of one that another knows too."""
+    import dataclasses
+
+    owned = [("copy", "reverse"), ("sort",), ("elsewhere",), ("sort",)]
+    infos = tuple(dataclasses.replace(info, tasks=own) for info, own in zip(words.infos, owned, strict=True))
+    return dataclasses.replace(words, infos=infos)
+
+
+@pytest.fixture(scope="session")
+def texts():
+    return ["w1 w2 w3 w40", "w7", "w30 w31 w32 w33 w34 w35 w36"]
+
+
+@pytest.fixture(scope="session")
+def embeddings(word_model):
+    """A function that gives the mean of the last hidden states of prompts, each alone, float64[n, D]."""
+    from modjax.data.tokenize import prompts as encode_prompts
+
+    @jax.jit
+    def hidden(tokens_BT):
+        return word_model.params(tokens_BT)[0]
+
+    def one(tokens):
+        row = np.zeros((1, 32), np.int32)
+        row[0, : len(tokens)] = tokens
+        return np.float64(hidden(row))[0, : len(tokens)].mean(0)
+
+    return lambda texts: np.stack([one(tokens) for tokens in encode_prompts(word_model.tokenizer, texts)])
+
+
+@pytest.fixture(scope="session")
+def text_weights(word_model, texts):
+    """A function that gives what a router of prompts weighs for the texts, float32[3, E]."""
+    from modjax.data.tokenize import prompts as encode_prompts
+    from modjax.models.padding import left_padded
+
+    def make(router, library):
+        rows = PromptRows.left_padded(*left_padded(encode_prompts(word_model.tokenizer, texts), 4, 16))
+        weights_LBE = settle(word_model.params, (library.loras, library.scale, router), rows)[2].weights
+        assert np.isfinite(weights_LBE).all()
+        return np.asarray(weights_LBE[0, :3])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def decodes_as_recomputed(word_model, words, texts):
     """A function that holds greedy generation with a cache equal to reading everything anew for each token.
 
     It takes a router for the word model, its library and, for the oracle, the expert of all prompts.
     """
     from modjax.data.tokenize import prompts as encode_prompts
-
-    texts = ["w1 w2 w3 w40", "w7", "w30 w31 w32 w33 w34 w35 w36"]
 
     def recomputed(router, library, context, head):
         row = np.zeros((1, 16), np.int32)

@@ -1,4 +1,4 @@
-"""What every router must do, whatever it weighs by."""
+"""What every router must do, whatever it weighs by. That it can be jitted is part of decoding, which compiles it."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from modjax.experts.library import pad_rank
 from modjax.routing import Context, PromptRows, calibrate, settle
 
 NEUTRAL = ["w5 w6 w7 w8", "w50 w51", "w9 w31 w17 w2 w44"]
-TIED = (("attn.q", "attn.v"),)
+TIED = (("attn.k", "attn.v"),)
 
 # {name: function of a library, the model and the tasks}
 ROUTERS = {
@@ -46,7 +46,7 @@ ROUTERS = {
 @pytest.fixture(scope="module", params=ROUTERS)
 def build(request, word_model, word_tasks, random_library):
     """A function that gives the library as it is used, and the router, for some experts."""
-    sites = {site: word_model.config.sites[site] for site in ("attn.q", "attn.v", "mlp.down")}
+    sites = {site: word_model.config.sites[site] for site in ("attn.k", "attn.v", "mlp.down")}
     general = random_library(sites, experts=2, rank=2, seed=4, names=["wiki", "web"])
 
     def make(library):
@@ -64,15 +64,14 @@ def built(build, words):
 
 @pytest.fixture(scope="module")
 def weigh(word_model):
-    """A function that gives the weights of both layers' attn.q on two rows of tokens, float32[2, B, T, E]."""
+    """A function that gives the weights of both layers' attn.v on three rows of tokens, float32[2, B, T, E]."""
     rows = PromptRows.whole(np.random.default_rng(2).integers(4, 64, (3, 9)))
     x_BTI = jnp.float32(np.random.default_rng(3).normal(size=(3, 9, 32)))
     context = Context(jnp.array([0, 0, 0]))
 
-    @jax.jit
     def of_layers(router):
         return [
-            one("attn.q", x_BTI, context) for one in (jax.tree.map(lambda leaf, i=i: leaf[i], router) for i in (0, 1))
+            one("attn.v", x_BTI, context) for one in (jax.tree.map(lambda leaf, i=i: leaf[i], router) for i in (0, 1))
         ]
 
     def make(library, router):

@@ -107,9 +107,10 @@ def test_logits_equal_pefts(base, libraries, tokens_BT, tmp_path, subtracted):
 
 
 def test_prototypes_equal_pefts(base, libraries, tokens_BT, tmp_path):
-    """To the 1e-5 of the logits: the starts differ in their last bits, and the iterations stop before they converge."""
+    """PEFT iterates in float32 and stops before it converges: where singular values are close, its own rounding is more
+    than this."""
     torch_model = theirs(base, libraries, tmp_path, False)
     torch_logits(torch_model, tokens_BT)
     ours = arrow(libraries[0], prototypes="power", seed=SEED).prototypes
     for site, expected in torch_prototypes(base, torch_model).items():
-        np.testing.assert_allclose(ours[site], expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(ours[site], expected, atol=1e-6, rtol=0)

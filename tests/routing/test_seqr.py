@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import routing as reference
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -17,17 +18,18 @@ def frozen(mixed):
 
 
 @pytest.mark.parametrize("top_k", [1, 3, -1])
-def test_weights_equal_the_definition(mixed, frozen, x_BTI, token_weights, slow_lengths, slow_softmax, top_k):
+def test_weights_equal_the_definition(mixed, frozen, x_BTI, token_weights, agrees, top_k):
     for library in (mixed, frozen):
         router = seqr(library, top_k=top_k, temperature=0.5)
         for layer in range(3):
-            expected = slow_softmax(slow_lengths(library, "attn.q", layer, x_BTI), top_k, 0.5)
-            np.testing.assert_allclose(token_weights(router, layer, x_BTI), expected, atol=1e-5)
+            expected = reference.seqr_weights(reference.updates(library, "attn.q", layer), x_BTI, None, top_k, 0.5)
+            agrees("seqr", token_weights(router, layer, x_BTI), expected)
 
 
 def test_an_a_that_all_share_is_kept_once(mixed, frozen):
     assert seqr(mixed).a["attn.q"].shape == (3, 5, 3, 32)
     assert seqr(frozen).a["attn.q"].shape == (3, 1, 3, 32)
+    assert seqr(frozen.with_shared_a()).a["attn.q"].shape == (3, 1, 3, 32)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -37,18 +39,19 @@ def test_it_is_spectr_until_calibrated(mixed, x_BTI, token_weights, scaled):
 
 
 def test_scores_are_standardised_by_what_they_are_on_the_calibrating_prompts(
-    mixed, model, prompts, site_inputs, slow_lengths, x_BTI, token_weights, slow_softmax
+    mixed, model, prompts, site_inputs, x_BTI, token_weights, agrees
 ):
     router = calibrate(seqr(mixed, top_k=2), model, prompts, batch=4)
     seen = [site_inputs(tokens) for tokens in prompts]
     for site in mixed.loras:
         for layer in range(3):
-            score_nE = slow_lengths(mixed, site, layer, np.concatenate([one[site][layer] for one in seen]))
+            neutral_nI = np.concatenate([one[site][layer] for one in seen])
+            score_nE = reference.lengths(reference.updates(mixed, site, layer), neutral_nI)
             np.testing.assert_allclose(router.mean[site][layer], score_nE.mean(0), rtol=1e-5)
             np.testing.assert_allclose(router.deviation[site][layer], score_nE.std(0), rtol=1e-5)
-    mean_E, deviation_E = (np.float64(field["attn.q"][1]) for field in (router.mean, router.deviation))
-    score_BTE = (slow_lengths(mixed, "attn.q", 1, x_BTI) - mean_E) / deviation_E
-    np.testing.assert_allclose(token_weights(router, 1, x_BTI), slow_softmax(score_BTE, 2), atol=1e-5)
+    neutral_nI = np.concatenate([one["attn.q"][1] for one in seen])
+    expected = reference.seqr_weights(reference.updates(mixed, "attn.q", 1), x_BTI, neutral_nI, 2, 1.0)
+    agrees("seqr, calibrated", token_weights(router, 1, x_BTI), expected)
 
 
 def test_calibration_makes_loudness_irrelevant(mixed, model, prompts, x_BTI, token_weights):
@@ -97,20 +100,6 @@ def test_prompts_that_cannot_be_read(mixed, model, given, message):
         calibrate(seqr(mixed), model, given)
 
 
-def test_rows_of_zeros_change_nothing(mixed, padded, x_BTI, token_weights):
-    got, expected = (token_weights(seqr(library), 1, x_BTI) for library in (padded, mixed))
-    np.testing.assert_allclose(got, expected, atol=1e-6)
-
-
-def test_permuting_the_library_permutes_the_weights(mixed, x_BTI, token_weights):
-    order = [4, 2, 0, 3, 1]
-    got, expected = (token_weights(seqr(library, top_k=2), 1, x_BTI) for library in (mixed[order], mixed))
-    np.testing.assert_allclose(got, expected[..., order], atol=1e-6)
-
-
-def test_it_is_saved_and_loaded(mixed, model, prompts, loaded):
-    loaded(calibrate(seqr(mixed, top_k=2), model, prompts))
-
-
-def test_decoding_equals_recomputing(words, word_model, decodes_as_recomputed):
-    decodes_as_recomputed(calibrate(seqr(words, top_k=2), word_model, ["w5 w6 w7 w8"]))
+def test_routers_without_such_scores_are_named(mixed, model, prompts):
+    with pytest.raises(InputError, match="the Spectr router has no raw scores to standardise"):
+        calibrate(spectr(mixed), model, prompts)

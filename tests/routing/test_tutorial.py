@@ -1,7 +1,7 @@
 """The tutorial: a router of one's own is one class and one function, and everything takes it.
 
-This one is "nearest A": a token goes to the experts that have a row of A which it points along. It needs no training, no
-change anywhere else, and is right for experts of any ranks, for the rows of zeros that pad them are never nearest.
+This one is "nearest A": a token goes to the experts with a row of A that it points along. It needs no training and
+no change anywhere else, and is right for experts of any ranks, for the rows of zeros that pad them are never nearest.
 """
 
 import inspect
@@ -51,10 +51,10 @@ def router(words):
 def test_it_weighs_as_its_formula_says(words, router, token_weights, agrees):
     x_BTI = np.float32(np.random.default_rng(0).normal(size=(2, 5, 32)))
     unit_BTI = np.float64(x_BTI) / np.linalg.norm(np.float64(x_BTI), axis=-1, keepdims=True)
-    rows = [a_RI[a_RI.any(axis=1)] for a_RI in np.float64(words.loras["attn.q"].a[1])]
+    rows = [a_RI[a_RI.any(axis=1)] for a_RI in np.float64(words.loras["attn.v"].a[1])]
     cosines = [unit_BTI @ a_RI.T / np.linalg.norm(a_RI, axis=-1) for a_RI in rows]
     score_BTE = np.stack([np.abs(cosine_BTR).max(axis=-1) for cosine_BTR in cosines], axis=-1)
-    agrees("nearest A (tutorial)", token_weights(router, 1, x_BTI), top_k_weights(score_BTE, 2, 0.1))
+    agrees("nearest A (tutorial)", token_weights(router, 1, x_BTI, "attn.v"), top_k_weights(score_BTE, 2, 0.1))
 
 
 def test_it_routes(word_model, words, router):

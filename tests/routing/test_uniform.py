@@ -30,6 +30,10 @@ def test_uniform_is_the_mean(model, library, tokens_BT, mix):
     assert np.abs(got - model.logits(tokens_BT)).max() > 0.1
 
 
+def test_weights_are_one_over_the_number(mixed, x_BTI, token_weights, agrees):
+    agrees("uniform", token_weights(uniform(mixed), 0, x_BTI), np.full(5, 1 / 5))
+
+
 def test_an_unknown_mix_is_named(model, library, tokens_BT):
     router = dataclasses.replace(uniform(library), mix="output")
     with pytest.raises(InputError, match="mix='output': expected one of parameters, outputs"):
