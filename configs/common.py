@@ -10,6 +10,16 @@ from ml_collections.config_dict import placeholder
 
 from modjax.train.settings import Settings
 
+# Of open48: sixteen tasks of five families for training, and eight that are held out, three of a sixth family.
+DEMO_TASKS = (
+    "dates_from_*", "dates_next_day",
+    "words_plural", "words_past", "words_gerund", "words_superlative",
+    "lists_backwards", "lists_ends", "lists_appended", "lists_rest",
+    "records_person", "records_order", "records_meeting", "records_city",
+    "numbers_from_words", "numbers_larger", "numbers_total", "numbers_smaller",
+    "editing_*",
+)  # fmt: skip
+
 
 def base() -> ConfigDict:
     """A config that every verb can run."""
@@ -30,6 +40,7 @@ def base() -> ConfigDict:
                 "top_k": placeholder(int),  # None, here and below: the router's own
                 "temperature": placeholder(float),
                 "mix": placeholder(str),
+                "options": "",  # its other arguments, as in Python: "length='singular', input_norm='unit'"
                 "calibrate": placeholder(str),  # a text file of neutral prompts, or so many of each training task
             },
             "evaluate": {"examples": 100, "split": "test", "seed": 0, "max_new_tokens": 64, "length": 2048},
@@ -65,6 +76,12 @@ def quick(config: ConfigDict) -> None:
     config.generate.system = ""
 
 
+def demo(config: ConfigDict) -> None:
+    """The demo's tasks, read and trained on as `quick` says."""
+    quick(config)
+    config.only = DEMO_TASKS
+
+
 def uniform(config: ConfigDict) -> None:
     """The mean of all experts in Arrow's place."""
     config.router.name = "uniform"
@@ -75,7 +92,7 @@ def mhr(config: ConfigDict) -> None:
     config.poly.heads = 64
 
 
-VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "mhr": mhr, "uniform": uniform}
+VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "demo": demo, "mhr": mhr, "uniform": uniform}
 
 
 def with_variants(config: ConfigDict, variants: str | None) -> ConfigDict:

@@ -12,5 +12,7 @@ from common import base, with_variants
 def get_config(variants: str | None = None):
     config = base()
     config.method = "poly"
-    config.train.update(learning_rate=1e-3, batch=16)
-    return with_variants(config, variants)
+    config.train.learning_rate = 1e-3
+    config = with_variants(config, variants)
+    config.train.batch = 16  # all tasks share the rows of a step
+    return config

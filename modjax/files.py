@@ -31,8 +31,12 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes beside the place and moves there, so no file is seen half-written; a list of numbers takes one line."""
+    """Writes beside the place, in a folder made if need be, and moves there, so no file is seen half-written.
+
+    A list of numbers takes one line.
+    """
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
     draft.write_text(_NUMBERS.sub(_one_line, json.dumps(value, indent=2)) + "\n", encoding="utf-8")
     os.replace(draft, path)

@@ -119,7 +119,6 @@ class _Kept:
     def put(self, task, experts, found: Found) -> Found:
         self.searches[task] = {"experts": list(experts), "budget": self.budget, **found._asdict()}
         if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             write_json(self.path, self.searches)
         return found
 

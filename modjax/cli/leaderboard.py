@@ -5,22 +5,20 @@ import functools
 import json
 import math
 import time
+import zlib
 
-from modjax import report
+from modjax import adapt, report
 from modjax.cli import evaluate as scores
 from modjax.cli import lines, pieces, results, session
-from modjax.cli.lines import libraries_of
+from modjax.cli.adaptation import Adaptation
+from modjax.cli.lines import Stock, libraries_of
 from modjax.cli.stages import Stages
 from modjax.errors import InputError
-from modjax.eval.analysis import analyse
 from modjax.eval.cost import measure
-from modjax.eval.evaluate import evaluate, sample
+from modjax.eval.evaluate import evaluate
 from modjax.eval.score import summary
-from modjax.eval.traces import view
 from modjax.experts.library import Library
 from modjax.files import read_json, write_json
-
-CHOICE = ("examples", "split", "seed", "length", "system", "too_long")  # the settings that choose examples
 
 
 def run(config, workdir, flags) -> None:
@@ -42,19 +40,28 @@ class _Job:
         self.config, self.stages = config, Stages(folder)
         pieces.library(config)  # says at once where there is none
         self.paths = {"library": config.library} | config.leaderboard.libraries.to_dict()
+        self.models = config.leaderboard.models.to_dict()
         self.methods = self._methods()
         self.model, self.tasks = pieces.model(config), pieces.tasks(config)
         self.library = functools.cache(lambda name: Library.load(self.paths[name]))
 
     def _methods(self):
-        """{name: its line}, without those of libraries that have no folder. Raises InputError for a faulty line."""
+        """{name: its line}, without those of libraries and models that have no folder.
+
+        Raises InputError for a faulty line.
+        """
         found = json.loads(self.config.leaderboard.methods.to_json())
         for name, line in found.items():
-            lines.check(name, line, self.paths)
+            lines.check(name, line, self.paths, self.models, self.config.adapt.to_dict())
         files = [self.stages.path(f"method {name}") for name in found]
         if len(set(files)) < len(files):
             raise InputError(f"config.leaderboard.methods: two of {', '.join(found)} would share a file; rename one")
-        return {name: line for name, line in found.items() if all(self.paths[used] for used in libraries_of(line))}
+        return {name: line for name, line in found.items() if all(self.folders(line).values())}
+
+    def folders(self, line) -> dict[str, str]:
+        """Of the libraries and the model that a method is made of."""
+        models = {line["model"]: self.models[line["model"]]} if "model" in line else {}
+        return models | {used: self.paths[used] for used in libraries_of(line)}
 
     def results(self) -> dict:
         """Every method in turn, those that fail with what they fail of; what is returned is what the report shows."""
@@ -69,46 +76,62 @@ class _Job:
 
     def measured(self, name, line):
         """What was measured of a method, now or earlier; anew where its line or its libraries are others."""
-        made_of = {"line": line, "folders": {used: self.paths[used] for used in libraries_of(line)}}
+        made_of = {"line": line, "folders": self.folders(line)}
         path = self.stages.path(f"method {name}")
         if path.exists() and read_json(path)["made_of"] != made_of:
             path.unlink()
-        return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, line)})
+        return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, made_of)})
 
-    def measure(self, name, line):
-        start, chosen = time.perf_counter(), self.chosen()
-        tasks, system = self.tasks.training, chosen.get("system")
-        method = lines.make(name, line, self.paths, self.library, self.model, tasks, system)
+    def measure(self, name, made_of):
+        start, chosen, line = time.perf_counter(), results.chosen(self.config), made_of["line"]
+        method = lines.make(name, line, self.stock(name, made_of))
+        model = pieces.model(self.config, self.models[line["model"]]) if "model" in line else self.model
         built = time.perf_counter() - start
-        found, seconds = evaluate(self.model, method, self.tasks, **self.config.evaluate)
+        found, seconds = evaluate(model, method, self.tasks, **self.config.evaluate)
         measured = {
             "build": built,
-            "cost": dataclasses.asdict(measure(self.model, method, self.tasks, **chosen)),
+            "cost": dataclasses.asdict(measure(model, method, self.tasks, **chosen)),
             **scores.as_json(found, seconds),
         }
-        return measured | (self.looked_at(method, chosen) if name in self.config.leaderboard.analyse else {})
+        if name in self.config.leaderboard.analyse:
+            found = results.division(model, method, self.tasks, self.config.leaderboard.shown, chosen)
+            measured |= {"analysis": found["analysis"], "views": found["views"]}
+        return measured
 
-    def chosen(self):
-        return {key: value for key, value in self.config.evaluate.items() if key in CHOICE}
+    def stock(self, name, made_of) -> Stock:
+        # What another line or library has left is not gone on with.
+        folder = self.stages.folder / f"{name}-{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
+        return Stock(
+            paths=self.paths,
+            library=self.library,
+            model=self.model,
+            tasks=self.tasks.training,
+            system=self.config.evaluate.get("system"),
+            adaptation=self.config.adapt.to_dict(),
+            adapted=functools.partial(self.adapted, folder),
+        )
 
-    def looked_at(self, method, chosen):
-        """How the router divides the work among tasks in distribution, and an example of each task that is shown."""
-        settings = {"length": chosen["length"], "system": chosen.get("system")}
-        shown = [self.tasks[name] for name in self.config.leaderboard.shown if name in self.tasks]
-        return {
-            "analysis": analyse(self.model, method, self.tasks.training, **chosen).as_json(),
-            "views": [
-                view(self.model, method, task, sample(task, "test", 1, 0)[0], **settings)
-                for task in shown
-                if method.covers(task)
-            ],
-        }
+    def adapted(self, folder, options, library):
+        """An expert of each held-out task; those by which experts are retrieved are trained once for all methods."""
+        if not self.tasks.held_out:
+            raise InputError("config.tasks holds no task out; expected some to adapt to")
+        settings, counts = self.config.train.to_dict(), (options["examples"], options["validation"])
+        tasks = adapt.few(self.tasks.held_out, *counts)
+
+        def own():
+            name = "retrieval-{}-{}".format(*counts)
+            return self.stages.library(name, lambda own: adapt.lora(self.model, tasks, workdir=own, **settings))
+
+        return Adaptation(self.model, tasks, options, settings, folder, lambda: library, own).adapted()
 
     def collected(self, found, errors):
-        """One dictionary of everything that was measured, ready for JSON; the lowest loss in distribution first."""
+        """One dictionary of everything that was measured, ready for JSON.
+
+        Methods by their loss in distribution; behind them, by their loss on held-out tasks, those that know no others.
+        """
         seconds = self.stages.seconds
         by_method = {name: scores.from_json(one) for name, one in found.items()}
-        by_method = {name: by_method[name] for name in sorted(by_method, key=lambda name: self.loss(by_method[name]))}
+        by_method = {name: by_method[name] for name in sorted(by_method, key=lambda name: self.losses(by_method[name]))}
         compared = results.comparisons(by_method, self.tasks)
         library = self.library("library")
         experts = f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"
@@ -128,10 +151,10 @@ class _Job:
             "config": results.resolved(self.config),
         }
 
-    def loss(self, own):
-        """In distribution; infinite for a method that was not scored on all tasks."""
-        means = summary(own, list(self.tasks.training))
-        return means["loss"] if means else math.inf
+    def losses(self, own):
+        """In distribution and held out; infinite for a method that was not scored on all of a part's tasks."""
+        means = [summary(own, list(part)) for part in (self.tasks.training, self.tasks.held_out)]
+        return [one["loss"] if one else math.inf for one in means]
 
     def line(self, name, measured, compared):
         cost = measured["cost"]

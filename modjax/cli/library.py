@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import inspect
-import os
 import pathlib
 from collections.abc import Callable
 
@@ -67,7 +66,7 @@ def _drop(path, names, file):
             _builder(router, Library.load(path)[kept.names], file)
         else:
             _check_count(file, router, len(index.entries))
-            _save(restricted(router, [i for i, entry in enumerate(index.entries) if entry in kept.entries]), file)
+            restricted(router, [i for i, entry in enumerate(index.entries) if entry in kept.entries]).save(file)
     store.drop(path, names)
 
 
@@ -84,7 +83,7 @@ def _add(path, source, file):
     else:
         longer = extended(router, _builder(router, saved, file)(added))
         store.add(path, added)
-    _save(longer, file)
+    longer.save(file)
 
 
 def _experts(source, layers) -> Library:
@@ -119,8 +118,3 @@ def _same(one, other):
 def _check_count(file, router, count):
     if n_experts(router) != count:
         raise InputError(f"{file}: the router is for {n_experts(router)} experts; the library has {count}")
-
-
-def _save(router, file):
-    router.save(f"{file}.writing")
-    os.replace(f"{file}.writing", file)

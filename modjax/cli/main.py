@@ -12,6 +12,8 @@ from modjax.errors import InputError
 VERBS = {
     "train": "train a library of experts in lockstep",
     "cluster": "cluster a library's experts (MBC)",
+    "route": "make a router once and keep it, and see how it divides the work",
+    "merge": "make one expert of a library's, or take off what general experts know",
     "adapt": "experts for new tasks from a few examples of each, by a library or from scratch",
     "evaluate": "score a library under a router",
     "generate": "answer prompts with a library under a router",
@@ -53,7 +55,7 @@ flags.DEFINE_string("path", None, "library: its folder")
 flags.DEFINE_multi_string("add", [], "library: a PEFT adapter or a library whose experts to add; may be repeated")
 flags.DEFINE_multi_string("drop", [], "library: an expert to take out, by name; may be repeated")
 flags.DEFINE_string("router", None, "library: the file of a router that changes with it")
-flags.DEFINE_string("report", "report", "report, demo, leaderboard: the folder that index.html goes to")
+flags.DEFINE_string("report", "report", "report, demo, leaderboard, route: the folder that index.html goes to")
 flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job")
 
 

@@ -6,7 +6,7 @@ import jax
 import ml_collections
 
 from modjax import data
-from modjax.cli import routers
+from modjax.cli import arguments, routers
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -16,10 +16,10 @@ from modjax.routing.base import Router
 from modjax.routing.calibration import calibrate
 
 
-def model(config: ml_collections.ConfigDict) -> Model:
-    """The base model, on the config's mesh where there is more than one device."""
+def model(config: ml_collections.ConfigDict, name: str | None = None) -> Model:
+    """The base model, or the one called `name`, on the config's mesh where there is more than one device."""
     mesh = make_mesh(**config.mesh) if jax.device_count() > 1 else None
-    return load(config.model, quantize=config.quantize, mesh=mesh)
+    return load(name or config.model, quantize=config.quantize, mesh=mesh)
 
 
 def tasks(config: ml_collections.ConfigDict) -> Tasks:
@@ -33,17 +33,31 @@ def library(config: ml_collections.ConfigDict) -> Library:
     return Library.load(config.library)
 
 
-def router(config: ml_collections.ConfigDict, experts: Library, base: Model, name: str | None = None) -> Router:
-    """The router called `name`, by default what `config.router.name` says, with those of the other keys that it has.
+def router(
+    config: ml_collections.ConfigDict,
+    experts: Library,
+    base: Model,
+    name: str | None = None,
+    workdir: pathlib.Path | None = None,
+) -> Router:
+    """The router called `name`, by default what `config.router` says.
 
-    Keys that are None are left to the router. One that learns from data does so from the config's training tasks; with
-    `calibrate` its scores are standardised on so many of their validation prompts, or on the lines of a file.
+    Keys that are None are left to the router, and keys that all routers share to those that have them; `options` must
+    be the router's own, and are left out where another one is asked for. One that learns from data does so from the
+    config's training tasks, and may keep its work in `workdir`; with `calibrate` its scores are standardised on so many
+    of their validation prompts, or on the lines of a file.
     """
-    options = {key: value for key, value in config.router.to_dict().items() if value is not None}
-    named, calibrated = options.pop("name"), options.pop("calibrate", "")
+    shared = {key: value for key, value in config.router.to_dict().items() if value is not None}
+    named, calibrated, text = shared.pop("name"), shared.pop("calibrate", ""), shared.pop("options", "")
+    options = arguments.parsed(text, "config.router.options") if name in (None, named) else {}
     name, system = name or named, config.train.get("system")
-    given = {"model": lambda: base, "tasks": lambda: tasks(config).training, "system": lambda: system}
-    made = routers.make(name, experts, routers.options_of(name, options), given)
+    given = {
+        "model": lambda: base,
+        "tasks": lambda: tasks(config).training,
+        "system": lambda: system,
+        "workdir": lambda: workdir,
+    }
+    made = routers.make(name, experts, {**routers.options_of(name, shared), **options}, given)
     return calibrate(made, base, _neutral(calibrated, config), system) if calibrated else made
 
 

@@ -3,16 +3,21 @@
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 
 from modjax.data.tasks import Task, Tasks
+from modjax.eval.analysis import analyse
 from modjax.eval.comparison import Comparison, compare
+from modjax.eval.evaluate import Method, sample
 from modjax.eval.score import Score
+from modjax.eval.traces import view
+from modjax.model import Model
 from modjax.train import metrics
 
 NAMES = {"loss": "loss", "exact_match": "exact_match", "rouge_l": "rougeL"}  # a score's, and the report's
+CHOICE = ("examples", "split", "seed", "length", "system", "too_long")  # the settings that choose examples
 
 
 def comparisons(scores: Mapping[str, Mapping[str, Score]], tasks: Tasks) -> dict[str, Comparison]:
@@ -61,6 +66,24 @@ def task(task: Task, scores: Mapping[str, Mapping[str, Score]], cluster: int | N
         "held_out": task.held_out,
         "cluster": cluster,
         **{NAMES[metric]: {name: getattr(score, metric) for name, score in own.items()} for metric in NAMES},
+    }
+
+
+def chosen(config) -> dict:
+    """The part of `config.evaluate` that says which examples are read."""
+    return {key: value for key, value in config.evaluate.items() if key in CHOICE}
+
+
+def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], chosen: Mapping) -> dict:
+    """How a router divides the work among tasks in distribution, and an example of each task that is shown."""
+    settings = {"length": chosen["length"], "system": chosen.get("system")}
+    return {
+        "analysis": analyse(model, method, tasks.training, **chosen).as_json(),
+        "views": [
+            view(model, method, tasks[name], sample(tasks[name], "test", 1, 0)[0], **settings)
+            for name in shown
+            if name in tasks and method.covers(tasks[name])
+        ],
     }
 
 

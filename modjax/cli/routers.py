@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from modjax import routing
+from modjax.cli.arguments import called
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing.base import Router, load_router
@@ -28,14 +29,14 @@ def make(name: str, library: Library, options: Mapping[str, Any], given: Mapping
 
     Raises InputError for a name that stands for nothing, and for options that the function does not have.
     """
-    if name.endswith(".safetensors") or pathlib.Path(name).is_file():
+    if _is_saved(name):
+        if options:
+            raise InputError(f"router {name}: a saved one has settings of its own; expected no {', '.join(options)}")
         return load_router(name)
     function = _function(name)
     known = _options(function)
-    if unknown := [key for key in options if key not in known]:
-        raise InputError(f"router {name} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
     asked = {key: value() for key, value in given.items() if key not in options and key in known}
-    return function(library, **options, **asked)
+    return called(f"router {name}", function, library, **options, **asked)
 
 
 def of_experts_alone(name: str) -> Callable[[Library], Router] | None:
@@ -48,10 +49,14 @@ def of_experts_alone(name: str) -> Callable[[Library], Router] | None:
 
 def options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Those that the router of this name has; a saved one has its own already."""
-    if name.endswith(".safetensors") or pathlib.Path(name).is_file():
+    if _is_saved(name):
         return {}
     known = _options(_function(name))
     return {key: value for key, value in options.items() if key in known}
+
+
+def _is_saved(name) -> bool:
+    return name.endswith(".safetensors") or pathlib.Path(name).is_file()
 
 
 def _function(name) -> Callable[..., Router]:
@@ -66,9 +71,7 @@ def _function(name) -> Callable[..., Router]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"router {name!r}: {error}; expected module:function that can be imported"
-        ) from error
+        raise InputError(f"router {name!r}: {error}; expected module:function that can be imported") from error
 
 
 def _takes_a_library(value) -> bool:

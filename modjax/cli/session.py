@@ -48,7 +48,6 @@ def _claim(folder, resolved):
     elif folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no config.json; expected a new folder or a job's own")
     else:
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(path, resolved)
 
 

@@ -13,6 +13,12 @@ from modjax.report.plots import NAMED_EXPERTS, tint
 from modjax.report.svg import STAND_IN
 
 AGREEMENT = ("tokens_right", "examples_right")
+HEADINGS = {
+    "entropy": "entropy, nats",
+    "effective": "experts in use",
+    "tokens_right": "tokens as the oracle, %",
+    "examples_right": "prompts as the oracle, %",
+}
 AXES = {"use": "LSE", "entropy": "LS", "effective": "LS", **dict.fromkeys(AGREEMENT, "LS")}
 
 
@@ -22,9 +28,6 @@ def shown(index: int, method: Mapping) -> dict[str, Any]:
     Raises InputError where an array is not of the sizes that experts and sites say.
     """
     arrays = {name: _array(method, name) for name in AXES}
-    rows = [_row("all sites", {name: array.mean(axis=1) for name, array in arrays.items()})]
-    for place, site in enumerate(method["sites"]):
-        rows.append(_row(site, {name: array[:, place] for name, array in arrays.items()}))
     return {
         "name": method["name"],
         "examples": method["examples"],
@@ -32,9 +35,28 @@ def shown(index: int, method: Mapping) -> dict[str, Any]:
         "n_experts": len(method["experts"]),
         "accuracy": numbers.percent(method.get("accuracy")),
         "chance": numbers.percent(1 / len(method["experts"])),
-        "rows": rows,
+        "rows": _rows(method, arrays),
         "plot": _drawing(index, method, arrays),
     }
+
+
+def text(method: Mapping) -> str:
+    """The same figures as aligned plain text, a line a site; `method` as one of `results["analysis"]`."""
+    lines = [["site", *HEADINGS.values()]]
+    for row in _rows(method, {name: _array(method, name) for name in AXES}):
+        lines.append([row["site"], *(row[name] for name in HEADINGS)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
+    right, chance = numbers.percent(method.get("accuracy")), numbers.percent(1 / len(method["experts"]))
+    return "\n".join([*table, f"prompts that go to the oracle's expert: {right} %, chance {chance} %"])
+
+
+def _rows(method: Mapping, arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
+    """Means over layers, of all sites and of each."""
+    rows = [_row("all sites", {name: array.mean(axis=1) for name, array in arrays.items()})]
+    for place, site in enumerate(method["sites"]):
+        rows.append(_row(site, {name: array[:, place] for name, array in arrays.items()}))
+    return rows
 
 
 def _array(method: Mapping, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple, get_args
@@ -66,7 +67,7 @@ class Router:
         return None
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes one safetensors file: the arrays, with the class and its settings as metadata."""
+        """Writes one safetensors file, whole or not at all: the arrays, with the class and its settings as metadata."""
         arrays, settings = {}, {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -75,7 +76,9 @@ class Router:
             else:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": type(self).__name__, "settings": json.dumps(settings)}
-        safetensors.numpy.save_file(arrays, str(path), metadata)
+        draft = f"{path}.writing"
+        safetensors.numpy.save_file(arrays, draft, metadata)
+        os.replace(draft, path)
 
 
 def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> jax.Array:

@@ -21,10 +21,11 @@ R = TypeVar("R", bound=Router)
 
 
 def extended(router: R, other: R) -> R:
-    """The router of both libraries' experts, as `library + other`: that which would be built for them, bit for bit.
+    """The router of both libraries' experts, as `library + other`.
 
-    Where the libraries' ranks differ the smaller is padded with zeros. Then, and where the experts share one A, that is
-    so but for rounding: sums may go in another order.
+    What it has of each expert is what the two had, bit for bit; where ranks differ the smaller is padded with zeros. It
+    is the router that would be built for all of them but for rounding: a compiler may sum in another order for another
+    number of experts.
 
     Args:
       router, other: of one class, built with the same settings; calibrated ones, on the same prompts.
@@ -45,7 +46,7 @@ def extended(router: R, other: R) -> R:
 
 
 def restricted(router: R, ids: Sequence[int]) -> R:
-    """The router of these experts, as `library[ids]`: that which would be built for them, as near as in `extended`.
+    """The router of these experts, as `library[ids]`; what it has of each is what it had, bit for bit.
 
     Raises InputError for an expert that there is not or that is chosen twice, where none is, and for routers that are
     built for a library as a whole.

@@ -76,7 +76,7 @@ def phatgoose(
       temperature: of the softmax; 0 or less means sqrt(I).
       system: as in `Model.generate`.
       seed: of the order of the rows.
-      workdir: where metrics are written; None is nowhere.
+      workdir: where metrics and checkpoints go; a run that was killed continues from there.
 
     Raises InputError for a setting that cannot be, for an expert without tasks and for a task without examples.
     """
@@ -94,6 +94,7 @@ def phatgoose(
         seed=seed,
         system=system,
         too_long="truncate",
+        save_every=max(1, steps // 4),
     )
     found = fit(model, tasks, groups(library, tasks), GateTraining(library), settings, workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, float(temperature), mix)

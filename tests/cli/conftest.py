@@ -70,13 +70,22 @@ def config_file(checkpoint, tasks_file, tmp_path):
         f"        'model': {str(checkpoint)!r}, 'quantize': None,\n"
         f"        'tasks': {str(tasks_file)!r}, 'only': (), 'groups': 'private',\n"
         "        'method': 'lora', 'poly': {'skills': 2, 'heads': 1, 'weights_rate': 10.0},\n"
-        "        'library': '', 'train': train, 'router': {'name': 'arrow', 'top_k': 2},\n"
+        "        'library': '', 'train': train, 'router': {'name': 'arrow', 'top_k': 2, 'options': ''},\n"
+        "        'merge': {'name': 'uniform', 'options': '', 'general': ''}, 'route': {'shown': 2},\n"
         "        'cluster': {'clusters': 2, 'seed': 0},\n"
         "        'evaluate': {'examples': 2, 'seed': 0, 'length': 32, 'max_new_tokens': 3, 'system': ''},\n"
         "        'generate': {'max_new_tokens': 3}, 'mesh': {'expert': -1, 'fsdp': 1, 'tensor': 1},\n"
         "        'demo': {'rows': {'mbc': 2, 'shared': 3}, 'shown': ('a', 'd')},\n"
         "    })\n"
     )
+    return path
+
+
+@pytest.fixture
+def library(checkpoint, random_library, tmp_path):
+    """The folder of three random experts for the tiny checkpoint, of the tasks in training."""
+    path = tmp_path / "experts" / "library"
+    random_library({"attn.q": (16, 16), "mlp.down": (24, 16)}, names=["a", "b", "c"]).save(path)
     return path
 
 

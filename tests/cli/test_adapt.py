@@ -93,7 +93,7 @@ def test_what_is_done_is_not_done_again(adapt):
 def test_shared_begins_with_one_expert(adapt, saved, tmp_path):
     library = Library.load(saved)
     code, _, err, _ = adapt("shared")
-    assert code == 2 and "config.library has 3 experts" in err
+    assert code == 2 and "a library of 3 experts: the method 'shared' begins" in err
     library["expert1"].save(tmp_path / "one")
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
     assert code == 2 and "this folder's job has config.library" in err

@@ -12,8 +12,12 @@ METHODS = {
     "ties": {"merge": {"name": "ties"}},
     "known_less_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow"}},
     "saved": {"router": "../router.safetensors"},
+    "other": {"model": "full"},
+    "mu": {"adapt": {"method": "mu", "retrieve": "lora", "experts": 2}},
     "absent": {"library": "mbc", "router": {"name": "arrow"}},
+    "missing": {"model": "none"},
 }
+ADAPT = {"method": "poly", "examples": 3, "validation": 2, "retrieve": "none", "experts": 5}
 FAULTY = {
     "unready": {"note": "three experts and no router"},
     "odd": {"merge": {"name": "ties", "density": 3}},
@@ -41,22 +45,23 @@ def library(tmp_path_factory, checkpoint):
 
 
 @pytest.fixture
-def board(config_file, library, tmp_path, modjax):
+def board(config_file, checkpoint, library, tmp_path, modjax):
     """Runs the verb with the given methods; gives (exit code, stdout, stderr), and what it wrote if it did."""
 
-    def run(methods=METHODS, given=True):
+    def run(methods=METHODS, given=True, *arguments):
         config = tmp_path / "board.py"
-        options = {"libraries": {"mbc": "", "general": str(library)}, "methods": methods, "analyse": ("arrow",),
-                   "shown": ("a", "elsewhere")}  # fmt: skip
+        options = {"libraries": {"mbc": "", "general": str(library)}, "models": {"full": str(checkpoint), "none": ""},
+                   "methods": methods, "analyse": ("arrow",), "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
             "import tiny\n"
             "def get_config():\n"
             "    config = tiny.get_config()\n"
-            f"    config.leaderboard = {options!r}\n"
+            f"    config.leaderboard, config.adapt = {options!r}, {ADAPT!r}\n"
+            "    config.train.update(steps=2, save_every=1, dropout=0.0)\n"
             "    return config\n"
         )
         flags = [f"--config={config}", f"--workdir={tmp_path / 'board'}", f"--report={tmp_path / 'report'}"]
-        found = modjax("leaderboard", *flags, *([f"--config.library={library}"] if given else []))
+        found = modjax("leaderboard", *flags, *([f"--config.library={library}"] if given else []), *arguments)
         written = tmp_path / "board" / "leaderboard.json"
         return *found, json.loads(written.read_text()) if written.exists() else None
 
@@ -67,18 +72,20 @@ def test_every_line_is_measured_and_compared(board, tmp_path):
     code, out, err, found = board()
     assert code == 0, err
     methods = {method["name"]: method for method in found["methods"]}
-    assert set(methods) == set(METHODS) - {"absent"}  # whose library has no folder
-    assert methods["oracle"]["held_out"] == {}
+    assert set(methods) == set(METHODS) - {"absent", "missing"}  # whose library, and model, have no folder
+    assert methods["oracle"]["held_out"] == {} and methods["mu"]["in_distribution"] == {}
+    assert methods["other"]["in_distribution"] == methods["base"]["in_distribution"]  # the same checkpoint
     for method in methods.values():
-        low, high = method["in_distribution"]["intervals"]["loss"]
-        assert low <= method["in_distribution"]["loss"] <= high
-        assert method["seconds"]["token"] > 0 and method["seconds"]["evaluate"] > method["seconds"]["build"] >= 0
-        assert (method["bytes"]["experts"] > 0) == (method["name"] != "base")
-    losses = [method["in_distribution"]["loss"] for method in found["methods"]]
+        own = method["in_distribution"] or method["held_out"]
+        low, high = own["intervals"]["loss"]
+        assert low <= own["loss"] <= high
+        assert method["seconds"]["token"] > 0 and method["seconds"]["evaluate"] > 0 <= method["seconds"]["build"]
+        assert (method["bytes"]["experts"] > 0) == (method["name"] not in ("base", "other"))
+    losses = [method["in_distribution"].get("loss", float("inf")) for method in found["methods"]]
     assert losses == sorted(losses)
     pairs = {(pair["part"], pair["metric"]): pair["names"] for pair in found["paired"]}
     assert len(pairs) == 6
-    assert set(pairs["in_distribution", "loss"]) == set(methods)
+    assert set(pairs["in_distribution", "loss"]) == set(methods) - {"mu"}
     assert set(pairs["held_out", "loss"]) == set(methods) - {"oracle"}
     (analysis,) = found["analysis"]
     assert analysis["name"] == "arrow" and analysis["experts"] == ["a", "b", "c"]
@@ -106,12 +113,29 @@ def test_only_lines_that_changed_are_measured_again(board, tmp_path):
     assert losses[0]["base"] == losses[1]["base"] and set(losses[1]) == {"base", "arrow", "ties"}
 
 
+def test_adaptation_goes_on_where_it_was_and_anew_where_its_line_is_another(board, tmp_path):
+    line = METHODS["mu"]
+    code, out, err, first = board({"mu": line})
+    assert code == 0, err
+    (kept,) = (tmp_path / "board").glob("mu-*")
+    assert (kept / "library" / "library.json").exists() and "train retrieval-3-2 ..." in out
+    times = [path.stat().st_mtime_ns for path in sorted((kept / "library").rglob("*"))]
+    (tmp_path / "board" / "method-mu.json").unlink()
+    code, out, err, again = board({"mu": line})
+    assert code == 0, err
+    assert [path.stat().st_mtime_ns for path in sorted((kept / "library").rglob("*"))] == times
+    assert [one["methods"][0]["held_out"] for one in (first, again)] == [first["methods"][0]["held_out"]] * 2
+    code, out, err, _ = board({"mu": {"adapt": {"method": "mu", "retrieve": "random", "experts": 1}}})
+    assert code == 0, err
+    assert len(list((tmp_path / "board").glob("mu-*"))) == 2 and "retrieval" not in out
+
+
 def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     code, out, err, found = board({"base": METHODS["base"], **FAULTY})
     assert code == 0, err
     errors = {method["name"]: method["error"] for method in found["methods"] if "error" in method}
     assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
-    assert "svd has no option ranks; it has library, rank, weights, name" in errors["new"]
+    assert "svd: got an unexpected keyword argument 'ranks'; its options are rank, weights, name" in errors["new"]
     assert "unready failed: a library of 3 experts needs a router" in out
     assert "raw scores to standardise" in errors["plain"]
     assert "router 'calibrate'; expected one of arrow" in errors["unheard"]
@@ -122,9 +146,14 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"odd": {"routers": {"name": "arrow"}}}, "methods.odd has routers; expected some of library, subtract"),
+        ({"odd": {"routers": {"name": "arrow"}}}, "methods.odd has routers; expected some of model, library"),
         ({"odd": {"library": "elsewhere"}}, "methods.odd: no library 'elsewhere'"),
-        ({"odd": {"merge": {"name": "tiles"}}}, "methods.odd.merge.name = 'tiles'; expected one of uniform, ties"),
+        ({"odd": {"merge": {"name": "tiles"}}}, "methods.odd.merge.name = 'tiles'; expected one of concatenate"),
+        ({"odd": {"merge": {"name": "genknowsub"}}}, "methods.odd.merge.name = 'genknowsub'; expected one of"),
+        ({"odd": {"model": "best"}}, "methods.odd: a model stands alone, and is one of full, none"),
+        ({"odd": {"model": "full", "merge": {"name": "ties"}}}, "methods.odd: a model stands alone"),
+        ({"odd": {"adapt": {"method": "polly"}}}, "methods.odd.adapt.method = 'polly'"),
+        ({"odd": {"adapt": {"way": "poly"}}}, "methods.odd.adapt has way; expected some of examples, experts, method"),
         ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would share a file"),
     ],
 )

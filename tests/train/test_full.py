@@ -34,7 +34,9 @@ def full(word_model, word_tasks, small):
 
 def test_it_is_plain_training_of_all_weights(full, word_model, word_tasks, small):
     settings = Settings(**(small | {"learning_rate": 1e-3, "steps": 3}))
-    encoded = [one for task in word_tasks.values() for one in encode(word_model.tokenizer, task, task.split("train"), 32)]
+    encoded = [
+        one for task in word_tasks.values() for one in encode(word_model.tokenizer, task, task.split("train"), 32)
+    ]
     batches = loader.batches({"full": pack(encoded, 32)}, settings.batch, 3, 0)
     chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule(settings), weight_decay=0.0))
     params = word_model.params

@@ -71,7 +71,8 @@ def test_the_routed_model_is_that_of_each_tasks_mixed_skills(word_model, trained
             layers = [mixed_skills(weights_HS, pair, library.scale) for pair in zip(a_LSRI, b_LSRO, strict=True)]
             sites[site] = tuple(np.stack(factors)[:, None] for factors in zip(*layers, strict=True))
         alone = Library.from_arrays(sites)
-        agrees("poly" if router.weights.shape[2] == 1 else "mhr", logits_TV, word_model.logits(tokens_T[None], alone)[0])
+        method = "poly" if router.weights.shape[2] == 1 else "mhr"
+        agrees(method, logits_TV, word_model.logits(tokens_T[None], alone)[0])
 
 
 def test_a_task_moves_no_others_weights(poly):

@@ -1,0 +1,34 @@
+"""`modjax route`: a router made once and kept, and how it divides the work."""
+
+from modjax import report
+from modjax.cli import pieces, results, session
+from modjax.cli.stages import Stages
+from modjax.eval.evaluate import Method
+from modjax.parallel.distributed import is_writer
+from modjax.report import division
+from modjax.routing import load_router
+
+
+def run(config, workdir, flags) -> None:
+    """Writes WORKDIR/router.safetensors, which `config.router.name` takes, division.json, and the HTML report."""
+    stages = Stages(session.enter(workdir, config))
+    model, library, tasks = pieces.model(config), pieces.library(config), pieces.tasks(config)
+    path = stages.folder / "router.safetensors"
+    if not path.exists():
+        router = pieces.router(config, library, model, workdir=stages.folder / "training")
+        if is_writer():
+            router.save(path)
+    method = Method(config.router.name, library, load_router(path))
+    shown = list(tasks)[:: max(1, len(tasks) // config.route.shown)][: config.route.shown]
+    found = stages.json("division", lambda: results.division(model, method, tasks, shown, results.chosen(config)))
+    print(f"{path}: a {type(method.router).__name__} router of {len(library)} experts")
+    print(division.text(found["analysis"]))
+    page = {
+        "title": f"How {method.name} divides the work",
+        "subtitle": f"{len(library)} experts of rank {library.rank} on {model.name}",
+        "facts": results.facts(config, tasks, stages.seconds),
+        "analysis": [{"name": method.name, **found["analysis"]}],
+        "routing": found["views"],
+        "config": results.resolved(config),
+    }
+    print(f"report: {report.write(page, flags.report)}")

@@ -1,0 +1,59 @@
+"""`modjax merge`: what it writes is what the function of that name gives."""
+
+import jax
+import numpy as np
+import pytest
+
+from modjax import merge
+from modjax.experts.genknowsub import genknowsub
+from modjax.experts.library import Library
+
+
+@pytest.fixture
+def run(modjax, config_file, library, tmp_path):
+    """run(*arguments): (exit code, stdout, stderr) of merging the library in WORKDIR."""
+
+    def run(*arguments):
+        flags = [f"--config={config_file}", f"--config.library={library}", f"--workdir={tmp_path / 'merged'}"]
+        return modjax("merge", *flags, *arguments)
+
+    return run
+
+
+def same(got, expected):
+    for one, other in zip(jax.tree.leaves(got.loras), jax.tree.leaves(expected.loras), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_merge_with_options(run, library, tmp_path):
+    arguments = ("--config.merge.name=ties", "--config.merge.options=density=0.4, form='products', rank=3")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    path = tmp_path / "merged" / "library"
+    assert f"{path}: Library(1 experts of rank 3" in out
+    same(Library.load(path), merge.ties(Library.load(library), density=0.4, form="products", rank=3))
+    code, out, _ = run(*arguments)
+    assert code == 0 and "nothing to do" in out
+
+
+def test_general_knowledge_is_subtracted(run, library, random_library, tmp_path):
+    general = random_library({"attn.q": (16, 16), "mlp.down": (24, 16)}, experts=2, seed=9, names=["wiki", "web"])
+    general.save(tmp_path / "general")
+    code, _, err = run("--config.merge.name=genknowsub", f"--config.merge.general={tmp_path / 'general'}")
+    assert code == 0, err
+    same(Library.load(tmp_path / "merged" / "library"), genknowsub(Library.load(library), general))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.merge.name=tiles"], "config.merge.name = 'tiles'; expected one of concatenate"),
+        (["--config.merge.options=density"], "config.merge.options = 'density'"),
+        (["--config.merge.options=ranks=2"], "uniform: got an unexpected keyword argument 'ranks'"),
+        (["--config.merge.name=weighted"], "weighted: missing a required argument: 'weights'"),
+        (["--config.merge.name=genknowsub"], "no general experts to subtract"),
+    ],
+)
+def test_what_cannot_be_is_named(run, arguments, words):
+    code, _, err = run(*arguments)
+    assert code == 2 and words in err

@@ -1,0 +1,58 @@
+"""`modjax route`: a router is made once, kept, looked at, and taken by the other verbs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from modjax.experts.library import Library
+from modjax.routing import arrow, load_router
+
+
+@pytest.fixture
+def run(modjax, config_file, library, tmp_path):
+    """run(*arguments): (exit code, stdout, stderr) of making a router in WORKDIR."""
+
+    def run(*arguments, verb="route", workdir="route"):
+        flags = [f"--config={config_file}", f"--config.library={library}", f"--workdir={tmp_path / workdir}"]
+        return modjax(verb, *flags, *([f"--report={tmp_path / 'report'}"] if verb == "route" else []), *arguments)
+
+    return run
+
+
+def test_it_is_kept_looked_at_and_not_made_again(run, library, tmp_path):
+    code, out, err = run("--config.router.options=length='singular', input_norm='unit'")
+    assert code == 0, err
+    path = tmp_path / "route" / "router.safetensors"
+    expected = arrow(Library.load(library), top_k=2, length="singular", input_norm="unit")
+    np.testing.assert_array_equal(load_router(path).prototypes["attn.q"], expected.prototypes["attn.q"])
+    assert load_router(path).input_norm == "unit" and load_router(path).top_k == 2
+    analysis = json.loads((tmp_path / "route" / "division.json").read_text())["analysis"]
+    assert f"prompts that go to the oracle's expert: {100 * analysis['accuracy']:.1f} %, chance 33.3 %" in out
+    assert [line.split()[0] for line in out.splitlines()[-6:-2]] == ["site", "all", "attn.q", "mlp.down"]
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert '<section id="division">' in page and '<section id="routing">' in page
+    before = path.stat().st_mtime_ns
+    code, again, _ = run("--config.router.options=length='singular', input_norm='unit'")
+    assert code == 0 and again.splitlines()[-6:] == out.splitlines()[-6:] and path.stat().st_mtime_ns == before
+
+
+def test_other_verbs_take_it(run, tmp_path):
+    options = ("--config.router.name=phatgoose", "--config.router.options=steps=4, length=32")
+    code, _, err = run(*options)
+    assert code == 0, err
+    assert (tmp_path / "route" / "training" / "metrics.jsonl").exists()
+    saved = f"--config.router.name={tmp_path / 'route' / 'router.safetensors'}"
+    scores = []
+    for name, arguments in (("anew", options), ("saved", (saved,))):
+        code, _, err = run(*arguments, verb="evaluate", workdir=name)
+        assert code == 0, err
+        scores.append(json.loads((tmp_path / name / "scores.json").read_text())["tasks"])
+    assert scores[0] == scores[1]
+    code, _, err = run(saved, "--config.router.options=top_k=1", verb="evaluate", workdir="odd")
+    assert code == 2 and "a saved one has settings of its own; expected no top_k" in err
+
+
+def test_options_are_the_routers_own(run):
+    code, _, err = run("--config.router.options=lenght='singular'")
+    assert code == 2 and "router arrow: got an unexpected keyword argument 'lenght'" in err
