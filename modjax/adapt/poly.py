@@ -26,6 +26,7 @@ from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras
 from modjax.train.poly import PolyTraining, check_heads
 from modjax.train.settings import Settings
+from modjax.train.tie import check_start
 
 
 def poly(
@@ -65,6 +66,7 @@ def poly(
     check_heads(model.config, library.sites, heads)
     tasks, scale = few(tasks), scale_of(library)
     settings = Settings(**(settings | {"rank": library.rank, "alpha": scale * library.rank, "sites": library.sites}))
+    check_start(library.loras, settings.tie)
     chosen = retrieved_from(library, tasks, retrieved)
     ids_TS = np.asarray([[library.names.index(expert) for expert in own] for own in chosen.values()])
     if retrieved is None:
@@ -75,10 +77,10 @@ def poly(
     }
     if not weights_only:
         given["skills"] = jax.tree.map(lambda leaf: _copies(leaf, len(tasks)), skills)
-    recipe = PolyTraining(given, scale_1TS, skills if weights_only else None, weights_rate, settings.dropout)
+    recipe = PolyTraining(given, scale_1TS, skills if weights_only else None, weights_rate, settings)
     fitted = fit(model, tasks, {name: (name,) for name in tasks}, recipe, settings, workdir, progress)
     weights_THS = np.asarray(task_weights(fitted.trained["weights"][0]))
-    mixed = _mixed(fitted.trained.get("skills", skills), scale_1TS[0] / scale, weights_THS)
+    mixed = _mixed(recipe.skills(fitted.trained) or skills, scale_1TS[0] / scale, weights_THS)
     method = {"method": _name(heads, weights_only), "heads": heads, "weights_rate": weights_rate}
     infos = _infos(model, library, chosen, settings, fitted, method, weights_THS.mean(axis=1))
     return Library(mixed, jnp.full(len(tasks), scale, jnp.float32), infos)

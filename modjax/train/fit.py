@@ -24,6 +24,7 @@ from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 from modjax.train.state import State, member_keys
+from modjax.train.tie import check_widths
 
 
 class Fitted(NamedTuple):
@@ -195,6 +196,7 @@ def _check(model, groups, settings) -> None:
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         raise InputError(f"sites {unknown}: a {config.family} model has {', '.join(config.sites)}")
+    check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
 
 
 def _encoded(model, task, split, settings):

@@ -14,6 +14,7 @@ from modjax.experts.library import ExpertInfo, Library
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras, LoRATraining, SharedATraining
 from modjax.train.settings import Settings
+from modjax.train.tie import check_start
 
 
 def train_library(
@@ -61,6 +62,7 @@ def _check_init(model, groups, settings, init) -> None:
         raise InputError(
             f"init: experts, rank, sites, scales are {found}; the groups and settings of this run ask for {expected}"
         )
+    check_start(init.loras, settings.tie)
 
 
 def _library(model, groups, settings, loras: Loras, fitted: Fitted) -> Library:

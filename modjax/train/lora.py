@@ -9,6 +9,7 @@ import numpy as np
 from modjax.data.loader import key_of
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import LoRA, low_rank
+from modjax.train import tie
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 
@@ -24,16 +25,16 @@ class LoRATraining(Recipe):
         self.frozen = np.full(n_experts, settings.alpha / settings.rank, np.float32)
 
     def start(self, key, given):
-        if given is not None:
-            return given
-        return init_loras(key, self.n_experts, self.config, self.settings)
+        if given is None:
+            given = init_loras(key, self.n_experts, self.config, self.settings)
+        return tie.once(given, self.settings.tie)
 
     def attach(self, decoder, trained, frozen, rows, key):
-        return decoder, beside(decoder, trained, frozen, self.settings.dropout, key)
+        return decoder, beside(decoder, self.loras(trained), frozen, self.settings.dropout, key)
 
     def loras(self, trained: Loras) -> Loras:
         """The experts that were trained."""
-        return trained
+        return tie.everywhere(trained, self.settings.tie)
 
 
 class SharedATraining(LoRATraining):
@@ -64,10 +65,10 @@ def init_loras(key: jax.Array, n_experts: int, config: ModelConfig, settings: Se
     All experts begin with the same A, as runs of one seed do. Experts of few steps stay near it, so their
     similarity tells what they learned and not where they began, and the mean of their factors is worth something.
     """
-    loras = {}
+    loras, first = {}, tie.firsts(settings.tie)
     for site in settings.sites:
         width, out = config.sites[site]
-        a = init_a(jax.random.fold_in(key, key_of(site, 0)), (config.L, 1, settings.rank, width))
+        a = init_a(jax.random.fold_in(key, key_of(first.get(site, site), 0)), (config.L, 1, settings.rank, width))
         b = jnp.zeros((config.L, n_experts, settings.rank, out), jnp.float32)
         loras[site] = LoRA(jnp.broadcast_to(a, (config.L, n_experts, settings.rank, width)), b)
     return loras

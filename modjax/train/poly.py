@@ -21,6 +21,7 @@ from modjax.experts.library import ExpertInfo, Library
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import LoRA, mixture
 from modjax.routing.poly import Poly, task_weights
+from modjax.train import tie
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras, drop, init_a, layer_keys
 from modjax.train.recipe import Recipe
@@ -39,26 +40,32 @@ class PolyTraining(Recipe):
 
     by_task = True
 
-    def __init__(self, given: Any, scale_1ES: np.ndarray, skills: Loras | None, rate: float, dropout: float):
-        """given: the arrays to start from, as trained; rate: of the weights, over the skills'."""
-        self.given, self.frozen, self.rates, self.dropout = given, (scale_1ES, skills), {"weights": rate}, dropout
+    def __init__(self, given: Any, scale_1ES: np.ndarray, skills: Loras | None, rate: float, settings: Settings):
+        """given: the arrays to start from, with every site's A; rate: of the weights, over the skills'."""
+        self.given, self.frozen, self.rates, self.settings = given, (scale_1ES, skills), {"weights": rate}, settings
 
     def start(self, key, given):
-        return given
+        return {**given, "skills": tie.once(given["skills"], self.settings.tie)} if "skills" in given else given
 
     def attach(self, decoder, trained, frozen, rows, key):
         scale_1S, skills = frozen
-        skills = trained.get("skills", skills)
+        skills = self.skills(trained) or skills
         weights_BHS = task_weights(trained["weights"])[rows.task[:, 0]]
+
+        dropout = self.settings.dropout
 
         def adapt(layer, sites, x_BTI):
             own, key = layer
             sites = [site for site in sites if site in own]
             if key is not None and sites:
-                x_BTI = drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), self.dropout)
+                x_BTI = drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
             return {site: mixture(x_BTI, own[site], scale_1S[0], weights_BHS, "heads") for site in sites}
 
-        return decoder, {"adapters": (skills, layer_keys(decoder, self.dropout, key)), "adapt": adapt}
+        return decoder, {"adapters": (skills, layer_keys(decoder, dropout, key)), "adapt": adapt}
+
+    def skills(self, trained: Any) -> Loras | None:
+        """The skills that were trained; None where they are frozen."""
+        return tie.everywhere(trained["skills"], self.settings.tie) if "skills" in trained else None
 
 
 def train_poly(
@@ -95,19 +102,20 @@ def train_poly(
         jax.random.key(settings.seed), model.config, settings, skills, heads, len(training)
     )
     scale_1ES = np.full((1, 1, skills), settings.alpha / settings.rank, np.float32)
-    recipe = PolyTraining(start, scale_1ES, None, weights_rate, settings.dropout)
+    recipe = PolyTraining(start, scale_1ES, None, weights_rate, settings)
     fitted = fit(model, training, {"poly": tuple(training)}, recipe, settings, workdir, progress)
     method = {"method": "poly" if heads == 1 else "mhr", "skills": skills, "heads": heads, "weights_rate": weights_rate}
-    return _library(model, training, fitted, settings, method), _router(fitted, tuple(training))
+    library = _library(model, training, recipe.skills(fitted.trained), fitted, settings, method)
+    return library, _router(fitted, tuple(training))
 
 
 def init_skills(key: jax.Array, config: ModelConfig, settings: Settings, skills: int, heads: int, tasks: int) -> dict:
     """Every skill with an A of its own, B zero, Z near 0: skills that began alike would stay so."""
     keys = jax.random.split(key, 1 + len(settings.sites))
-    loras = {}
-    for site, site_key in zip(settings.sites, keys[1:], strict=True):
+    loras, first = {}, tie.firsts(settings.tie)
+    for site in settings.sites:
         width, out = config.sites[site]
-        shape = (config.L, 1, skills, settings.rank)
+        shape, site_key = (config.L, 1, skills, settings.rank), keys[1 + settings.sites.index(first.get(site, site))]
         loras[site] = LoRA(init_a(site_key, (*shape, width)), jnp.zeros((*shape, out), jnp.float32))
     weights_KEHS = jax.random.uniform(keys[0], (tasks, 1, heads, skills), jnp.float32, -SPREAD, SPREAD)
     return {"skills": loras, "weights": weights_KEHS}
@@ -120,8 +128,8 @@ def check_heads(config: ModelConfig, sites: tuple[str, ...], heads: int) -> None
             raise InputError(f"heads={heads}: does not divide the widths of {site}, {config.sites[site]}")
 
 
-def _library(model, tasks, fitted: Fitted, settings, method) -> Library:
-    loras = {site: LoRA(*(leaf[:, 0] for leaf in lora)) for site, lora in fitted.trained["skills"].items()}
+def _library(model, tasks, trained: Loras, fitted: Fitted, settings, method) -> Library:
+    loras = {site: LoRA(*(leaf[:, 0] for leaf in lora)) for site, lora in trained.items()}
     n_skills = method["skills"]
     training = method | {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     infos = tuple(
@@ -144,5 +152,5 @@ def _library(model, tasks, fitted: Fitted, settings, method) -> Library:
 
 def _router(fitted: Fitted, tasks: tuple[str, ...]) -> Poly:
     weights_KHS = task_weights(jnp.asarray(fitted.trained["weights"][:, 0]))
-    n_layers = next(iter(fitted.trained["skills"].values())).a.shape[0]
+    n_layers = next(iter(fitted.trained["skills"].values())).b.shape[0]
     return Poly(jnp.broadcast_to(weights_KHS[None], (n_layers, *weights_KHS.shape)), tasks)

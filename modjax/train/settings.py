@@ -5,6 +5,7 @@ from typing import get_args
 
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
+from modjax.train.tie import check_sites
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Settings:
     rank: int = 4
     alpha: float = 16.0
     sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")
+    tie: tuple[tuple[str, ...], ...] = ()  # groups of sites that have one A, such as (("attn.q", "attn.k", "attn.v"),)
     shared_a: bool = False  # one A for all experts, which stays as it began; only B is trained
     dropout: float = 0.05  # on the experts' input
     learning_rate: float = 1e-4  # the peak
@@ -34,6 +36,8 @@ class Settings:
     loss_chunk: int = 64  # positions a row whose logits exist at one time
 
     def __post_init__(self):
+        object.__setattr__(self, "tie", tuple(map(tuple, self.tie)))  # lists have no hash
+        check_sites(self.tie, self.sites)
         for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
