@@ -4,13 +4,27 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_compilation(tmp_path_factory):
+    """Programs are hardly optimised, and kept for those who ask again: where all is tiny, most time goes there."""
+    folder = tmp_path_factory.mktemp("compiled")
+    options = {
+        "jax_disable_most_optimizations": True,
+        "jax_enable_compilation_cache": True,
+        "jax_compilation_cache_dir": str(folder),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)  # or commands would take the home folder's
 
 
 @pytest.fixture(scope="module", autouse=True)

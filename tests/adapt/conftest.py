@@ -1,30 +1,9 @@
 """A small library of the tiny word model, and new tasks of three examples."""
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from modjax.adapt import few
 from modjax.train import fit
-
-
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation(tmp_path_factory):
-    """Runs of one program compile it once, and with little effort: most of the time would go there."""
-    options = {
-        "jax_disable_most_optimizations": True,
-        "jax_enable_compilation_cache": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="package")

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,15 +11,6 @@ ADAPT = {
     "method": "poly", "examples": 3, "validation": 2, "retrieve": "none", "experts": 2, "heads": 2,
     "weights_rate": 100.0, "router": "", "budget": 4,
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little_effort():
-    """Compiling is most of the time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What the launch scripts would run. Nothing is run: no network, no gcloud."""
 
+import functools
+import importlib
 import pathlib
 import shlex
 import subprocess
@@ -48,6 +50,25 @@ def test_local_makes_the_environment_then_runs_the_command(tmp_path):
     assert installed[-2:] == ["--editable", f"{LAUNCH.parent}[cuda,demo]"]
     assert ran == [f"{venv}/bin/modjax", *COMMAND]
     assert not (tmp_path / "venv").exists()
+
+
+def test_the_leaderboard_is_of_configs_that_there_are(monkeypatch):
+    """Each command names a config of the repository, its variants and keys, and what an earlier command has left."""
+    monkeypatch.syspath_prepend(str(LAUNCH.parent / "configs"))
+    commands = [words[1:] for words in dry_run("leaderboard.sh") if words[0].endswith("bin/modjax")]
+    assert [verb for verb, *_ in commands] == ["cluster", "train", "cluster", "train", *["train"] * 4, "leaderboard"]
+    made = {"workdir/demo"}
+    for _, *flags in commands:
+        file, _, variants = option(flags, "config").partition(":")
+        config = importlib.import_module(pathlib.Path(file).stem).get_config(variants)
+        for key, value in (flag[9:].split("=", 1) for flag in flags if flag.startswith("--config.")):
+            *outer, last = key.split(".")
+            assert last in functools.reduce(lambda inner, name: inner[name], outer, config)
+            assert not value.startswith("workdir/") or any(value.startswith(folder) for folder in made)
+        made.add(option(flags, "workdir"))
+    libraries = [flag for flag in commands[-1] if flag.startswith("--config.leaderboard.libraries.")]
+    assert {flag.split("=")[0].split(".")[-1] for flag in libraries} == set(config.leaderboard.libraries)
+    assert len({option(flags, "workdir") for _, *flags in commands}) == len(commands)
 
 
 def test_local_uses_the_environment_that_is_there(tmp_path):

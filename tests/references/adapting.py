@@ -1,4 +1,4 @@
-"""Adaptation to a new task, formula by formula, in plain NumPy float64."""
+"""Skills mixed by task, and adaptation to a new task, formula by formula, in plain NumPy float64."""
 
 import numpy as np
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from references.training import task_weights as slow_weights
+from references.adapting import task_weights as slow_weights
 
 from modjax.routing import Context, Poly
 from modjax.routing.poly import task_weights

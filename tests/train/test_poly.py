@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from references.training import mixed_skills
+from references.adapting import mixed_skills
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -53,7 +53,7 @@ def test_one_skill_of_one_task_is_plain_lora(word_model, word_tasks, small):
     start = jax.jit(plain.start)(jax.random.key(0), None)
     skills = jax.tree.map(lambda leaf: leaf[:, :, None], start)
     given = {"skills": skills, "weights": np.zeros((1, 1, 1, 1), np.float32)}
-    recipe = PolyTraining(given, np.full((1, 1, 1), 4.0, np.float32), None, 100.0, settings.dropout)
+    recipe = PolyTraining(given, np.full((1, 1, 1), 4.0, np.float32), None, 100.0, settings)
     groups = {"copy": ("copy",)}
     got, expected = (fit(word_model, word_tasks, groups, one, settings, progress=False) for one in (recipe, plain))
     for leaf, like in zip(jax.tree.leaves(got.trained["skills"]), jax.tree.leaves(expected.trained), strict=True):
@@ -68,7 +68,8 @@ def test_the_routed_model_is_that_of_each_tasks_mixed_skills(word_model, trained
     for weights_HS, tokens_T, logits_TV in zip(rows_BHS, tokens_BT, got, strict=True):
         sites = {}
         for site, (a_LSRI, b_LSRO) in library.loras.items():
-            layers = [mixed_skills(weights_HS, pair, library.scale) for pair in zip(a_LSRI, b_LSRO, strict=True)]
+            pairs = zip(np.float64(a_LSRI), np.float64(b_LSRO), strict=True)
+            layers = [mixed_skills(*pair, np.float64(library.scale), np.float64(weights_HS)) for pair in pairs]
             sites[site] = tuple(np.stack(factors)[:, None] for factors in zip(*layers, strict=True))
         alone = Library.from_arrays(sites)
         method = "poly" if router.weights.shape[2] == 1 else "mhr"
@@ -122,11 +123,11 @@ def test_frozen_skills_stay_and_only_weights_are_trained(word_model, word_tasks,
         for site, pair in widths.items()
     }
     given = {"weights": np.zeros((1, 4, 1, 3), np.float32)}
-    recipe = PolyTraining(given, np.ones((1, 1, 3), np.float32), skills, 100.0, 0.0)
+    recipe = PolyTraining(given, np.ones((1, 1, 3), np.float32), skills, 100.0, Settings(dropout=0.0))
     groups = {name: (name,) for name in TASKS}
     together = fit(word_model, word_tasks, groups, recipe, Settings(**small), progress=False)
     assert set(together.trained) == {"weights"} and np.abs(together.trained["weights"]).min(axis=(0, 2, 3)).min() > 1e-3
     given = {"weights": given["weights"][:, :1]}
-    alone = PolyTraining(given, recipe.frozen[0], skills, 100.0, 0.0)
+    alone = PolyTraining(given, recipe.frozen[0], skills, 100.0, Settings(dropout=0.0))
     sort = fit(word_model, word_tasks, {"sort": ("sort",)}, alone, Settings(**small), progress=False)
     np.testing.assert_allclose(together.trained["weights"][:, 2:3], sort.trained["weights"], rtol=0, atol=1e-6)
