@@ -12,6 +12,7 @@ from modjax.report import numbers, svg
 from modjax.report.plots import NAMED_EXPERTS, tint
 from modjax.report.svg import STAND_IN
 
+SIDE_BY_SIDE = 4  # maps of sites
 AGREEMENT = ("tokens_right", "examples_right")
 HEADINGS = {
     "entropy": "entropy, nats",
@@ -36,7 +37,9 @@ def shown(index: int, method: Mapping) -> dict[str, Any]:
         "accuracy": numbers.percent(method.get("accuracy")),
         "chance": numbers.percent(1 / len(method["experts"])),
         "rows": _rows(method, arrays),
+        "largest": numbers.ratio(arrays["use"].max()),
         "plot": _drawing(index, method, arrays),
+        "sites": _sites(index, method, arrays["use"]),
     }
 
 
@@ -104,9 +107,24 @@ def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> s
     return svg.render(figure, f"division{index}", f"How {method['name']} uses its experts by layer", titles)
 
 
-def _use(panel: Axes, use_EL: np.ndarray, experts: list[str]) -> None:
+@svg.styled
+def _sites(index: int, method: Mapping, use_LSE: np.ndarray) -> str:
+    """A map for each site, all in one scale."""
+    experts, sites = list(method["experts"]), method["sites"]
+    columns, rows = min(SIDE_BY_SIDE, len(sites)), -(-len(sites) // SIDE_BY_SIDE)
+    figure = svg.figure(1040, rows * (70 + min(560, max(80, 16 * len(experts)))))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for panel, site, use_LE in zip(panels, sites, use_LSE.swapaxes(0, 1), strict=False):
+        _use(panel, use_LE.T, experts, use_LSE.max())
+        panel.set_title(site)
+    for panel in panels[len(sites) :]:
+        panel.set_visible(False)
+    return svg.render(figure, f"division{index}sites", f"How {method['name']} uses its experts by layer and site")
+
+
+def _use(panel: Axes, use_EL: np.ndarray, experts: list[str], largest: float | None = None) -> None:
     """Mean weights as opacity, darkest where the largest is."""
-    largest = max(use_EL.max(), 1e-9)
+    largest = max(use_EL.max() if largest is None else largest, 1e-9)
     panel.imshow(tint(np.clip(use_EL / largest, 0, 1)), interpolation="none", aspect="auto")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)

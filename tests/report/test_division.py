@@ -33,6 +33,13 @@ def test_without_an_oracle_there_is_no_agreement(method):
     assert "oracle" not in found["plot"]
 
 
+def test_each_site_has_a_map_of_its_own(method):
+    found = shown(0, method)
+    assert all(f">{site}</text>" in found["sites"] for site in method["sites"])
+    assert found["sites"].count("<image") == len(method["sites"])
+    assert found["largest"] == f"{np.max(method['use']):.2f}"
+
+
 def test_many_experts_are_drawn_without_names(method):
     rng = np.random.default_rng(0)
     method |= {"experts": [f"expert{i}" for i in range(100)], "use": rng.random((30, 4, 100)).tolist()}
