@@ -1,7 +1,7 @@
 """Pooled routing: the evidence of every token, site and layer of a prompt, added up and routed by once.
 
 One token at one site says little about which expert is right; all of them say much, once each expert's scores are
-standardised. The weights hold for the whole example, so decoding runs one merged expert.
+standardised. The weights hold for the whole example, so decoding scores no token.
 """
 
 from typing import Literal, get_args

@@ -1,8 +1,8 @@
 """Routers that weigh a whole prompt once: how their weights are found, and kept for all that follows.
 
 Such a router reads the prompt through the base model and gives each example one weight an expert. `settle` does that
-and puts a router of fixed weights in its place, so decoding runs at the speed of merged experts and weighs as the
-prompt did, whatever has been written since.
+and puts a router of fixed weights in its place, so decoding scores no token and weighs as the prompt did, whatever has
+been written since.
 """
 
 from __future__ import annotations
