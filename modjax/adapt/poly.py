@@ -20,13 +20,13 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import ExpertInfo, Library
 from modjax.experts.merge.result import scale_of
+from modjax.experts.tie import check_factors
 from modjax.ops.lora import LoRA
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras
 from modjax.train.poly import PolyTraining, check_heads
 from modjax.train.settings import Settings
-from modjax.train.tie import check_start
 
 
 def poly(
@@ -66,7 +66,7 @@ def poly(
     check_heads(model.config, library.sites, heads)
     tasks, scale = few(tasks), scale_of(library)
     settings = Settings(**(settings | {"rank": library.rank, "alpha": scale * library.rank, "sites": library.sites}))
-    check_start(library.loras, settings.tie)
+    check_factors(settings.tie, library.loras)
     chosen = retrieved_from(library, tasks, retrieved)
     ids_TS = np.asarray([[library.names.index(expert) for expert in own] for own in chosen.values()])
     if retrieved is None:

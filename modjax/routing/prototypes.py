@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.experts.tie import check_factors, check_sites, firsts
 from modjax.models.layers import Linear
 from modjax.models.quant import NF4, Int8
 from modjax.ops.linalg import leading_of_sum, low_rank_svd
@@ -63,21 +63,15 @@ def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...]
 
     Raises InputError for a site that the library does not have, one that is tied twice, and for A that differ.
     """
-    named = [site for sites in tie for site in sites]
-    for site in named:
-        if site not in library.loras or named.count(site) > 1:
-            raise InputError(f"tie: {site!r} is tied {named.count(site)} times; expected once, and one of "
-                             f"{', '.join(library.sites)}")  # fmt: skip
+    check_sites(tie, library.sites)
+    check_factors(tie, library.loras)
+    named = firsts(tie)
     groups = [tuple(sites) for sites in tie if sites] + [(site,) for site in library.sites if site not in named]
-    return {sites: _joined(library, sites) for sites in groups}
+    return {sites: _joined([library.loras[site] for site in sites]) for sites in groups}
 
 
-def _joined(library, sites):
-    first, *others = (library.loras[site] for site in sites)
-    for site, other in zip(sites[1:], others, strict=True):
-        if other.a.shape != first.a.shape or not bool(jnp.all(other.a == first.a)):
-            raise InputError(f"tie: the A of {site} is not that of {sites[0]}; only sites that share A can be tied")
-    return LoRA(first.a, jnp.concatenate([first.b, *(other.b for other in others)], axis=-1))
+def _joined(loras):
+    return LoRA(loras[0].a, jnp.concatenate([lora.b for lora in loras], axis=-1))
 
 
 def _kernel(linear):

@@ -18,13 +18,13 @@ from modjax.data.pack import Rows, joined, pack
 from modjax.data.tasks import Tasks
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
+from modjax.experts.tie import check_widths
 from modjax.parallel import distributed, rules
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 from modjax.train.state import State, member_keys
-from modjax.train.tie import check_widths
 
 
 class Fitted(NamedTuple):

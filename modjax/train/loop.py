@@ -11,10 +11,10 @@ import numpy as np
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.tie import check_factors
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras, LoRATraining, SharedATraining
 from modjax.train.settings import Settings
-from modjax.train.tie import check_start
 
 
 def train_library(
@@ -62,7 +62,7 @@ def _check_init(model, groups, settings, init) -> None:
         raise InputError(
             f"init: experts, rank, sites, scales are {found}; the groups and settings of this run ask for {expected}"
         )
-    check_start(init.loras, settings.tie)
+    check_factors(settings.tie, init.loras)
 
 
 def _library(model, groups, settings, loras: Loras, fitted: Fitted) -> Library:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.loader import key_of
+from modjax.experts import tie
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import LoRA, low_rank
-from modjax.train import tie
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
+from modjax.experts import tie
 from modjax.experts.library import ExpertInfo, Library
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import LoRA, mixture
 from modjax.routing.poly import Poly, task_weights
-from modjax.train import tie
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras, drop, init_a, layer_keys
 from modjax.train.recipe import Recipe
@@ -50,9 +50,7 @@ class PolyTraining(Recipe):
     def attach(self, decoder, trained, frozen, rows, key):
         scale_1S, skills = frozen
         skills = self.skills(trained) or skills
-        weights_BHS = task_weights(trained["weights"])[rows.task[:, 0]]
-
-        dropout = self.settings.dropout
+        weights_BHS, dropout = task_weights(trained["weights"])[rows.task[:, 0]], self.settings.dropout
 
         def adapt(layer, sites, x_BTI):
             own, key = layer
@@ -111,13 +109,14 @@ def train_poly(
 
 def init_skills(key: jax.Array, config: ModelConfig, settings: Settings, skills: int, heads: int, tasks: int) -> dict:
     """Every skill with an A of its own, B zero, Z near 0: skills that began alike would stay so."""
-    keys = jax.random.split(key, 1 + len(settings.sites))
-    loras, first = {}, tie.firsts(settings.tie)
+    weights_key, *site_keys = jax.random.split(key, 1 + len(settings.sites))
+    keys, first, loras = dict(zip(settings.sites, site_keys, strict=True)), tie.firsts(settings.tie), {}
     for site in settings.sites:
         width, out = config.sites[site]
-        shape, site_key = (config.L, 1, skills, settings.rank), keys[1 + settings.sites.index(first.get(site, site))]
-        loras[site] = LoRA(init_a(site_key, (*shape, width)), jnp.zeros((*shape, out), jnp.float32))
-    weights_KEHS = jax.random.uniform(keys[0], (tasks, 1, heads, skills), jnp.float32, -SPREAD, SPREAD)
+        shape = (config.L, 1, skills, settings.rank)
+        a = init_a(keys[first.get(site, site)], (*shape, width))
+        loras[site] = LoRA(a, jnp.zeros((*shape, out), jnp.float32))
+    weights_KEHS = jax.random.uniform(weights_key, (tasks, 1, heads, skills), jnp.float32, -SPREAD, SPREAD)
     return {"skills": loras, "weights": weights_KEHS}
 
 

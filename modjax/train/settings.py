@@ -5,7 +5,7 @@ from typing import get_args
 
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
-from modjax.train.tie import check_sites
+from modjax.experts.tie import check_sites
 
 
 @dataclasses.dataclass(frozen=True)

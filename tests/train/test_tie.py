@@ -8,12 +8,12 @@ import pytest
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.experts.tie import everywhere, once
 from modjax.models.config import ModelConfig
 from modjax.routing import arrow
 from modjax.train.lora import LoRATraining, init_loras
 from modjax.train.poly import train_poly
 from modjax.train.settings import Settings
-from modjax.train.tie import everywhere, once
 
 TIE = (("attn.q", "attn.k", "attn.v"),)
 SITES = (*TIE[0], "mlp.down")
