@@ -85,8 +85,7 @@ def centroid(
         own[: len(ids)] = owners[ids]
         context = Context(jnp.asarray(own if through == "expert" else np.full_like(own, -1)))
         for site, x_LBI in _last_inputs(model.params, experts, context, rows).items():
-            for row, i in enumerate(ids):
-                total[site][:, owners[i]] += np.asarray(x_LBI[:, row], np.float64)
+            np.add.at(total[site], (slice(None), owners[ids]), np.asarray(x_LBI, np.float64)[:, : len(ids)])
     return Centroid({site: _unit(total_LEI) for site, total_LEI in total.items()}, top_k, float(temperature), mix)
 
 
