@@ -9,9 +9,7 @@ from modjax.cli.evaluate import as_json as scores_as_json
 from modjax.cli.evaluate import from_json as scores_from_json
 from modjax.cli.stages import Stages
 from modjax.cli.train import groups
-from modjax.eval.analysis import analyse
-from modjax.eval.evaluate import Method, evaluate, sample
-from modjax.eval.traces import view
+from modjax.eval.evaluate import Method, evaluate
 from modjax.experts.cluster import mbc
 from modjax.files import write_json
 from modjax.train.loop import train_library
@@ -57,8 +55,8 @@ class _Job:
             )
             for method in methods
         }
-        traces = self.stages.json("traces", lambda: self.traces(methods))
-        return self.collected(methods, scores, clusters, traces)
+        divisions = self.stages.json("divisions", lambda: self.divisions(methods))
+        return self.collected(methods, scores, clusters, divisions)
 
     def train(self, name, own_groups, n_tasks):
         """Fewer experts get more rows a step, so that every library sees as many rows in all."""
@@ -77,27 +75,13 @@ class _Job:
     def evaluate(self, method):
         return scores_as_json(*evaluate(self.model, method, self.tasks, **self.config.evaluate))
 
-    def traces(self, methods):
-        """What the report shows of the routers: a few test examples token by token, and how they divide the work."""
-        config = self.config.evaluate
-        settings = {key: config[key] for key in ("length", "system")}
+    def divisions(self, methods):
+        """What the report shows of the routers: how they divide the work, and a few test examples token by token."""
+        chosen, shown = results.chosen(self.config), self.config.demo.shown
         arrows = [method for method in methods if isinstance(method.router, routing.Arrow)]
-        shown = [self.tasks[name] for name in self.config.demo.shown]
-        return {
-            "views": [
-                view(self.model, method, task, sample(task, "test", 1, 0)[0], **settings)
-                for method in arrows
-                for task in shown
-            ],
-            "analyses": {
-                method.name: analyse(
-                    self.model, method, self.tasks.training, examples=config.examples, seed=config.seed, **settings
-                ).as_json()
-                for method in arrows
-            },
-        }
+        return {one.name: results.division(self.model, one, self.tasks, shown, chosen) for one in arrows}
 
-    def collected(self, methods, scores, clusters, traces):
+    def collected(self, methods, scores, clusters, divisions):
         """One dictionary of everything that was measured, ready for JSON."""
         seconds, train = self.stages.seconds, self.config.train
         compared = results.comparisons(scores, self.tasks)
@@ -108,21 +92,21 @@ class _Job:
             "subtitle": f"{len(self.tasks.training)} tasks in training, {len(self.tasks.held_out)} held out, "
             f"on {self.model.name}",
             "facts": results.facts(self.config, self.tasks, seconds, Experts=experts),
-            "methods": [_method(method, compared, traces["analyses"], seconds) for method in methods],
+            "methods": [_method(method, compared, divisions.get(method.name), seconds) for method in methods],
             "paired": results.paired(compared),
             "tasks": [results.task(task, scores, labels.get(task.name)) for task in self.tasks.values()],
             "curves": [results.curves(self.stages.folder / name, name) for name in ("private", "mbc", "shared")],
             "similarity": {key: clusters[key] for key in ("names", "matrix", "labels", "families", "adjusted_rand")},
-            "analysis": [{"name": name, **found} for name, found in traces["analyses"].items()],
-            "routing": traces["views"],
+            "analysis": [{"name": name, **found["analysis"]} for name, found in divisions.items()],
+            "routing": [shown for found in divisions.values() for shown in found["views"]],
             "stages": results.stages(seconds),
             "config": results.resolved(self.config),
         }
 
 
-def _method(method, compared, analyses, seconds):
+def _method(method, compared, division, seconds):
     trained = next((key for part, key in TRAINED_BY.items() if part in method.name), None)
     return results.method(method.name, method.note, compared) | {
         "seconds": {"train": seconds.get(f"train {trained}"), "evaluate": seconds.get(f"evaluate {method.name}")},
-        "routing_accuracy": analyses.get(method.name, {}).get("accuracy"),
+        "routing_accuracy": division["analysis"]["accuracy"] if division else None,
     }

@@ -13,15 +13,17 @@ def run(config, workdir, flags) -> None:
     """Writes WORKDIR/router.safetensors, which `config.router.name` takes, division.json, and the HTML report."""
     stages = Stages(session.enter(workdir, config))
     model, library, tasks = pieces.model(config), pieces.library(config), pieces.tasks(config)
-    path = stages.folder / "router.safetensors"
-    if not path.exists():
+    path, count = stages.folder / "router.safetensors", config.route.shown
+    if path.exists():
+        router = load_router(path)
+    else:
         router = pieces.router(config, library, model, workdir=stages.folder / "training")
         if is_writer():
             router.save(path)
-    method = Method(config.router.name, library, load_router(path))
-    shown = list(tasks)[:: max(1, len(tasks) // config.route.shown)][: config.route.shown]
+    method = Method(config.router.name, library, router)
+    shown = list(tasks)[:: max(1, len(tasks) // max(1, count))][:count]
     found = stages.json("division", lambda: results.division(model, method, tasks, shown, results.chosen(config)))
-    print(f"{path}: a {type(method.router).__name__} router of {len(library)} experts")
+    print(f"{path}: a {type(router).__name__} router of {len(library)} experts")
     print(division.text(found["analysis"]))
     page = {
         "title": f"How {method.name} divides the work",

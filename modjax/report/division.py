@@ -96,7 +96,8 @@ def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> s
     figure = svg.figure(1040, 110 + min(560, max(120, 19 * len(experts))))
     figure.get_layout_engine().set(wspace=0.06)
     heat, sure, right = figure.subplots(1, 3, width_ratios=(5, 3, 3))
-    _use(heat, arrays["use"].mean(axis=1).T, experts)
+    use_EL = arrays["use"].mean(axis=1).T
+    _use(heat, use_EL, experts, use_EL.max(), f"Mean weight, up to {numbers.ratio(use_EL.max())}")
     entropy_LS = arrays["entropy"] / max(np.log(len(experts)), 1e-9)
     titles = _lines(sure, "Entropy, % of the largest", 100 * entropy_LS, method["sites"], "entropy")
     if np.isfinite(arrays["examples_right"]).any():
@@ -115,20 +116,18 @@ def _sites(index: int, method: Mapping, use_LSE: np.ndarray) -> str:
     figure = svg.figure(1040, rows * (70 + min(560, max(80, 16 * len(experts)))))
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
     for panel, site, use_LE in zip(panels, sites, use_LSE.swapaxes(0, 1), strict=False):
-        _use(panel, use_LE.T, experts, use_LSE.max())
-        panel.set_title(site)
+        _use(panel, use_LE.T, experts, use_LSE.max(), site)
     for panel in panels[len(sites) :]:
         panel.set_visible(False)
     return svg.render(figure, f"division{index}sites", f"How {method['name']} uses its experts by layer and site")
 
 
-def _use(panel: Axes, use_EL: np.ndarray, experts: list[str], largest: float | None = None) -> None:
-    """Mean weights as opacity, darkest where the largest is."""
-    largest = max(use_EL.max() if largest is None else largest, 1e-9)
-    panel.imshow(tint(np.clip(use_EL / largest, 0, 1)), interpolation="none", aspect="auto")
+def _use(panel: Axes, use_EL: np.ndarray, experts: list[str], largest: float, title: str) -> None:
+    """Mean weights as opacity, darkest at the largest."""
+    panel.imshow(tint(np.clip(use_EL / max(largest, 1e-9), 0, 1)), interpolation="none", aspect="auto")
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
-    panel.set_title(f"Mean weight, up to {numbers.ratio(largest)}")
+    panel.set_title(title)
     _layers(panel, use_EL.shape[1], first=0)
     if len(experts) > NAMED_EXPERTS:
         panel.set_yticks([])
