@@ -19,13 +19,8 @@ def run(config, workdir, flags) -> None:
     adaptation.check(options)
     stages = Stages(session.enter(workdir, config))
     tasks = adapt.few(new_tasks(config), options["examples"], options["validation"])
-    model = pieces.model(config)
-
-    def own():
-        return stages.library("retrieval", lambda folder: adapt.lora(model, tasks, workdir=folder, **settings))
-
-    given = functools.partial(pieces.library, config)
-    library = Adaptation(model, tasks, options, settings, stages.folder, given, own).adapted()
+    model, given = pieces.model(config), functools.partial(pieces.library, config)
+    library = Adaptation(model, tasks, options, settings, stages, stages.folder, given).adapted()
 
     def scored(name, method):
         return from_json(stages.json(name, lambda: as_json(*evaluate(model, method, tasks, **config.evaluate))))

@@ -27,18 +27,18 @@ class Adaptation:
       tasks: as `modjax.adapt.few` gives them: no more examples than may be seen.
       options: as `config.adapt`.
       settings: as `config.train`.
-      folder: where the work is kept; what is done there is not done again.
+      stages: of the job; the experts by which others are retrieved are trained once for all methods in it.
+      folder: where the method's own work is kept; what is done there is not done again.
       given: the library, where the method takes one.
-      own: an expert of each new task, trained on it alone, where experts are retrieved by those.
     """
 
     model: Model
     tasks: Tasks
     options: Mapping[str, Any]
     settings: Mapping[str, Any]
+    stages: Stages
     folder: pathlib.Path
     given: Callable[[], Library]
-    own: Callable[[], Library]
 
     def adapted(self) -> Library:
         """One expert a task."""
@@ -64,9 +64,16 @@ class Adaptation:
         by, n = self.options["retrieve"], self.options["experts"]
         if by == "none":
             return None
-        own, seed = (None if by == "random" else self.own()), self.settings["seed"]
+        own, seed = (None if by == "random" else self._own()), self.settings["seed"]
         return Stages(self.folder).json(
             "retrieved", lambda: adapt.retrieve(self.library, self.tasks, n, by, own, seed=seed)
+        )
+
+    def _own(self) -> Library:
+        """An expert of each new task, trained on it alone."""
+        name = f"retrieval-{self.options['examples']}-{self.options['validation']}"
+        return self.stages.library(
+            name, lambda folder: adapt.lora(self.model, self.tasks, workdir=folder, **self.settings)
         )
 
     def lora(self):

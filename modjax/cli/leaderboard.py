@@ -94,13 +94,13 @@ class _Job:
             **scores.as_json(found, seconds),
         }
         if name in self.config.leaderboard.analyse:
-            found = results.division(model, method, self.tasks, self.config.leaderboard.shown, chosen)
-            measured |= {"analysis": found["analysis"], "views": found["views"]}
+            measured |= results.division(model, method, self.tasks, self.config.leaderboard.shown, chosen)
         return measured
 
     def stock(self, name, made_of) -> Stock:
         # What another line or library has left is not gone on with.
-        folder = self.stages.folder / f"{name}-{zlib.crc32(json.dumps(made_of, sort_keys=True).encode()):08x}"
+        digest = zlib.crc32(json.dumps(made_of, sort_keys=True).encode())
+        folder = self.stages.path(f"{name}-{digest:08x}").with_suffix("")
         return Stock(
             paths=self.paths,
             library=self.library,
@@ -112,17 +112,12 @@ class _Job:
         )
 
     def adapted(self, folder, options, library):
-        """An expert of each held-out task; those by which experts are retrieved are trained once for all methods."""
+        """An expert of each held-out task."""
         if not self.tasks.held_out:
             raise InputError("config.tasks holds no task out; expected some to adapt to")
-        settings, counts = self.config.train.to_dict(), (options["examples"], options["validation"])
-        tasks = adapt.few(self.tasks.held_out, *counts)
-
-        def own():
-            name = "retrieval-{}-{}".format(*counts)
-            return self.stages.library(name, lambda own: adapt.lora(self.model, tasks, workdir=own, **settings))
-
-        return Adaptation(self.model, tasks, options, settings, folder, lambda: library, own).adapted()
+        tasks = adapt.few(self.tasks.held_out, options["examples"], options["validation"])
+        settings = self.config.train.to_dict()
+        return Adaptation(self.model, tasks, options, settings, self.stages, folder, lambda: library).adapted()
 
     def collected(self, found, errors):
         """One dictionary of everything that was measured, ready for JSON.

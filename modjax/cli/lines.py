@@ -87,8 +87,7 @@ def make(name: str, line: Mapping, stock: Stock) -> Method:
     if "router" in line:
         router = _router(line, library, stock)
     if "calibrate" in line:
-        prompts = [one.source for task in stock.tasks.values() for one in task.split("validation")[: line["calibrate"]]]
-        router = calibrate(router, stock.model, prompts, stock.system)
+        router = calibrate(router, stock.model, routers.neutral(stock.tasks, line["calibrate"]), stock.system)
     jax.block_until_ready((library.loras, router))
     return Method(name, library, router, note)
 

@@ -67,4 +67,4 @@ def _neutral(where, config) -> list[str]:
         return pathlib.Path(where).read_text(encoding="utf-8").splitlines()
     if not where.isdigit():
         raise InputError(f"config.router.calibrate = {where!r}; expected a text file, or a number of prompts a task")
-    return [one.source for task in tasks(config).training.values() for one in task.split("validation")[: int(where)]]
+    return routers.neutral(tasks(config).training, int(where))

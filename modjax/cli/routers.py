@@ -8,6 +8,7 @@ from typing import Any
 
 from modjax import routing
 from modjax.cli.arguments import called
+from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing.base import Router, load_router
@@ -37,6 +38,11 @@ def make(name: str, library: Library, options: Mapping[str, Any], given: Mapping
     known = _options(function)
     asked = {key: value() for key, value in given.items() if key not in options and key in known}
     return called(f"router {name}", function, library, **options, **asked)
+
+
+def neutral(tasks: Tasks, count: int) -> list[str]:
+    """What scores can be standardised on: so many validation prompts of each task."""
+    return [one.source for task in tasks.values() for one in task.split("validation")[:count]]
 
 
 def of_experts_alone(name: str) -> Callable[[Library], Router] | None:

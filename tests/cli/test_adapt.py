@@ -65,7 +65,7 @@ def test_every_method_adapts_to_the_held_out_task(adapt, method, retrieve):
     assert before["examples"] == after["examples"] == 2
     assert "mean" in out.splitlines()[-1] and f"{before['loss']:.3f} -> " in out
     if retrieve in ("lora", "svd"):
-        assert Library.load(folder / "retrieval" / "library").names == ("d",)
+        assert Library.load(folder / "retrieval-3-2" / "library").names == ("d",)
         assert len(json.loads((folder / "retrieved.json").read_text())["d"]) == 2
 
 
