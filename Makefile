@@ -15,7 +15,6 @@ demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 demo: .venv/demo
 	$(BIN)/modjax demo --config=configs/demo.py --workdir=workdir/demo --report=report
 
-# What every library is trained on has as many rows in all: 16 tasks of 16 steps.
 leaderboard: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1
 leaderboard: demo
 	launch/leaderboard.sh

@@ -91,6 +91,6 @@ def get_config(variants: str | None = None):
         "analyse": ("arrow", "spectr", "seqr", "pooled", "centroid", "mbc_arrow"),  # whose routers are looked at
         "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example of each is shown token by token
     }
-    # Gates see as many rows as adapted experts do.
+    # Gates are trained for as many steps as adapted experts.
     config.leaderboard.methods.phatgoose.router.update(steps=config.train.steps, length=min(1024, config.train.length))
     return config
