@@ -4,17 +4,18 @@
 #   make leaderboard        or, after `make demo`,    launch/leaderboard.sh [--dry-run]
 #
 # Each library learns from as many rows as the demo's, 256. The shared expert stands in for one of general text, whose
-# knowledge GenKnowSub subtracts. An hour and a half on two CPU cores; run it again and it goes on where it stopped.
+# knowledge GenKnowSub subtracts. Run it again and it goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-modjax() { launch/local.sh ${dry:+--dry-run} "$@"; }
 dry=
 if [[ ${1:-} == --dry-run ]]; then dry=1; shift; fi
 if [[ $# != 0 ]]; then
   echo "leaderboard.sh: expected --dry-run or nothing" >&2
   exit 2
 fi
+
+modjax() { launch/local.sh ${dry:+--dry-run} "$@"; }
 
 private=workdir/demo/private/library
 for method in random embedding; do

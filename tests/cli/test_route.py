@@ -1,6 +1,8 @@
 """`modjax route`: a router is made once, kept, looked at, and taken by the other verbs."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +53,21 @@ def test_other_verbs_take_it(run, tmp_path):
     assert scores[0] == scores[1]
     code, _, err = run(saved, "--config.router.options=top_k=1", verb="evaluate", workdir="odd")
     assert code == 2 and "a saved one has settings of its own; expected no top_k" in err
+
+
+def test_the_readmes_router_is_taken_by_name_and_from_its_file(run, monkeypatch, tmp_path):
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class NearestA" in block)
+    (tmp_path / "my_module.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = re.search(r"--config\.router\.name=(my_module:\w+)", readme)[1]
+    code, out, err = run(f"--config.router.name={name}", "--config.router.options=temperature=0.2")
+    assert code == 0, err
+    saved = tmp_path / "route" / "router.safetensors"
+    assert f"{saved}: a NearestA router of 3 experts" in out
+    assert load_router(saved).temperature == 0.2
+    code, _, err = run(f"--config.router.name={saved}", verb="evaluate", workdir="scores")
+    assert code == 0, err
 
 
 def test_options_are_the_routers_own(run):

@@ -5,6 +5,7 @@ no change anywhere else, and is right for experts of any ranks, for the rows of 
 """
 
 import inspect
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,11 @@ def nearest_a(library, top_k=2, temperature=0.1):
 
 
 # And ends here.
+
+
+def test_the_readme_shows_it():
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+    assert all(inspect.getsource(part) in readme for part in (NearestA, nearest_a))
 
 
 def test_it_is_short():
