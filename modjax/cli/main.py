@@ -86,6 +86,7 @@ def _run(verb, arguments):
 
 def _parse(arguments, needed, usage):
     """Reads the flags; whatever absl and ml_collections say of them is said in one line."""
+    sys.path.append(os.getcwd())  # where a router of one's own may lie
     for path in (one.removeprefix("--config=").partition(":")[0] for one in arguments if one.startswith("--config=")):
         if not os.path.isfile(path):
             raise InputError(f"{path}: no such config file")

@@ -1,12 +1,11 @@
 """`modjax route`: a router made once and kept, and how it divides the work."""
 
 from modjax import report
-from modjax.cli import pieces, results, session
+from modjax.cli import pieces, results, routers, session
 from modjax.cli.stages import Stages
 from modjax.eval.evaluate import Method
 from modjax.parallel.distributed import is_writer
 from modjax.report import division
-from modjax.routing import load_router
 
 
 def run(config, workdir, flags) -> None:
@@ -15,7 +14,7 @@ def run(config, workdir, flags) -> None:
     model, library, tasks = pieces.model(config), pieces.library(config), pieces.tasks(config)
     path, count = stages.folder / "router.safetensors", config.route.shown
     if path.exists():
-        router = load_router(path)
+        router = routers.load(path, config.router.name)
     else:
         router = pieces.router(config, library, model, workdir=stages.folder / "training")
         if is_writer():

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pathlib
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from modjax import routing
@@ -23,8 +24,8 @@ def make(name: str, library: Library, options: Mapping[str, Any], given: Mapping
     """The router that a name stands for.
 
     Args:
-      name: a function of `modjax.routing`; "module:function", one of one's own, whose first argument is the library; or
-        the file of a saved router.
+      name: a function of `modjax.routing`; "module:function", one of one's own, whose first argument is the library;
+        the file of a saved router; or "module:file" where its class is one's own.
       options: its other arguments.
       given: functions that give what it may ask for beside them, called where it does.
 
@@ -33,11 +34,18 @@ def make(name: str, library: Library, options: Mapping[str, Any], given: Mapping
     if _is_saved(name):
         if options:
             raise InputError(f"router {name}: a saved one has settings of its own; expected no {', '.join(options)}")
-        return load_router(name)
+        return load(_split(name)[1], name)
     function = _function(name)
     known = _options(function)
     asked = {key: value() for key, value in given.items() if key not in options and key in known}
     return called(f"router {name}", function, library, **options, **asked)
+
+
+def load(path: str | pathlib.Path, name: str) -> Router:
+    """The router in a file that `make(name, ...)` gave; where the name has a module, its classes are known then."""
+    if module := _split(name)[0]:
+        _imported(module)
+    return load_router(path)
 
 
 def neutral(tasks: Tasks, count: int) -> list[str]:
@@ -62,22 +70,35 @@ def options_of(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_saved(name) -> bool:
-    return name.endswith(".safetensors") or pathlib.Path(name).is_file()
+    return name.endswith(".safetensors") or pathlib.Path(_split(name)[1]).is_file()
+
+
+def _split(name) -> tuple[str, str]:
+    """The module and what it has, of "module:function" and "module:file"; other names have no module."""
+    module, _, rest = name.partition(":")
+    return (module, rest) if rest and not pathlib.Path(name).is_file() else ("", name)
 
 
 def _function(name) -> Callable[..., Router]:
     if name in names():
         return getattr(routing, name)
-    if ":" not in name:
+    module, attribute = _split(name)
+    if not module:
         raise InputError(
             f"router {name!r}; expected one of {', '.join(names())}, a function of your own as module:function, or a "
             "file that Router.save wrote"
         )
-    module, _, attribute = name.partition(":")
+    function = getattr(_imported(module), attribute, None)
+    if not callable(function):
+        raise InputError(f"router {name!r}: {module} has no such function; expected module:function")
+    return function
+
+
+def _imported(module) -> ModuleType:
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"router {name!r}: {error}; expected module:function that can be imported") from error
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(f"module {module!r} of a router: {error}; expected one that can be imported") from error
 
 
 def _takes_a_library(value) -> bool:

@@ -75,7 +75,7 @@ class Router:
                 settings[field.name] = value
             else:
                 arrays |= _flatten(field.name, value)
-        metadata = {"router": type(self).__name__, "settings": json.dumps(settings)}
+        metadata = {"router": _kind(type(self)), "settings": json.dumps(settings)}
         draft = f"{path}.writing"
         safetensors.numpy.save_file(arrays, draft, metadata)
         os.replace(draft, path)
@@ -142,17 +142,22 @@ def _check_axes(kind, name, array, axes, sizes):
 
 
 def load_router(path: str | pathlib.Path) -> Router:
-    """Reads what `Router.save` wrote. Raises InputError for a file that is none, or an unknown class."""
+    """Reads what `Router.save` wrote. Raises InputError for a file that is none, or an unknown class.
+
+    A file runs no code: the module of a class of one's own, which it names, is imported by the caller before.
+    """
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: not a readable router file ({error})") from error
-    known = {cls.__name__: cls for cls in _subclasses(Router)}
+    known = {_kind(cls): cls for cls in _subclasses(Router)}
     name = metadata.get("router")
     if name not in known:
-        raise InputError(f"{path}: router {name!r}; expected one of {', '.join(sorted(known))}")
+        module = str(name).rpartition(".")[0]
+        how = f". Import {module} first, or name it {module}:{path} on the command line" if module else ""
+        raise InputError(f"{path}: router {name!r}; expected one of {', '.join(sorted(known))}{how}")
     try:
         return known[name](**_unflatten(arrays), **json.loads(metadata["settings"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -196,6 +201,11 @@ def hook(experts: tuple[dict[str, LoRA], jax.Array, Router] | None, context: Con
         return {}
     adapters, adapt = bind(*experts, context)
     return {"adapters": adapters, "adapt": adapt}
+
+
+def _kind(cls):
+    """A router's class as its file names it: modjax's own by name alone, others with their module."""
+    return cls.__name__ if cls.__module__.startswith("modjax.") else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _subclasses(cls):

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -55,19 +57,38 @@ def test_other_verbs_take_it(run, tmp_path):
     assert code == 2 and "a saved one has settings of its own; expected no top_k" in err
 
 
-def test_the_readmes_router_is_taken_by_name_and_from_its_file(run, monkeypatch, tmp_path):
+def test_the_readmes_router_is_taken_by_name_and_from_its_file(run, config_file, library, monkeypatch, tmp_path):
     readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
     (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "class NearestA" in block)
     (tmp_path / "my_module.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     name = re.search(r"--config\.router\.name=(my_module:\w+)", readme)[1]
     code, out, err = run(f"--config.router.name={name}", "--config.router.options=temperature=0.2")
     assert code == 0, err
     saved = tmp_path / "route" / "router.safetensors"
     assert f"{saved}: a NearestA router of 3 experts" in out
     assert load_router(saved).temperature == 0.2
-    code, _, err = run(f"--config.router.name={saved}", verb="evaluate", workdir="scores")
-    assert code == 0, err
+    for path, code, words in (
+        (saved, 2, "router 'my_module.NearestA'; expected .* Import my_module first, or name it my_module:"),
+        (f"my_module:{saved}", 0, ""),
+    ):
+        flags = [f"--config={config_file}", f"--config.library={library}", f"--workdir={tmp_path / f'scores{code}'}"]
+        command = [pathlib.Path(sys.executable).with_name("modjax"), "evaluate", *flags, f"--config.router.name={path}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == code and re.search(words, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("nearest", "router 'nearest'; expected one of .*arrow"),
+        ("no_such_module:nearest", "module 'no_such_module' of a router: No module named"),
+        ("json:nearest", "json has no such function; expected module:function"),
+    ],
+)
+def test_names_that_stand_for_nothing_are_told(run, name, words):
+    code, _, err = run(f"--config.router.name={name}")
+    assert code == 2 and re.search(words, err), err
 
 
 def test_options_are_the_routers_own(run):

@@ -65,6 +65,13 @@ def test_routers_are_saved_and_loaded(library, tmp_path, make):
     jax.tree.map(np.testing.assert_array_equal, again, router)
 
 
+def test_classes_of_one_name_are_told_apart_by_their_module(library, tmp_path):
+    namesake = type("Gates", (Gates,), {"__module__": "elsewhere"})
+    for router in (namesake(random_gates(library).gates), random_gates(library)):
+        router.save(tmp_path / "router")
+        assert type(load_router(tmp_path / "router")) is type(router)
+
+
 def test_settings_are_static_and_arrays_are_leaves(library):
     router = arrow(library, top_k=2)
     assert [leaf.shape for leaf in jax.tree.leaves(router)] == [(3, 4, 32), (3, 4, 48)]
@@ -82,6 +89,7 @@ def broken(path, router, settings, **arrays):
         (lambda path: path.write_text("{}"), "not a readable router file"),
         (lambda path: save_file({"x": np.ones(1)}, path), "router None; expected one of Arrow"),
         (lambda path: broken(path, "Compass", "{}"), "router 'Compass'; expected one of Arrow"),
+        (lambda path: broken(path, "my.place.Compass", "{}"), "router 'my.place.Compass'; .* Import my.place first"),
         (lambda path: broken(path, "Uniform", "{"), "do not make a router 'Uniform'"),
         (lambda path: broken(path, "Oracle", json.dumps({"n_experts": 3})), "do not make a router 'Oracle'"),
         (lambda path: broken(path, "Arrow", json.dumps({"top_k": 3})), "do not make a router 'Arrow'"),
