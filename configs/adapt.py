@@ -8,7 +8,7 @@
         --config.library=workdir/shared/library
 
 Other tasks than the collection's held-out ones are named by config.only. Early stopping looks at the validation loss
-eight times a run.
+eight times a run; the paper looks at Rouge-L, --config.train.stop_by=rouge_l, which of eight examples is coarse.
 """
 
 from common import base, with_variants

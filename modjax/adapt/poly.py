@@ -11,7 +11,6 @@ import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modjax.adapt.retrieval import Retrieved, retrieved_from
@@ -21,7 +20,6 @@ from modjax.errors import InputError
 from modjax.experts.library import ExpertInfo, Library
 from modjax.experts.merge.result import scale_of
 from modjax.experts.tie import check_factors
-from modjax.ops.lora import LoRA
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import Fitted, fit
 from modjax.train.lora import Loras
@@ -80,10 +78,10 @@ def poly(
     recipe = PolyTraining(given, scale_1TS, skills if weights_only else None, weights_rate, settings)
     fitted = fit(model, tasks, {name: (name,) for name in tasks}, recipe, settings, workdir, progress)
     weights_THS = np.asarray(task_weights(fitted.trained["weights"][0]))
-    mixed = _mixed(recipe.skills(fitted.trained) or skills, scale_1TS[0] / scale, weights_THS)
+    loras, scale_T = recipe.experts(fitted.trained, recipe.frozen)
     method = {"method": _name(heads, weights_only), "heads": heads, "weights_rate": weights_rate}
     infos = _infos(model, library, chosen, settings, fitted, method, weights_THS.mean(axis=1))
-    return Library(mixed, jnp.full(len(tasks), scale, jnp.float32), infos)
+    return Library(loras, scale_T, infos)
 
 
 def _name(heads, weights_only):
@@ -115,18 +113,6 @@ def _start(router, library, heads, ids_TS) -> np.ndarray:
         )
     open_HE = np.clip(mean_HE, 1e-6, 1 - 1e-6)
     return np.float32(np.log(open_HE / (1 - open_HE))[:, ids_TS].swapaxes(0, 1))[None]
-
-
-def _mixed(skills: Loras, share_TS: np.ndarray, weights_THS: np.ndarray) -> Loras:
-    """{site: LoRA(a[L,T,R,I], b[L,T,R,O])}; share_TS: what an expert's scale is over that of the result."""
-
-    def summed(leaf_LTSRX, weights_THS):
-        blocks_LTSRHx = leaf_LTSRX.reshape(*leaf_LTSRX.shape[:-1], weights_THS.shape[1], -1)
-        mixed_LTRHx = np.einsum("ths,ltsrhx->ltrhx", weights_THS, _copies(blocks_LTSRHx, len(weights_THS)))
-        return jnp.asarray(mixed_LTRHx.reshape(*mixed_LTRHx.shape[:-2], -1))
-
-    scaled_THS = weights_THS * share_TS[:, None]
-    return {site: LoRA(summed(a, weights_THS), summed(b, scaled_THS)) for site, (a, b) in skills.items()}
 
 
 def _infos(model, library, chosen, settings, fitted: Fitted, method, weights_TS) -> tuple[ExpertInfo, ...]:

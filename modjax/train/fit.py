@@ -20,25 +20,29 @@ from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.parallel import distributed, rules
+from modjax.train.answers import Answers
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, StopBy
 from modjax.train.state import State, member_keys
 
 
 class Fitted(NamedTuple):
     """What a run leaves, on the host."""
 
-    trained: Any  # with early stopping each member's arrays at its lowest validation loss, else the last
-    best_loss_E: np.ndarray  # float32, that loss; inf where there is none
+    trained: Any  # with early stopping each member's arrays at its best validation, else the last
+    lowest_E: np.ndarray  # float32, its loss, or minus its Rouge-L; inf where there is none
     failed_E: np.ndarray  # bool, whether a loss or gradient was not finite
     steps: int  # done
+    stop_by: StopBy
 
     @property
     def scores(self) -> tuple[tuple[tuple[str, float], ...], ...]:
         """Of each member what an ExpertInfo keeps."""
-        return tuple((("validation_loss", float(loss)),) if np.isfinite(loss) else () for loss in self.best_loss_E)
+        found_E = self.lowest_E if self.stop_by == "loss" else -self.lowest_E
+        name = f"validation_{self.stop_by}"
+        return tuple(((name, float(found)),) if np.isfinite(found) else () for found in found_E)
 
 
 def fit(
@@ -79,6 +83,8 @@ class _Run:
         self.keys_E = self._keys()
         self.given, self.frozen = (self._on_mesh(tree) for tree in (recipe.given, recipe.frozen))
         self.programs = programs(recipe, settings, self.given, self.keys_E, model.mesh)
+        answered = settings.evaluate_every and settings.stop_by == "rouge_l"
+        self.answers = self._answers(tasks) if answered else None
 
     def _rows(self, tasks, split) -> dict[str, Rows]:
         return {name: self._packed(tasks.select(own), split) for name, own in self.groups.items()}
@@ -88,6 +94,11 @@ class _Run:
         if self.recipe.by_task:
             return joined([pack(own, self.settings.length, number) for number, own in enumerate(encoded)])
         return pack([one for own in encoded for one in own], self.settings.length)
+
+    def _answers(self, tasks) -> Answers:
+        fresh = jax.eval_shape(self.programs.fresh, self.given)
+        jax.eval_shape(self.recipe.experts, fresh.trained, self.frozen)  # raises where members are no experts
+        return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
         def keys():
@@ -162,9 +173,13 @@ class _Run:
         own = (self.model.params, state.trained, self.frozen)
         sums = [self.programs.loss_sums(*own, batch) for batch in self.validation]
         total_E, count_E = (sum(parts) for parts in zip(*sums, strict=True))
-        loss_E = total_E / jnp.maximum(count_E, 1)
-        log.write("validation", step, {"loss": distributed.gather(loss_E)})
-        return self.programs.judge(state, loss_E) if self.settings.patience else state
+        found = {"loss": distributed.gather(total_E / jnp.maximum(count_E, 1))}
+        if self.answers:
+            experts = self.programs.experts(state.trained, self.frozen)
+            found["rouge_l"] = self.answers.rouge_l(*distributed.gather(experts))
+        log.write("validation", step, found)
+        lower_E = found["loss"] if self.settings.stop_by == "loss" else -found["rouge_l"]
+        return self.programs.judge(state, lower_E) if self.settings.patience else state
 
     def _name_failures(self, state):
         for name, failed in zip(self.names, distributed.gather(state.failed_E), strict=True):
@@ -174,8 +189,8 @@ class _Run:
     def fitted(self, state: State) -> Fitted:
         trained = state.trained
         if self.settings.patience:  # a member never validated has nothing better than its last arrays
-            trained = jax.tree.map(_pick(np.isfinite(state.best_loss_E)), state.best, state.trained)
-        return Fitted(trained, state.best_loss_E, state.failed_E, int(state.step))
+            trained = jax.tree.map(_pick(np.isfinite(state.lowest_E)), state.best, state.trained)
+        return Fitted(trained, state.lowest_E, state.failed_E, int(state.step), self.settings.stop_by)
 
 
 def _pick(chosen_E):

@@ -38,7 +38,7 @@ def train_library(
       settings: the fields of `modjax.train.settings.Settings`.
 
     Returns:
-      The experts in the order of `groups`; with early stopping, each at its lowest validation loss. Of several
+      The experts in the order of `groups`; with early stopping, each at its best validation. Of several
       processes each gets all of them; only the first writes metrics, all must see the same `workdir`.
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
@@ -51,7 +51,7 @@ def train_library(
     kind = SharedATraining if settings.shared_a else LoRATraining
     recipe = kind(model.config, settings, len(groups), None if init is None else init.loras)
     fitted = fit(model, tasks, groups, recipe, settings, workdir, progress)
-    return _library(model, groups, settings, recipe.loras(fitted.trained), fitted)
+    return _library(model, groups, settings, *recipe.experts(fitted.trained, recipe.frozen), fitted)
 
 
 def _check_init(model, groups, settings, init) -> None:
@@ -65,7 +65,7 @@ def _check_init(model, groups, settings, init) -> None:
     check_factors(settings.tie, init.loras)
 
 
-def _library(model, groups, settings, loras: Loras, fitted: Fitted) -> Library:
+def _library(model, groups, settings, loras: Loras, scale_E, fitted: Fitted) -> Library:
     training = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     infos = tuple(
         ExpertInfo(
@@ -81,5 +81,4 @@ def _library(model, groups, settings, loras: Loras, fitted: Fitted) -> Library:
         )
         for (name, own), scores in zip(groups.items(), fitted.scores, strict=True)
     )
-    scale_E = jnp.full(len(groups), settings.alpha / settings.rank, jnp.float32)
-    return Library(jax.tree.map(jnp.asarray, loras), scale_E, infos)
+    return Library(jax.tree.map(jnp.asarray, loras), jnp.asarray(scale_E), infos)

@@ -30,11 +30,10 @@ class LoRATraining(Recipe):
         return tie.once(given, self.settings.tie)
 
     def attach(self, decoder, trained, frozen, rows, key):
-        return decoder, beside(decoder, self.loras(trained), frozen, self.settings.dropout, key)
+        return decoder, beside(decoder, *self.experts(trained, frozen), self.settings.dropout, key)
 
-    def loras(self, trained: Loras) -> Loras:
-        """The experts that were trained."""
-        return tie.everywhere(trained, self.settings.tie)
+    def experts(self, trained, frozen):
+        return tie.everywhere(trained, self.settings.tie), frozen
 
 
 class SharedATraining(LoRATraining):
@@ -50,13 +49,9 @@ class SharedATraining(LoRATraining):
     def start(self, key, given):
         return {site: jnp.broadcast_to(b, (b.shape[0], self.n_experts, *b.shape[2:])) for site, b in given.items()}
 
-    def attach(self, decoder, trained, frozen, rows, key):
-        scale, a = frozen
-        loras = {site: LoRA(a[site], b) for site, b in trained.items()}
-        return decoder, beside(decoder, loras, scale, self.settings.dropout, key)
-
-    def loras(self, trained):
-        return {site: LoRA(self.frozen[1][site], b) for site, b in trained.items()}
+    def experts(self, trained, frozen):
+        scale_E, a = frozen
+        return {site: LoRA(a[site], b) for site, b in trained.items()}, scale_E
 
 
 def init_loras(key: jax.Array, n_experts: int, config: ModelConfig, settings: Settings) -> Loras:

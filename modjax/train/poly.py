@@ -61,9 +61,31 @@ class PolyTraining(Recipe):
 
         return decoder, {"adapters": (skills, layer_keys(decoder, dropout, key)), "adapt": adapt}
 
+    def experts(self, trained, frozen):
+        if len(trained["weights"]) > 1:
+            return super().experts(trained, frozen)  # a member of many tasks
+        scale_1ES, skills = frozen
+        weights_EHS, scale = task_weights(trained["weights"][0]), self.settings.alpha / self.settings.rank
+        scaled_EHS = weights_EHS * (scale_1ES[0] / scale)[:, None]
+        skills = self.skills(trained) or skills
+        loras = {site: LoRA(mixed(a, weights_EHS), mixed(b, scaled_EHS)) for site, (a, b) in skills.items()}
+        return loras, jnp.full(len(weights_EHS), scale, jnp.float32)
+
     def skills(self, trained: Any) -> Loras | None:
         """The skills that were trained; None where they are frozen."""
         return tie.everywhere(trained["skills"], self.settings.tie) if "skills" in trained else None
+
+
+def mixed(leaf_LESRX: jax.Array, weights_EHS: jax.Array) -> jax.Array:
+    """The weighted sum over skills, float32[L,E,R,X], of X in H blocks; an axis of members that is 1 stands for all."""
+    L, members, S, R, X = leaf_LESRX.shape
+    E, H, _ = weights_EHS.shape
+    blocks_LESRHx = leaf_LESRX.reshape(L, members, S, R, H, X // H)
+    if members == 1:
+        sums_LERHx = jnp.einsum("ehs,lsrhx->lerhx", weights_EHS, blocks_LESRHx[:, 0], precision="highest")
+    else:
+        sums_LERHx = jnp.einsum("ehs,lesrhx->lerhx", weights_EHS, blocks_LESRHx, precision="highest")
+    return sums_LERHx.reshape(L, E, R, X)
 
 
 def train_poly(

@@ -20,7 +20,8 @@ class Programs(NamedTuple):
     fresh: Callable[[Any], State]  # the recipe's given arrays -> the state before the first step
     step: Callable  # (decoder, state, batch, keys_E, frozen) -> (state, Metrics); the given state is used up
     loss_sums: Callable  # (decoder, trained, frozen, batch) -> (summed losses [E], numbers of target tokens [E])
-    judge: Callable[[State, jax.Array], State]  # (state, validation losses [E]) -> state
+    judge: Callable[[State, jax.Array], State]  # (state, what validation found [E]) -> state
+    experts: Callable  # (trained, frozen) -> (loras, scale [E]), as `Recipe.experts`
 
 
 def programs(
@@ -41,6 +42,7 @@ def programs(
         step=jax.jit(step, donate_argnums=1, out_shardings=(state, vector)),
         loss_sums=jax.jit(sums, out_shardings=vector),
         judge=jax.jit(functools.partial(judge, settings=settings), out_shardings=state),
+        experts=jax.jit(recipe.experts),
     )
 
 

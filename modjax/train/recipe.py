@@ -8,7 +8,9 @@ from typing import Any
 import jax
 
 from modjax.data.pack import Rows
+from modjax.errors import InputError
 from modjax.models.decoder import Decoder
+from modjax.ops.lora import LoRA
 from modjax.parallel import rules
 
 
@@ -47,6 +49,13 @@ class Recipe:
           key: for dropout; None when the model is judged.
         """
         raise NotImplementedError
+
+    def experts(self, trained: Any, frozen: Any) -> tuple[dict[str, LoRA], Any]:
+        """Each member as one expert, {site: LoRA(a[L,E,R,I], b[L,E,R,O])} and scales float32[E].
+
+        Raises InputError where members are none.
+        """
+        raise InputError("stop_by='rouge_l': what is trained is not one LoRA a member; expected stop_by='loss'")
 
 
 def along(tree: Any, n_members: int) -> tuple[Any, Any]:

@@ -1,11 +1,13 @@
 """The settings of one training run."""
 
 import dataclasses
-from typing import get_args
+from typing import Literal, get_args
 
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
 from modjax.experts.tie import check_sites
+
+StopBy = Literal["loss", "rouge_l"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Settings:
     too_long: TooLong = "error"
     evaluate_every: int = 0  # steps between validation losses; 0 is never
     patience: int = 0  # validations without improvement until an expert stops; 0 is never
+    stop_by: StopBy = "loss"  # what has to improve on the validation examples: the loss, or Rouge-L of the answers
+    max_new_tokens: int = 64  # of those answers
     save_every: int = 0  # steps between checkpoints; 0 is never
     log_every: int = 1
     remat: bool = False  # recompute blocks in the backward pass: less memory, a third more time
@@ -38,7 +42,7 @@ class Settings:
     def __post_init__(self):
         object.__setattr__(self, "tie", tuple(map(tuple, self.tie)))  # lists have no hash
         check_sites(self.tie, self.sites)
-        for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk"):
+        for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
         for name in ("evaluate_every", "patience", "save_every", "learning_rate", "weight_decay"):
@@ -50,7 +54,8 @@ class Settings:
             raise InputError(f"warmup={self.warmup}: expected a fraction of the steps, in [0, 1]")
         if self.clip <= 0:
             raise InputError(f"clip={self.clip}: expected a positive gradient norm")
-        if self.too_long not in get_args(TooLong):
-            raise InputError(f"too_long={self.too_long!r}: expected one of {', '.join(get_args(TooLong))}")
+        for name, choices in (("too_long", get_args(TooLong)), ("stop_by", get_args(StopBy))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if self.patience and not self.evaluate_every:
             raise InputError(f"patience={self.patience} needs evaluate_every > 0: stopping is judged on validation")

@@ -17,8 +17,8 @@ class State(NamedTuple):
     opt_state: Any
     active_E: jax.Array  # bool: neither stopped early nor frozen
     failed_E: jax.Array  # bool: a loss or gradient was not finite
-    best: Any  # those arrays at each member's lowest validation loss; None without early stopping
-    best_loss_E: jax.Array  # float32
+    best: Any  # those arrays where `lowest_E` was measured; None without early stopping
+    lowest_E: jax.Array  # float32, each member's lowest validation loss, or minus its highest Rouge-L
     stale_E: jax.Array  # int32, validations since the lowest
 
 
@@ -36,6 +36,6 @@ def init_state(trained: Any, n_members: int, optimizer: optax.GradientTransforma
         active_E=jnp.ones(n_members, bool),
         failed_E=jnp.zeros(n_members, bool),
         best=jax.tree.map(jnp.copy, trained) if settings.patience else None,
-        best_loss_E=jnp.full(n_members, jnp.inf, jnp.float32),
+        lowest_E=jnp.full(n_members, jnp.inf, jnp.float32),
         stale_E=jnp.zeros(n_members, jnp.int32),
     )

@@ -103,13 +103,16 @@ def loss_sums(
     return jax.vmap(loss_sum, axes, spmd_axis_name=member_axis)(trained, frozen, batch, keys_E)
 
 
-def judge(state: State, loss_E: jax.Array, settings: Settings) -> State:
-    """After a validation: keeps each member's best arrays, stops those without recent improvement."""
-    better_E = state.active_E & (loss_E < state.best_loss_E)
+def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
+    """After a validation: keeps each member's best arrays, stops those without recent improvement.
+
+    found_E: what `settings.stop_by` says, lower being better: the loss, or minus Rouge-L.
+    """
+    better_E = state.active_E & (found_E < state.lowest_E)
     stale_E = jnp.where(better_E, 0, state.stale_E + state.active_E)
     return state._replace(
         best=_where(better_E, state.trained, state.best),
-        best_loss_E=jnp.where(better_E, loss_E, state.best_loss_E),
+        lowest_E=jnp.where(better_E, found_E, state.lowest_E),
         stale_E=stale_E,
         active_E=state.active_E & (stale_E < settings.patience),
     )

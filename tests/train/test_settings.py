@@ -30,6 +30,8 @@ def test_the_defaults_are_the_papers():
         ("warmup", 1.5),
         ("clip", 0.0),
         ("too_long", "cut"),
+        ("stop_by", "rouge"),
+        ("max_new_tokens", 0),
         ("patience", 2),
     ],
 )

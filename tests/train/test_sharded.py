@@ -75,8 +75,9 @@ def test_the_check_for_collectives_can_fail():
         assert [one for one in found if "expert" in one.axes]
 
 
-def test_validation_and_its_verdicts_are_the_same_on_a_mesh(train, word_model):
-    settings = {"evaluate_every": 3, "patience": 1}
+@pytest.mark.parametrize("stop_by", ["loss", "rouge_l"])
+def test_validation_and_its_verdicts_are_the_same_on_a_mesh(train, word_model, stop_by):
+    settings = {"evaluate_every": 3, "patience": 1, "stop_by": stop_by, "max_new_tokens": 5}
     alone = train(**settings)
     library = train(model=on(make_mesh(expert=4, fsdp=2), word_model), **settings)
     for leaf, expected in zip(jax.tree.leaves(library), jax.tree.leaves(alone), strict=True):

@@ -127,7 +127,7 @@ def judged(decoder):
 
 def test_the_best_arrays_are_each_experts_own(judged):
     state = judged([3, 1, 2], [2, 2, 2], [1, 3, 1])
-    np.testing.assert_array_equal(state.best_loss_E, [1, 1, 1])
+    np.testing.assert_array_equal(state.lowest_E, [1, 1, 1])
     np.testing.assert_array_equal(state.best["attn.q"].a[0, :, 0, 0], [2, 0, 2])
 
 
@@ -139,9 +139,9 @@ def test_patience_counts_rounds_without_a_better_loss(judged):
 def test_a_stopped_expert_stays_stopped(judged):
     state = judged([1, 1, 1], [2, 0, 0], [2, 0, 0], [0, 0, 0])
     np.testing.assert_array_equal(state.active_E, [False, False, False])
-    np.testing.assert_array_equal(state.best_loss_E, [1, 0, 0])
+    np.testing.assert_array_equal(state.lowest_E, [1, 0, 0])
 
 
 def test_a_validation_loss_that_is_nan_is_never_the_best(judged):
     state = judged([1, np.nan, 1], [np.nan, 1, 0])
-    np.testing.assert_array_equal(state.best_loss_E, [1, 1, 0])
+    np.testing.assert_array_equal(state.lowest_E, [1, 1, 0])
