@@ -91,6 +91,7 @@ def _comparison(results: Mapping) -> dict[str, Any] | None:
         "tables": [_method_table(columns, scored, variables) for columns in table.tables(scored)],
         "intervals": table.has_intervals(scored),
         "memory": any(method.get("bytes") for method in scored),
+        "peak": any((method.get("bytes") or {}).get("peak") for method in scored),
         "failed": [method for method in methods if method.get("error")],
         "examples": _examples(scored),
         "plot": plots.comparison(scored, variables) if scored else "",

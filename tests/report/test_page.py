@@ -185,7 +185,10 @@ def test_a_leaderboard_shows_intervals_costs_and_failures(compared):
     low, high = compared["methods"][0]["in_distribution"]["intervals"]["loss"]
     assert f"{low:.3f}–{high:.3f}" in page.text["small"]
     assert "PhatGoose" in page.text["strong"] and "PhatGoose" not in page.text["button"]
-    assert "Temporary" in page.text["th"] and "Peak" not in page.text["th"]
+    assert "Temporary" in page.text["th"] and "Peak" not in text
+    compared["methods"][0]["bytes"]["peak"] = 2**30
+    text = render(compared)
+    assert "Peak" in Page(text).text["th"] and "Peak:" in text
 
 
 def test_a_comparison_of_failures_alone(compared):
