@@ -30,6 +30,7 @@ def few_shot(config, variants: str | None):
         "heads": 8,  # mhr: blocks with weights of their own
         "weights_rate": 100.0,  # poly, poly_z, mhr: the learning rate of the weights over that of the experts
         "router": "",  # poly, poly_z, mhr: what was saved beside trained skills, to start from its mean weights
+        "cat_rate": 1e-2,  # cat: the learning rate of the coefficients
         "budget": 40,  # lorahub: evaluations of the loss
     }
     config = with_variants(config, variants)

@@ -21,9 +21,12 @@ Methods of a library or model whose folder is "" are left out. Lines may be adde
 workdir: only what changed is evaluated.
 """
 
+import pathlib
+
 from adapt import few_shot
 from common import base
 
+NEUTRAL = str(pathlib.Path(__file__).with_name("neutral.txt"))  # text of no task
 METHODS = {
     "base": {"library": "", "note": "the frozen model alone"},
     "full": {"model": "full", "note": "all weights, on all tasks"},
@@ -40,10 +43,12 @@ METHODS = {
     "arrow_unit": {"router": {"name": "arrow", "input_norm": "unit", "temperature": 0.1}, "note": "unit inputs"},
     "spectr": {"router": {"name": "spectr", "top_k": 4}, "note": "top 4 a token"},
     "lag": {"router": {"name": "lag", "retrieve": 8}, "note": "top 4 of 8 retrieved"},
-    "seqr": {"router": {"name": "seqr", "top_k": 4}, "calibrate": 4, "note": "calibrated"},
+    "seqr": {"router": {"name": "seqr", "top_k": 4}, "calibrate": 4, "note": "calibrated on tasks"},
+    "seqr_neutral": {"router": {"name": "seqr", "top_k": 4}, "calibrate": NEUTRAL, "note": "on other text"},
     "logo": {"router": {"name": "logo", "top_k": 4}, "note": "top 4 a prompt"},
-    "pooled": {"router": {"name": "pooled", "top_k": 1}, "calibrate": 4, "note": "calibrated, top 1"},
-    "pooled_top_3": {"router": {"name": "pooled", "top_k": 3}, "calibrate": 4, "note": "calibrated, top 3"},
+    "pooled": {"router": {"name": "pooled", "top_k": 1}, "calibrate": 4, "note": "on tasks, top 1"},
+    "pooled_top_3": {"router": {"name": "pooled", "top_k": 3}, "calibrate": 4, "note": "on tasks, top 3"},
+    "pooled_neutral": {"router": {"name": "pooled", "top_k": 1}, "calibrate": NEUTRAL, "note": "on other text, top 1"},
     "task_representations": {"router": {"name": "task_representations"}},
     "task_predictor": {"router": {"name": "task_predictor"}},
     "centroid": {"router": {"name": "centroid"}},

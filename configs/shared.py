@@ -9,4 +9,5 @@ from common import base, with_variants
 def get_config(variants: str | None = None):
     config = base()
     config.groups = "shared"
+    config.train.dropout = 0.0  # as in the paper's reference code
     return with_variants(config, variants)

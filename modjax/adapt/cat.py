@@ -99,6 +99,16 @@ class SoupTraining(Recipe):
         soup = Soup({site: trained[_group(site, self.per)] for site in self.sites})
         return decoder, hook((loras, scale_1E[0], soup), Context())
 
+    def experts(self, trained, frozen):
+        """Each group's experts one behind the other, c and s in B: a[L,G,ER,I], b[L,G,ER,O]."""
+        loras, scale_11E = frozen
+        joined = {}
+        for site, (a, b) in loras.items():
+            b_LGERO = (trained[_group(site, self.per)] * scale_11E[0])[..., None, None] * b
+            a_LGERI = jnp.broadcast_to(a, (*b_LGERO.shape[:-1], a.shape[-1]))
+            joined[site] = LoRA(*(leaf.reshape(*leaf.shape[:2], -1, leaf.shape[-1]) for leaf in (a_LGERI, b_LGERO)))
+        return joined, jnp.ones(b_LGERO.shape[1], jnp.float32)
+
 
 def _group(site, per):
     return site if per == "site" else ALL

@@ -10,8 +10,10 @@ than `budget` candidates, so that a handful of forward passes is all it costs.
 
 import dataclasses
 import pathlib
+import zlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
@@ -70,16 +72,18 @@ def lorahub(
     if model.tokenizer is None:
         raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
     tasks = few(tasks)
-    chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir, budget)
+    chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
     method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
     composed = []
     for name, task in tqdm(tasks.items(), unit="task", disable=not progress):
         own = library if retrieved is None else library[chosen[name]]
-        found = kept.get(name, own.names)
+        encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
+        digests = {"examples": _digest(encoded), "arrays": _digest((own.loras, own.scale))}
+        made_of = method | {"experts": list(own.names), **digests}
+        found = kept.get(name, made_of)
         if found is None:
-            encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
             objective = _objective(model, own, encoded, penalty, batch)
-            found = kept.put(name, own.names, search(objective, len(own), budget, bound, key_of(name, seed)))
+            found = kept.put(name, made_of, search(objective, len(own), budget, bound, key_of(name, seed)))
         composed.append(_composed(own, name, found, method))
     return concatenate(composed)
 
@@ -102,22 +106,25 @@ def _soup(own, weights_E):
     return Soup(dict.fromkeys(own.loras, weights_LE), "parameters")
 
 
+def _digest(tree) -> str:
+    """Of the bytes of all arrays."""
+    sums = [zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+    return f"{zlib.crc32(np.asarray(sums, np.uint32).tobytes()):08x}"
+
+
 class _Kept:
     """The searches that are done, in lorahub.json; without a folder nothing is kept."""
 
-    def __init__(self, workdir, budget):
+    def __init__(self, workdir):
         self.path = None if workdir is None else pathlib.Path(workdir) / "lorahub.json"
-        self.budget = budget
         self.searches = read_json(self.path) if self.path and self.path.exists() else {}
 
-    def get(self, task, experts) -> Found | None:
+    def get(self, task, made_of) -> Found | None:
         one = self.searches.get(task)
-        if one is None or one["experts"] != list(experts) or one["budget"] != self.budget:
-            return None
-        return Found(one["best"], one["values"])
+        return Found(one["best"], one["values"]) if one and one.get("made_of") == made_of else None
 
-    def put(self, task, experts, found: Found) -> Found:
-        self.searches[task] = {"experts": list(experts), "budget": self.budget, **found._asdict()}
+    def put(self, task, made_of, found: Found) -> Found:
+        self.searches[task] = {"made_of": made_of, **found._asdict()}
         if self.path:
             write_json(self.path, self.searches)
         return found

@@ -105,6 +105,7 @@ class Adaptation:
 
     def cat(self):
         own = {"groups": {task: (task,) for task in self.tasks}, "rank": None}  # as long as the experts together
+        own["learning_rate"] = self.options["cat_rate"]
         return adapt.cat(self.model, self.library, self.tasks, **(self.run | own))
 
 

@@ -2,8 +2,9 @@
 
 import ast
 import inspect
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from modjax.errors import InputError
 
@@ -26,7 +27,7 @@ def parsed(text: str, where: str) -> dict[str, Any]:
 
 
 def called(name: str, function: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    """What the function gives. Raises InputError for options that it does not have, and for those that it lacks.
+    """What the function gives. Raises InputError for options that it does not have, lacks, or has of another type.
 
     Args:
       name: what to call it in the error.
@@ -38,4 +39,30 @@ def called(name: str, function: Callable[..., Any], *given: Any, **options: Any)
     except TypeError as error:
         known = list(signature.parameters)[len(given) :]
         raise InputError(f"{name}: {error}; its options are {', '.join(known) or 'none'}") from error
+    for option, value in options.items():
+        hint = _hint(function, option)
+        if not _fits(value, hint):
+            raise InputError(f"{name}: {option} = {value!r}; expected {getattr(hint, '__name__', hint)}")
     return function(*given, **options)
+
+
+def _hint(function, option) -> Any:
+    """The type that one argument is annotated with; Any where that cannot be told."""
+    alone = types.SimpleNamespace(__annotations__={option: getattr(function, "__annotations__", {}).get(option, Any)})
+    try:
+        return get_type_hints(alone, getattr(function, "__globals__", {}))[option]
+    except (NameError, SyntaxError, TypeError):  # imported for type checkers alone, or no type at all
+        return Any
+
+
+def _fits(value, hint) -> bool:
+    """Whether a literal may stand where a plain type is asked for; other types are left to the function."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return type(value) in {type(choice) for choice in get_args(hint)}
+    if hint is types.NoneType:
+        return value is None
+    if hint not in (bool, int, float, str):
+        return True
+    return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))

@@ -64,7 +64,7 @@ def as_json(clusters: Clusters, library: Library, families: dict[str, str | None
 
 
 def _families(library, families):
-    return [families.get(tasks[0]) for tasks in library.tasks]
+    return [families.get(tasks[0]) if tasks else None for tasks in library.tasks]
 
 
 def _clusters(config, library: Library, tasks: Tasks) -> Clusters:

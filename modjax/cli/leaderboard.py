@@ -77,6 +77,8 @@ class _Job:
     def measured(self, name, line):
         """What was measured of a method, now or earlier; anew where its line or its libraries are others."""
         made_of = {"line": line, "folders": self.folders(line)}
+        if name in self.config.leaderboard.analyse:
+            made_of["shown"] = list(self.config.leaderboard.shown)
         path = self.stages.path(f"method {name}")
         if path.exists() and read_json(path)["made_of"] != made_of:
             path.unlink()

@@ -16,8 +16,17 @@ from modjax.model import Model
 from modjax.routing.calibration import calibrate
 from modjax.routing.oracle import oracle
 
-# Of a line, in the order of its making.
-PARTS = ("model", "library", "subtract", "merge", "adapt", "router", "calibrate", "note")
+# Of a line, in the order of its making: what each may be, and how that is said.
+PARTS = {
+    "model": (str, "a name"),
+    "library": (str, "a name"),
+    "subtract": (dict, "options"),
+    "merge": (dict, "options"),
+    "adapt": (dict, "options"),
+    "router": ((str, dict), "a name, or options with a name"),
+    "calibrate": ((str, int), "a text file, or a number of prompts a task"),
+    "note": (str, "text"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +66,12 @@ def check(name: str, line: Mapping, libraries: Mapping[str, str], models: Mappin
     where = f"config.leaderboard.methods.{name}"
     if unknown := [part for part in line if part not in PARTS]:
         raise InputError(f"{where} has {', '.join(unknown)}; expected some of {', '.join(PARTS)}")
+    for part, value in line.items():
+        types, words = PARTS[part]
+        if not isinstance(value, types) or isinstance(value, bool):
+            raise InputError(f"{where}.{part} = {value!r}; expected {words}")
+    if isinstance(line.get("router"), dict) and not isinstance(line["router"].get("name"), str):
+        raise InputError(f"{where}.router = {line['router']!r}; expected a name among its options")
     for used in libraries_of(line):
         if used not in libraries:
             raise InputError(f"{where}: no library {used!r}; expected one of {', '.join(libraries)}")
@@ -87,7 +102,8 @@ def make(name: str, line: Mapping, stock: Stock) -> Method:
     if "router" in line:
         router = _router(line, library, stock)
     if "calibrate" in line:
-        router = calibrate(router, stock.model, routers.neutral(stock.tasks, line["calibrate"]), stock.system)
+        neutral = routers.neutral(stock.tasks, line["calibrate"], f"methods.{name}.calibrate")
+        router = calibrate(router, stock.model, neutral, stock.system)
     jax.block_until_ready((library.loras, router))
     return Method(name, library, router, note)
 

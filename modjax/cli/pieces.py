@@ -58,13 +58,7 @@ def router(
         "workdir": lambda: workdir,
     }
     made = routers.make(name, experts, {**routers.options_of(name, shared), **options}, given)
-    return calibrate(made, base, _neutral(calibrated, config), system) if calibrated else made
-
-
-def _neutral(where, config) -> list[str]:
-    """What scores are standardised on: the lines of a file, or the first validation prompts of each training task."""
-    if pathlib.Path(where).is_file():
-        return pathlib.Path(where).read_text(encoding="utf-8").splitlines()
-    if not where.isdigit():
-        raise InputError(f"config.router.calibrate = {where!r}; expected a text file, or a number of prompts a task")
-    return routers.neutral(tasks(config).training, int(where))
+    if not calibrated:
+        return made
+    neutral = routers.neutral(tasks(config).training, calibrated, "config.router.calibrate")
+    return calibrate(made, base, neutral, system)

@@ -10,7 +10,7 @@ import jax
 from modjax.data.tasks import Task, Tasks
 from modjax.eval.analysis import analyse
 from modjax.eval.comparison import Comparison, compare
-from modjax.eval.evaluate import Method, sample
+from modjax.eval.evaluate import Method, prepared
 from modjax.eval.score import Score
 from modjax.eval.traces import view
 from modjax.model import Model
@@ -76,14 +76,10 @@ def chosen(config) -> dict:
 
 def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], chosen: Mapping) -> dict:
     """How a router divides the work among tasks in distribution, and an example of each task that is shown."""
-    settings = {"length": chosen["length"], "system": chosen.get("system")}
+    viewed = tasks.select([name for name in shown if name in tasks])
     return {
         "analysis": analyse(model, method, tasks.training, **chosen).as_json(),
-        "views": [
-            view(model, method, tasks[name], sample(tasks[name], "test", 1, 0)[0], **settings)
-            for name in shown
-            if name in tasks and method.covers(tasks[name])
-        ],
+        "views": [view(model, method, one) for one in prepared(model, method, viewed, **{**chosen, "examples": 1})],
     }
 
 

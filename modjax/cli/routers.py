@@ -48,9 +48,16 @@ def load(path: str | pathlib.Path, name: str) -> Router:
     return load_router(path)
 
 
-def neutral(tasks: Tasks, count: int) -> list[str]:
-    """What scores can be standardised on: so many validation prompts of each task."""
-    return [one.source for task in tasks.values() for one in task.split("validation")[:count]]
+def neutral(tasks: Tasks, of: str | int, where: str) -> list[str]:
+    """What scores can be standardised on: the lines of a text file, or so many validation prompts of each task.
+
+    Raises InputError that names `where` if `of` is neither.
+    """
+    if pathlib.Path(str(of)).is_file():
+        return pathlib.Path(str(of)).read_text(encoding="utf-8").splitlines()
+    if not str(of).isdigit():
+        raise InputError(f"{where} = {of!r}; expected a text file, or a number of prompts a task")
+    return [one.source for task in tasks.values() for one in task.split("validation")[: int(of)]]
 
 
 def of_experts_alone(name: str) -> Callable[[Library], Router] | None:

@@ -2,12 +2,13 @@
 
 import dataclasses
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.eval.evaluate import Method, prepared, told
+from modjax.eval.evaluate import Chosen, Method, prepared, told
 from modjax.eval.likelihood import batches, losses, prompts_of
 from modjax.model import Model
 from modjax.routing.prompt import settle
@@ -44,8 +45,8 @@ def measure(model: Model, method: Method, tasks: Tasks, batch: int = 32, **chose
       batch: rows side by side.
       chosen: which examples, as in `evaluate`: examples, split, seed, length, system, too_long.
     """
-    sample = list(prepared(model, method, tasks, **chosen))
-    *_, (_, own, context, rows) = batches([one.encoded for one in sample], told(method, sample), batch)
+    sample = longest(list(prepared(model, method, tasks, **chosen)), batch)
+    ((_, own, context, rows),) = batches([one.encoded for one in sample], told(method, sample), batch)
     experts = model.experts(method.library, method.router)
     arguments = (model.params, experts, context, prompts_of(own, rows), rows)
     start = time.perf_counter()
@@ -60,6 +61,12 @@ def measure(model: Model, method: Method, tasks: Tasks, batch: int = 32, **chose
         compile=compiled,
         token=seconds / int(np.sum(rows.segments > 0)),
     )
+
+
+def longest(sample: Sequence[Chosen], batch: int) -> list[Chosen]:
+    """So many of the longest examples; of fewer some stand again, for an empty row would cost and not count."""
+    ordered = sorted(sample, key=lambda one: len(one.encoded.tokens), reverse=True)
+    return [ordered[i % len(ordered)] for i in range(batch)]
 
 
 @jax.jit

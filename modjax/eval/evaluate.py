@@ -38,8 +38,9 @@ class Method:
         return self.router.id_of(task.name, self.library) if self.told else None
 
     def expert_of(self, task: Task) -> int | None:
-        """The expert that was trained on a task; None where there is none."""
-        return self.library.expert_of(task.name) if self.library else None
+        """The one expert that was trained on a task; None where there is none, or several, as skills are."""
+        experts = self.library.experts_of(task.name) if self.library else ()
+        return experts[0] if len(experts) == 1 else None
 
     def covers(self, task: Task) -> bool:
         """Whether the method says anything of a task: the oracle knows only its experts' own."""

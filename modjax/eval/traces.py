@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tasks import Example, Task
-from modjax.data.tokenize import Encoded, encode
-from modjax.eval.evaluate import Method
+from modjax.data.tokenize import Encoded
+from modjax.eval.evaluate import Chosen, Method, told
 from modjax.eval.likelihood import batches, prompts_of
 from modjax.model import Model
 from modjax.routing.base import Context, Router, bind
@@ -58,11 +57,10 @@ def token_weights(router: Router, site: str, x_BTI: jax.Array, context: Context,
     return jnp.broadcast_to(weights, (*x_BTI.shape[:2], n_experts))
 
 
-def view(model: Model, method: Method, task: Task, example: Example, length: int, system: str | None) -> dict:
+def view(model: Model, method: Method, chosen: Chosen) -> dict:
     """One example as the report shows it: its tokens as text, the weights of every layer, the expected expert."""
-    (encoded,) = encode(model.tokenizer, task, [example], length, system)
-    ids = [method.id_of(task)] if method.told else None
-    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1, expert_ids=ids)
+    task, example, encoded = chosen
+    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1, expert_ids=told(method, [chosen]))
     owner = method.expert_of(task)
     return {
         "library": method.name,

@@ -110,7 +110,11 @@ class Library:
 
     def expert_of(self, task: str) -> int | None:
         """The index of the first expert trained on `task`, or None."""
-        return next((i for i, tasks in enumerate(self.tasks) if task in tasks), None)
+        return next(iter(self.experts_of(task)), None)
+
+    def experts_of(self, task: str) -> tuple[int, ...]:
+        """The indices of all experts trained on `task`."""
+        return tuple(i for i, tasks in enumerate(self.tasks) if task in tasks)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes a folder of PEFT adapters with library.json; see `modjax.experts.store`."""

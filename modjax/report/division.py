@@ -34,7 +34,7 @@ def shown(index: int, method: Mapping) -> dict[str, Any]:
         "examples": method["examples"],
         "tokens": method["tokens"],
         "n_experts": len(method["experts"]),
-        "accuracy": numbers.percent(method.get("accuracy")),
+        "accuracy": None if method.get("accuracy") is None else numbers.percent(method["accuracy"]),
         "chance": numbers.percent(1 / len(method["experts"])),
         "rows": _rows(method, arrays),
         "largest": numbers.ratio(arrays["use"].max()),
@@ -50,8 +50,14 @@ def text(method: Mapping) -> str:
         lines.append([row["site"], *(row[name] for name in HEADINGS)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
-    right, chance = numbers.percent(method.get("accuracy")), numbers.percent(1 / len(method["experts"]))
-    return "\n".join([*table, f"prompts that go to the oracle's expert: {right} %, chance {chance} %"])
+    return "\n".join([*table, _agreement(method)])
+
+
+def _agreement(method):
+    if method.get("accuracy") is None:
+        return "no prompt is of a task with one expert of its own: there is no oracle to agree with"
+    right, chance = numbers.percent(method["accuracy"]), numbers.percent(1 / len(method["experts"]))
+    return f"prompts that go to the oracle's expert: {right} %, chance {chance} %"
 
 
 def _rows(method: Mapping, arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:

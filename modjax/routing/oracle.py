@@ -2,6 +2,7 @@
 
 import jax
 
+from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing.base import Router, static
 
@@ -10,6 +11,8 @@ class Oracle(Router):
     n_experts: int = static()
 
     def __call__(self, site, x_BTI, context):
+        if context.expert_B is None:
+            raise InputError("the oracle router needs the expert of each example; expected Context(expert_B=...)")
         return jax.nn.one_hot(context.expert_B, self.n_experts)
 
     def choices(self, library):

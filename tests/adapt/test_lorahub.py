@@ -1,5 +1,6 @@
 """LoraHub on the tiny word model: its formulas, its search, and what it leaves."""
 
+import dataclasses
 import json
 import sys
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from references import adapting
 
-from modjax.adapt import lorahub
+from modjax.adapt import few, lorahub
 from modjax.adapt.lorahub import _objective
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
@@ -84,6 +85,18 @@ def test_a_search_that_is_done_is_not_done_again(word_model, library, new_tasks,
     for site, lora in composed.loras.items():
         np.testing.assert_array_equal(resumed.loras[site].a, lora.a)
         np.testing.assert_array_equal(resumed.loras[site].b, lora.b)
+
+
+@pytest.mark.parametrize("change", [{"seed": 5}, {"bound": 0.1}, {"penalty": 5.0}, {"examples": 2}, {"scale": 3.0}])
+def test_a_search_of_other_settings_examples_or_experts_is_not_taken(word_model, library, word_tasks, tmp_path, change):
+    settings, copy = dict(change), word_tasks.select(["copy"])
+    other_tasks = few(copy, examples=settings.pop("examples", 3))
+    other = dataclasses.replace(library, scale=library.scale * settings.pop("scale", 1.0))
+    lorahub(word_model, library, few(copy, examples=3), workdir=tmp_path, **RUN)
+    again, fresh = (
+        lorahub(word_model, other, other_tasks, workdir=path, **RUN, **settings) for path in (tmp_path, None)
+    )
+    assert weights_of(again) == weights_of(fresh)
 
 
 def test_retrieved_experts_alone_are_composed(word_model, library, new_tasks, tmp_path):

@@ -9,7 +9,7 @@ from modjax.experts.library import Library
 
 ADAPT = {
     "method": "poly", "examples": 3, "validation": 2, "retrieve": "none", "experts": 2, "heads": 2,
-    "weights_rate": 100.0, "router": "", "budget": 4,
+    "weights_rate": 100.0, "router": "", "budget": 4, "cat_rate": 1e-2,
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Arguments in one string, and the check of what a function takes."""
 
+from typing import Literal
+
 import pytest
 
 from modjax.cli.arguments import called, parsed
@@ -34,3 +36,28 @@ def test_a_function_is_called_with_what_it_takes():
 def test_options_that_it_has_not_or_lacks_are_named(options, words):
     with pytest.raises(InputError, match=f"merge: .*{words}; its options are rank, weights"):
         called("merge", function, "experts", **options)
+
+
+def typed(library, rank: int, share: float | None = None, by: Literal["a", "b"] = "a", sites: tuple[str, ...] = ()):
+    return rank, share, by, sites
+
+
+def test_options_of_the_types_that_it_asks_for_are_passed_on():
+    assert called("merge", typed, "experts", rank=2, share=1, by="b", sites=["x"]) == (2, 1, "b", ["x"])
+    assert called("merge", typed, "experts", rank=2, share=None) == (2, None, "a", ())
+
+
+@pytest.mark.parametrize(
+    "options", [{"rank": "2"}, {"rank": 2.0}, {"rank": True}, {"rank": 2, "share": "x"}, {"rank": 2, "by": 3}]
+)
+def test_options_of_other_types_are_named(options):
+    *_, (name, value) = options.items()
+    with pytest.raises(InputError, match=f"merge: {name} = {value!r}; expected "):
+        called("merge", typed, "experts", **options)
+
+
+def test_hints_that_are_no_types_are_left_alone():
+    def own(library, rank: "a number" = 1):  # noqa: F722
+        return rank
+
+    assert called("router", own, "experts", rank="x") == "x"

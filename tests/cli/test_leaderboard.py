@@ -1,9 +1,11 @@
 """The leaderboard on a tiny model: one line a method, what it measures, that it resumes, and whom it forgives."""
 
 import json
+import pathlib
 
 import pytest
 
+NEUTRAL = str(pathlib.Path(__file__).parents[2] / "configs" / "neutral.txt")
 METHODS = {
     "base": {"library": ""},
     "oracle": {"router": {"name": "oracle"}},
@@ -14,6 +16,7 @@ METHODS = {
     "saved": {"router": "../router.safetensors"},
     "other": {"model": "full"},
     "mu": {"adapt": {"method": "mu", "retrieve": "lora", "experts": 2}},
+    "neutral": {"router": {"name": "seqr"}, "calibrate": NEUTRAL},
     "absent": {"library": "mbc", "router": {"name": "arrow"}},
     "missing": {"model": "none"},
 }
@@ -24,6 +27,8 @@ FAULTY = {
     "plain": {"router": {"name": "arrow"}, "calibrate": 2},
     "unheard": {"router": {"name": "calibrate"}},
     "new": {"merge": {"name": "svd", "ranks": 2}},
+    "typed": {"router": {"name": "arrow", "top_k": "4"}},
+    "unread": {"router": {"name": "seqr"}, "calibrate": "no-such-file.txt"},
 }
 
 
@@ -48,10 +53,10 @@ def library(tmp_path_factory, checkpoint):
 def board(config_file, checkpoint, library, tmp_path, modjax):
     """Runs the verb with the given methods; gives (exit code, stdout, stderr), and what it wrote if it did."""
 
-    def run(methods=METHODS, given=True, *arguments):
+    def run(methods=METHODS, given=True, *arguments, analyse=("arrow",)):
         config = tmp_path / "board.py"
         options = {"libraries": {"mbc": "", "general": str(library)}, "models": {"full": str(checkpoint), "none": ""},
-                   "methods": methods, "analyse": ("arrow",), "shown": ("a", "elsewhere")}  # fmt: skip
+                   "methods": methods, "analyse": analyse, "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
             "import tiny\n"
             "def get_config():\n"
@@ -113,6 +118,15 @@ def test_only_lines_that_changed_are_measured_again(board, tmp_path):
     assert losses[0]["base"] == losses[1]["base"] and set(losses[1]) == {"base", "arrow", "ties"}
 
 
+def test_a_router_is_looked_at_once_it_is_asked_for(board):
+    few = {name: METHODS[name] for name in ("base", "arrow", "saved")}
+    (_, _, _, first), (code, out, err, second) = board(few), board(few, analyse=("arrow", "saved"))
+    assert code == 0, err
+    assert "method saved ..." in out and "method arrow ..." not in out
+    looked = [[one["name"] for one in found["analysis"]] for found in (first, second)]
+    assert looked == [["arrow"], ["arrow", "saved"]] or looked == [["arrow"], ["saved", "arrow"]]
+
+
 def test_adaptation_goes_on_where_it_was_and_anew_where_its_line_is_another(board, tmp_path):
     line = METHODS["mu"]
     code, out, err, first = board({"mu": line})
@@ -136,6 +150,8 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     errors = {method["name"]: method["error"] for method in found["methods"] if "error" in method}
     assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
     assert "svd: got an unexpected keyword argument 'ranks'; its options are rank, weights, name" in errors["new"]
+    assert errors["typed"] == "router arrow: top_k = '4'; expected int"
+    assert "methods.unread.calibrate = 'no-such-file.txt'; expected a text file" in errors["unread"]
     assert "unready failed: a library of 3 experts needs a router" in out
     assert "raw scores to standardise" in errors["plain"]
     assert "router 'calibrate'; expected one of arrow" in errors["unheard"]
@@ -153,6 +169,9 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
         ({"odd": {"model": "best"}}, "methods.odd: a model stands alone, and is one of full, none"),
         ({"odd": {"model": "full", "merge": {"name": "ties"}}}, "methods.odd: a model stands alone"),
         ({"odd": {"adapt": {"method": "polly"}}}, "methods.odd.adapt.method = 'polly'"),
+        ({"odd": {"merge": "ties"}}, "methods.odd.merge = 'ties'; expected options"),
+        ({"odd": {"router": {"top_k": 2}}}, "methods.odd.router = {'top_k': 2}; expected a name among its options"),
+        ({"odd": {"calibrate": True}}, "methods.odd.calibrate = True; expected a text file, or a number of prompts"),
         ({"odd": {"adapt": {"way": "poly"}}}, "methods.odd.adapt has way; expected some of examples, experts, method"),
         ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would share a file"),
     ],

@@ -1,5 +1,7 @@
 """What is said of a router against a loop over layers, sites, prompts and tokens."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,6 +98,16 @@ def test_without_an_expert_there_is_no_agreement(model, library, tasks):
     found = analyse(model, Method("mu", library, uniform(library)), tasks.select(["d"]), **SETTINGS)
     assert np.isnan(found.accuracy) and np.isnan(found.tokens_right_LS).all()
     assert np.isfinite(found.entropy_LS).all()
+
+
+def test_experts_that_share_their_tasks_leave_no_oracle(model, library, tasks):
+    """As skills do: the first of them is no more right than the others."""
+    infos = (*(dataclasses.replace(info, tasks=("a", "b")) for info in library.infos[:2]), library.infos[2])
+    shared = dataclasses.replace(library, infos=infos)
+    found = analyse(model, Method("mu", shared, uniform(shared)), tasks.select(["a", "b"]), **SETTINGS)
+    assert np.isnan(found.accuracy) and found.as_json()["accuracy"] is None
+    with_c = analyse(model, Method("mu", shared, uniform(shared)), tasks.select(["a", "b", "c"]), **SETTINGS)
+    assert with_c.accuracy == 0  # equal weights tie, and the first expert wins every tie
 
 
 def test_nothing_depends_on_the_batch_size(model, library, tasks):

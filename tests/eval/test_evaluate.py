@@ -8,7 +8,7 @@ import pytest
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.eval import Method, Score, evaluate, summary
-from modjax.eval.evaluate import sample
+from modjax.eval.evaluate import prepared, sample
 from modjax.eval.likelihood import target_loss
 from modjax.eval.traces import routing_weights, view
 from modjax.routing import arrow, oracle, uniform
@@ -99,7 +99,8 @@ def test_scores_survive_json(model, tasks):
 
 def test_view_is_what_the_report_takes(model, library, tasks):
     method = Method("m", library, arrow(library))
-    shown = view(model, method, tasks["b"], tasks["b"][0], length=32, system=None)
+    (one,) = prepared(model, method, tasks.select(["b"]), examples=1, length=32)
+    shown = view(model, method, one)
     assert shown["expected"] == "b"
     assert np.shape(shown["weights"]) == (2, len(shown["tokens"]), 3)
 

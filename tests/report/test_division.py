@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from modjax.report.division import shown
+from modjax.report.division import shown, text
 
 
 @pytest.fixture
@@ -29,7 +29,8 @@ def test_lines_tell_their_site(method):
 def test_without_an_oracle_there_is_no_agreement(method):
     method |= {"tokens_right": None, "examples_right": None, "accuracy": None}
     found = shown(0, method)
-    assert found["rows"][0]["tokens_right"] == found["accuracy"] == "–"
+    assert found["rows"][0]["tokens_right"] == "–" and found["accuracy"] is None
+    assert text(method).endswith("there is no oracle to agree with")
     assert "oracle" not in found["plot"]
 
 

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from modjax.errors import InputError
 from modjax.routing import Context, oracle
 
 
@@ -16,3 +18,8 @@ def test_each_example_gets_its_expert_and_minus_one_the_base(model, library):
 def test_weights_are_one_hot(library, agrees):
     weights_BE = oracle(library)("attn.q", None, Context(np.array([2, -1])))
     agrees("oracle", weights_BE, [[0, 0, 1, 0], [0, 0, 0, 0]])
+
+
+def test_without_the_experts_of_examples_it_says_so(model, library, tokens_BT):
+    with pytest.raises(InputError, match=r"the oracle router needs the expert of each example; expected Context"):
+        model.logits(tokens_BT, library, oracle(library))
