@@ -104,7 +104,7 @@ class SoupTraining(Recipe):
         loras, scale_11E = frozen
         joined = {}
         for site, (a, b) in loras.items():
-            b_LGERO = (trained[_group(site, self.per)] * scale_11E[0])[..., None, None] * b
+            b_LGERO = (trained[_group(site, self.per)] * scale_11E)[..., None, None] * b
             a_LGERI = jnp.broadcast_to(a, (*b_LGERO.shape[:-1], a.shape[-1]))
             joined[site] = LoRA(*(leaf.reshape(*leaf.shape[:2], -1, leaf.shape[-1]) for leaf in (a_LGERI, b_LGERO)))
         return joined, jnp.ones(b_LGERO.shape[1], jnp.float32)

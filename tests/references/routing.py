@@ -12,6 +12,17 @@ def updates(library, site, layer):
     return np.stack([b_RO.T @ a_ERI[e % len(a_ERI)] for e, b_RO in enumerate(b_ERO)])
 
 
+def mean_of_factors(library, site, layer):
+    """The update[O,I] of the mean A and the mean of B, each by its alpha / rank; one A for all is its own mean."""
+    a_ERI, b_ERO = (np.float64(factor[layer]) for factor in library.loras[site])
+    return (np.float64(library.scale)[:, None, None] * b_ERO).mean(0).T @ a_ERI.mean(0)
+
+
+def mean_of_products(library, site, layer):
+    """The mean of the experts' updates[O,I], each by its alpha / rank."""
+    return (np.float64(library.scale)[:, None, None] * updates(library, site, layer)).mean(0)
+
+
 def top_k_softmax(score_nE, top_k, temperature=1.0):
     weights_nE = np.zeros_like(score_nE)
     for at in np.ndindex(score_nE.shape[:-1]):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import modjax
-from modjax.routing import Context, PromptRows, load_router, settle
+from modjax.routing import Context, PromptRows, bind, load_router, settle
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +60,18 @@ def token_weights():
     def make(router, layer, x_BTI, site="attn.q"):
         one = jax.tree.map(lambda leaf: leaf[layer], router)
         return np.asarray(jax.jit(lambda one, x_BTI: one(site, x_BTI, Context()))(one, x_BTI))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def site_delta():
+    """A function that gives what a library's experts add at a site under a router, float32[B,T,O]."""
+
+    def make(library, router, layer, x_BTI, site="attn.q"):
+        layers, adapt = bind(library.loras, library.scale, router)
+        one = jax.tree.map(lambda leaf: leaf[layer], layers)
+        return jax.jit(adapt, static_argnums=1)(one, (site,), x_BTI)[site]
 
     return make
 

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references import mixing
 from references.routing import arrow_weights, leading, normed, power_prototypes, updates
 
 from modjax.errors import InputError
@@ -19,6 +20,17 @@ def test_weights_equal_the_definition(mixed, x_BTI, token_weights, agrees, top_k
         prototype_EI, _ = leading(updates(mixed, SITE, layer))
         expected = arrow_weights(prototype_EI, x_BTI, top_k, temperature)
         agrees("arrow", token_weights(router, layer, x_BTI), expected)
+
+
+@pytest.mark.parametrize("top_k, temperature", SETTINGS)
+def test_outputs_mixed_equal_the_definition(mixed, x_BTI, site_delta, agrees, top_k, temperature):
+    """The sum of the experts' outputs by Arrow's weights, ranks and scales of their own."""
+    router = arrow(mixed, top_k=top_k, temperature=temperature, mix="outputs")
+    for layer in range(3):
+        weights_BTE = arrow_weights(leading(updates(mixed, SITE, layer))[0], x_BTI, top_k, temperature)
+        a_ERI, b_ERO = (factor[layer] for factor in mixed.loras[SITE])
+        expected = mixing.delta(x_BTI, a_ERI, b_ERO, mixed.scale, weights_BTE, "outputs")
+        agrees("arrow, outputs mixed", site_delta(mixed, router, layer, x_BTI), expected)
 
 
 @pytest.mark.parametrize("input_norm", ["unit", "layernorm"])

@@ -2,10 +2,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from references.routing import mean_of_factors, mean_of_products
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing import uniform
+
+SITE = "attn.q"
+FORMS = [("factors", "parameters", mean_of_factors), ("products", "outputs", mean_of_products)]
 
 
 def mean_expert(library, mix):
@@ -30,8 +34,11 @@ def test_uniform_is_the_mean(model, library, tokens_BT, mix):
     assert np.abs(got - model.logits(tokens_BT)).max() > 0.1
 
 
-def test_weights_are_one_over_the_number(mixed, x_BTI, token_weights, agrees):
-    agrees("uniform", token_weights(uniform(mixed), 0, x_BTI), np.full(5, 1 / 5))
+@pytest.mark.parametrize("form, mix, mean", FORMS)
+def test_the_update_equals_the_definition(mixed, x_BTI, site_delta, agrees, form, mix, mean):
+    for layer in range(3):
+        expected = np.float64(x_BTI) @ mean(mixed, SITE, layer).T
+        agrees(f"uniform, of {form}", site_delta(mixed, uniform(mixed, mix), layer, x_BTI), expected)
 
 
 def test_an_unknown_mix_is_named(model, library, tokens_BT):
