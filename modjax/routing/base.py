@@ -72,7 +72,7 @@ class Router:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("static"):
-                settings[field.name] = value
+                settings[field.name] = value.item() if isinstance(value, np.generic) else value
             else:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": _kind(type(self)), "settings": json.dumps(settings)}

@@ -65,6 +65,11 @@ def test_routers_are_saved_and_loaded(library, tmp_path, make):
     jax.tree.map(np.testing.assert_array_equal, again, router)
 
 
+def test_settings_may_be_numpy_numbers(library, tmp_path):
+    arrow(library, top_k=np.int64(2), temperature=np.float32(0.5)).save(tmp_path / "router")
+    assert load_router(tmp_path / "router").top_k == 2
+
+
 def test_classes_of_one_name_are_told_apart_by_their_module(library, tmp_path):
     namesake = type("Gates", (Gates,), {"__module__": "elsewhere"})
     for router in (namesake(random_gates(library).gates), random_gates(library)):
