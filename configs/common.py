@@ -34,7 +34,7 @@ def base() -> ConfigDict:
             "groups": "private",  # "private", "shared", or the clusters.json of a cluster job
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
             "train": dataclasses.asdict(Settings(save_every=100)),
-            "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42},
+            "cluster": {"clusters": 10, "sparsity": 0.5, "components": 64, "seed": 42, "restarts": 64},
             "router": {
                 "name": "arrow",  # a function of modjax.routing, one's own as module:function, or a saved router's file
                 "top_k": placeholder(int),  # None, here and below: the router's own

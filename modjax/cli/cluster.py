@@ -76,7 +76,8 @@ def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
     if method == "random":
         return random(mbc(library, **options), **_options(config, "seed"))
     if method == "embedding":
-        return embedding(library, _vectors(config, library, tasks, examples), **_options(config, "clusters", "seed"))
+        own = _options(config, "clusters", "seed", "restarts")
+        return embedding(library, _vectors(config, library, tasks, examples), **own)
     raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")
 
 
@@ -108,7 +109,7 @@ def _sweep(folder: pathlib.Path, config, clusters, library, families, sizes):
     The tree is that of the experts' similarity, in the colours of the clusters that were asked for.
     """
     own = _families(library, families)
-    options = _options(config, "sparsity", "components", "seed")
+    options = _options(config, "sparsity", "components", "seed", "restarts")
     found = sweep(library, sizes, families=None if None in own else own, **options)
     rows = [_measured(found, size) for size in found.clusters]
     for row in rows:

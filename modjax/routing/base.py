@@ -1,6 +1,7 @@
 """The one router protocol, how a router and a library become what the decoder calls, and how routers are stored."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -88,7 +89,7 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
         return jax.nn.softmax(score_BTE / temperature)
     top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
     weights_BTk = jax.nn.softmax(top_BTk / temperature)
-    return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, n_experts))
+    return spread(weights_BTk, ids_BTk, n_experts)
 
 
 def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
@@ -96,9 +97,31 @@ def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
     n_experts = score_BE.shape[1]
     if 0 < top_k < n_experts:
         top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
-        score_BE = jnp.einsum("bk,bke->be", top_Bk, jax.nn.one_hot(ids_Bk, n_experts))
+        score_BE = spread(top_Bk, ids_Bk, n_experts)
     total_B1 = score_BE.sum(axis=1, keepdims=True)
     return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)
+
+
+def spread(values: jax.Array, ids: jax.Array, n_experts: int) -> jax.Array:
+    """[..., k] values at int[..., k] experts, each named once, as [..., E]: exact zeros elsewhere.
+
+    No [..., k, E] is made: accelerators fuse a comparison with the sum over it, CPUs do not but scatter fast.
+    """
+    compared, scattered = (functools.partial(one, n_experts=n_experts) for one in (_compared, _scattered))
+    return jax.lax.platform_dependent(values, ids, cpu=scattered, default=compared)
+
+
+def _compared(values, ids, n_experts):
+    experts = jax.lax.broadcasted_iota(ids.dtype, (*ids.shape, n_experts), ids.ndim)
+    return jnp.sum(jnp.where(ids[..., None] == experts, values[..., None], 0), axis=-2)
+
+
+def _scattered(values, ids, n_experts):
+    def one(value_k, ids_k):
+        # Told that no expert comes twice, XLA differentiates this by reading the values back.
+        return jnp.zeros(n_experts, values.dtype).at[ids_k].set(value_k, mode="promise_in_bounds", unique_indices=True)
+
+    return jnp.vectorize(one, signature="(k),(k)->(e)")(values, ids)
 
 
 def check_choice(top_k: int, temperature: float = 1.0) -> None:

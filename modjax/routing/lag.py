@@ -7,7 +7,7 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.routing.arrow import arrow
-from modjax.routing.base import Router, check_choice, per_site, static, top_k_softmax
+from modjax.routing.base import Router, check_choice, per_site, spread, static, top_k_softmax
 from modjax.routing.spectr import directions, lengths
 
 
@@ -26,7 +26,7 @@ class Lag(Router):
         ids_BTk = jax.lax.top_k(alignment_BTE, self.retrieve)[1]
         score_BTk = _lengths_of(ids_BTk, x_BTI, self.directions[site])
         weights_BTk = top_k_softmax(score_BTk, self.top_k, self.temperature)
-        return jnp.einsum("btk,btke->bte", weights_BTk, jax.nn.one_hot(ids_BTk, alignment_BTE.shape[-1]))
+        return spread(weights_BTk, ids_BTk, alignment_BTE.shape[-1])
 
 
 def lag(

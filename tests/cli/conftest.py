@@ -72,7 +72,7 @@ def config_file(checkpoint, tasks_file, tmp_path):
         "        'method': 'lora', 'poly': {'skills': 2, 'heads': 1, 'weights_rate': 10.0},\n"
         "        'library': '', 'train': train, 'router': {'name': 'arrow', 'top_k': 2, 'options': ''},\n"
         "        'merge': {'name': 'uniform', 'options': '', 'general': ''}, 'route': {'shown': 2},\n"
-        "        'cluster': {'clusters': 2, 'seed': 0},\n"
+        "        'cluster': {'clusters': 2, 'seed': 0, 'restarts': 4},\n"
         "        'evaluate': {'examples': 2, 'seed': 0, 'length': 32, 'max_new_tokens': 3, 'system': ''},\n"
         "        'generate': {'max_new_tokens': 3}, 'mesh': {'expert': -1, 'fsdp': 1, 'tensor': 1},\n"
         "        'demo': {'rows': {'mbc': 2, 'shared': 3}, 'shown': ('a', 'd')},\n"

@@ -90,6 +90,13 @@ def test_embedding_clusters_are_of_the_tasks_texts(cluster, config_file):
     assert len(set(labels[2:])) == 1  # the same task, the same text
 
 
+@pytest.mark.parametrize("method", ["mbc", "random", "embedding"])
+def test_restarts_are_those_of_the_config(cluster, config_file, method):
+    add_method(config_file, method)
+    code, _, err, _ = cluster("none", "--config.cluster.restarts=0")
+    assert code == 2 and "restarts=0: expected a positive number" in err
+
+
 def test_new_experts_join_the_groups_they_are_nearest_to(cluster, modjax, config_file, library, tmp_path):
     Library.load(library)["e"].save(tmp_path / "new")
     code, out, err, folder = cluster("placed", f"--nearest={tmp_path / 'new'}")

@@ -7,7 +7,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from modjax.errors import InputError
-from modjax.experts.cluster import Clusters, adjusted_rand, embedding, mbc, random
+from modjax.experts.cluster import Clusters, adjusted_rand, embedding, mbc, random, similarity, sweep
 from modjax.experts.library import Library
 
 SITES = {"attn.q": (16, 12), "mlp.down": (10, 16)}
@@ -77,6 +77,17 @@ def test_clusters_are_their_seed(random_library):
     assert first.inertia == again.inertia
 
 
+def test_more_starts_of_kmeans_find_better_clusters(random_library):
+    library = random_library(SITES, experts=40)
+    vectors = {task: row_E for (task,), row_E in zip(library.tasks, similarity(library), strict=True)}
+    for find in (
+        lambda restarts: mbc(library, 9, restarts=restarts),
+        lambda restarts: sweep(library, [9], restarts=restarts).clusters[9],
+        lambda restarts: embedding(library, vectors, 9, restarts=restarts),
+    ):
+        assert find(1).inertia > find(16).inertia
+
+
 def test_the_order_of_experts_does_not_matter(planted):
     library, labels = planted
     order = np.random.default_rng(1).permutation(20)
@@ -98,7 +109,12 @@ def test_one_cluster_and_one_each(random_library):
 
 @pytest.mark.parametrize(
     "fields, words",
-    [({"clusters": 0}, "clusters=0"), ({"clusters": 4}, "expected 1 to 3"), ({"sparsity": 1.0}, "sparsity=1.0")],
+    [
+        ({"clusters": 0}, "clusters=0"),
+        ({"clusters": 4}, "expected 1 to 3"),
+        ({"sparsity": 1.0}, "sparsity=1.0"),
+        ({"restarts": 0}, "restarts=0"),
+    ],
 )
 def test_impossible_settings(random_library, fields, words):
     with pytest.raises(InputError, match=words):

@@ -24,7 +24,12 @@ def random(like: Clusters, seed: int = 42) -> Clusters:
 
 
 def embedding(
-    library: Library, vectors: Mapping[str, np.ndarray], clusters: int = 10, seed: int = 42, centre: bool = True
+    library: Library,
+    vectors: Mapping[str, np.ndarray],
+    clusters: int = 10,
+    seed: int = 42,
+    centre: bool = True,
+    restarts: int = 64,
 ) -> Clusters:
     """k-means on the mean text embeddings of the experts' tasks.
 
@@ -37,6 +42,7 @@ def embedding(
       centre: whether the mean over experts is taken off before lengths are made equal. Hidden states of language models
         all point one way, so that uncentred unit vectors differ in little but their share of it; an encoder made for
         cosines needs no centring.
+      restarts: as in `mbc`.
 
     Raises InputError for a task without a vector, and where vectors differ in length.
     """
@@ -49,7 +55,7 @@ def embedding(
     means_ED = np.float64(means_ED) - (means_ED.mean(axis=0, keepdims=True) if centre else 0)
     length_E1 = np.linalg.norm(means_ED, axis=1, keepdims=True)
     unit_ED = np.float32(means_ED / np.where(length_E1 > 0, length_E1, 1))
-    return clustered(library.names, unit_ED, unit_ED @ unit_ED.T, clusters, seed)
+    return clustered(library.names, unit_ED, unit_ED @ unit_ED.T, clusters, seed, restarts)
 
 
 def _inertia(points_ED, labels):

@@ -68,15 +68,17 @@ class Clusters:
         return Clusters.of(experts, labels, similarity_EE, inertia)
 
 
-def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int) -> Clusters:
-    """k-means on float32[E, D]. Raises InputError where there are fewer experts than clusters are asked for."""
+def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int, restarts: int) -> Clusters:
+    """k-means on float32[E, D]. Raises InputError for more clusters than experts, and for no restarts."""
     if not 1 <= clusters <= len(experts):
         raise InputError(f"clusters={clusters}: expected 1 to {len(experts)}, the number of experts")
-    found = _kmeans(jnp.asarray(points_ED), clusters, jax.random.key(seed))
+    if restarts < 1:
+        raise InputError(f"restarts={restarts}: expected a positive number of k-means starts")
+    found = _kmeans(jnp.asarray(points_ED), clusters, jax.random.key(seed), restarts)
     return Clusters.of(experts, found.labels, similarity_EE, found.inertia)
 
 
-_kmeans = jax.jit(kmeans, static_argnums=1)
+_kmeans = jax.jit(kmeans, static_argnums=(1, 3))
 
 
 def _strings(value) -> bool:

@@ -36,19 +36,20 @@ def sweep(
     components: int = 64,
     seed: int = 42,
     families: Sequence[Hashable] | None = None,
+    restarts: int = 64,
 ) -> Sweep:
     """`mbc` for each number of clusters; the similarity is computed once.
 
     Args:
       clusters: the numbers K to try, each at most the number of experts.
-      sparsity, components, seed: as in `mbc`, whose result each K's is.
+      sparsity, components, seed, restarts: as in `mbc`, whose result each K's is.
       families: the kind of each expert where that is known, to compare with.
     """
     sizes = sorted(set(clusters))
     if not sizes or not 1 <= sizes[0] <= sizes[-1] <= len(library):
         raise InputError(f"clusters={sizes}: expected numbers from 1 to {len(library)}, the number of experts")
     s_EE = np.asarray(similarity(library, sparsity, components))
-    found = {size: clustered(library.names, s_EE, s_EE, size, seed) for size in sizes}
+    found = {size: clustered(library.names, s_EE, s_EE, size, seed, restarts) for size in sizes}
     agreement = families and {size: adjusted_rand(one, families) for size, one in found.items()}
     return Sweep(found, {size: silhouette(one) for size, one in found.items()}, agreement)
 
