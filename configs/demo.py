@@ -1,6 +1,6 @@
 """The demo: 16 private experts on SmolLM2-135M, MBC, cluster and shared experts, all compared.
 
-Six to ten minutes on two CPU cores. Run it with
+Six to thirteen minutes on two CPU cores. Run it with
 
     make demo        or    modjax demo --config=configs/demo.py --workdir=workdir/demo --report=report
 """
