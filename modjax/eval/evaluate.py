@@ -74,7 +74,7 @@ def evaluate(
     length = min(length, room) if too_long == "truncate" else length
     chosen = list(prepared(model, method, tasks, examples, split, seed, length, system, too_long))
     encoded = [one.encoded for one in chosen]
-    _check_room(chosen, room)
+    check_room(chosen, room)
     ids = told(method, chosen)
     totals, counts = target_loss(model, encoded, model.experts(method.library, method.router), ids, batch)
     answers = model.generate(
@@ -124,8 +124,8 @@ def told(method: Method, chosen: Sequence[Chosen]) -> list[int | None] | None:
     return [method.id_of(one.task) for one in chosen] if method.told else None
 
 
-def _check_room(chosen, room):
-    """Before anything is computed: every prompt leaves room for its answer."""
+def check_room(chosen: Sequence[Chosen], room: int) -> None:
+    """Raises InputError for a prompt that leaves no room for its answer, before anything is computed."""
     for task, _, encoded in chosen:
         if encoded.n_prompt > room:
             raise InputError(

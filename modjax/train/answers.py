@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import encode
-from modjax.errors import InputError
+from modjax.eval.evaluate import Method, check_room, prepared
 from modjax.eval.metrics import rouge_l
 from modjax.experts.library import ExpertInfo, Library
 from modjax.routing.oracle import oracle
@@ -21,23 +20,16 @@ class Answers:
     def __init__(self, model: Any, members: Mapping[str, Tasks], settings: Settings):
         """Raises InputError for prompts that leave no room for `settings.max_new_tokens`."""
         self.model, self.settings, self.names = model, settings, tuple(members)
-        self.prompts, self.accepted, self.ids = [], [], []
-        for number, tasks in enumerate(members.values()):
-            for task in tasks.values():
-                self._add(number, task)
-
-    def _add(self, number, task):
-        settings, examples = self.settings, task.split("validation")
-        room = self.model.config.context - settings.max_new_tokens
-        for one in encode(self.model.tokenizer, task, examples, settings.length, settings.system, settings.too_long):
-            if one.n_prompt > room:
-                raise InputError(
-                    f"task {task.name!r}: a validation prompt has {one.n_prompt} tokens; expected at most {room}, the "
-                    f"model's context less max_new_tokens={settings.max_new_tokens}"
-                )
-            self.prompts.append(one.tokens[: one.n_prompt])
-        self.accepted += [example.answers for example in examples]
-        self.ids += [number] * len(examples)
+        read = {"length": settings.length, "system": settings.system, "too_long": settings.too_long}
+        found = [
+            (number, one)
+            for number, tasks in enumerate(members.values())
+            for one in prepared(model, Method("validation"), tasks, examples=0, split="validation", **read)
+        ]
+        self.ids, chosen = zip(*found, strict=True)
+        check_room(chosen, model.config.context - settings.max_new_tokens)
+        self.prompts = [one.encoded.tokens[: one.encoded.n_prompt] for one in chosen]
+        self.accepted = [one.example.answers for one in chosen]
 
     def rouge_l(self, loras: Loras, scale_E: np.ndarray) -> np.ndarray:
         """float32[E], the mean over each member's prompts; one expert a member."""
