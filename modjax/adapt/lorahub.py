@@ -74,12 +74,12 @@ def lorahub(
     tasks = few(tasks)
     chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
     method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
+    arrays = _digest((library.loras, library.scale)) if workdir else ""  # read off the device once, not for each task
     composed = []
     for name, task in tqdm(tasks.items(), unit="task", disable=not progress):
         own = library if retrieved is None else library[chosen[name]]
         encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
-        digests = {"examples": _digest(encoded), "arrays": _digest((own.loras, own.scale))}
-        made_of = method | {"experts": list(own.names), **digests}
+        made_of = method | {"experts": list(own.names), "library": arrays, "examples": _digest(encoded)}
         found = kept.get(name, made_of)
         if found is None:
             objective = _objective(model, own, encoded, penalty, batch)

@@ -95,13 +95,14 @@ class _Job:
             "cost": dataclasses.asdict(measure(model, method, self.tasks, **chosen)),
             **scores.as_json(found, seconds),
         }
-        if name in self.config.leaderboard.analyse:
-            measured |= results.division(model, method, self.tasks, self.config.leaderboard.shown, chosen)
+        if "shown" in made_of:
+            measured |= results.division(model, method, self.tasks, made_of["shown"], chosen)
         return measured
 
     def stock(self, name, made_of) -> Stock:
-        # What another line or library has left is not gone on with.
-        digest = zlib.crc32(json.dumps(made_of, sort_keys=True).encode())
+        # What another line or library has left is not gone on with; what is shown of a method changes nothing of it.
+        own = {key: made_of[key] for key in ("line", "folders")}
+        digest = zlib.crc32(json.dumps(own, sort_keys=True).encode())
         folder = self.stages.path(f"{name}-{digest:08x}").with_suffix("")
         return Stock(
             paths=self.paths,

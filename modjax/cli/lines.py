@@ -102,7 +102,7 @@ def make(name: str, line: Mapping, stock: Stock) -> Method:
     if "router" in line:
         router = _router(line, library, stock)
     if "calibrate" in line:
-        neutral = routers.neutral(stock.tasks, line["calibrate"], f"methods.{name}.calibrate")
+        neutral = routers.neutral(stock.tasks, line["calibrate"], f"config.leaderboard.methods.{name}.calibrate")
         router = calibrate(router, stock.model, neutral, stock.system)
     jax.block_until_ready((library.loras, router))
     return Method(name, library, router, note)
