@@ -80,11 +80,9 @@ def mixed(leaf_LESRX: jax.Array, weights_EHS: jax.Array) -> jax.Array:
     """The weighted sum over skills, float32[L,E,R,X], of X in H blocks; an axis of members that is 1 stands for all."""
     L, members, S, R, X = leaf_LESRX.shape
     E, H, _ = weights_EHS.shape
-    blocks_LESRHx = leaf_LESRX.reshape(L, members, S, R, H, X // H)
-    if members == 1:
-        sums_LERHx = jnp.einsum("ehs,lsrhx->lerhx", weights_EHS, blocks_LESRHx[:, 0], precision="highest")
-    else:
-        sums_LERHx = jnp.einsum("ehs,lesrhx->lerhx", weights_EHS, blocks_LESRHx, precision="highest")
+    own, shape = ("e", (members,)) if members > 1 else ("", ())
+    blocks = leaf_LESRX.reshape(L, *shape, S, R, H, X // H)
+    sums_LERHx = jnp.einsum(f"ehs,l{own}srhx->lerhx", weights_EHS, blocks, precision="highest")
     return sums_LERHx.reshape(L, E, R, X)
 
 
