@@ -12,20 +12,22 @@ _MODULES = {
     "Library": "modjax.experts.library",
     "LoRA": "modjax.ops.lora",
     "ExpertInfo": "modjax.experts.library",
-    "train_library": "modjax.train.loop",
+    "train_library": "modjax.train.lora",
     "InputError": "modjax.errors",
 }
-_ALIASES = {"cluster": "modjax.experts.cluster", "merge": "modjax.experts.merge"}
-_PACKAGES = ("adapt", "data", "experts", "eval", "models", "ops", "parallel", "report", "routing", "train")
+_PACKAGES = (
+    *("adapt", "cluster", "data", "eval", "experts", "merge", "models", "ops", "parallel", "report", "routing"),
+    *("studies", "train"),
+)
 
-__all__ = [*_MODULES, *_ALIASES, *_PACKAGES]
+__all__ = [*_MODULES, *_PACKAGES]
 
 
 def __getattr__(name):
     if name in _MODULES:
         value = getattr(importlib.import_module(_MODULES[name]), name)
-    elif name in _ALIASES or name in _PACKAGES:
-        value = importlib.import_module(_ALIASES.get(name, f"modjax.{name}"))
+    elif name in _PACKAGES:
+        value = importlib.import_module(f"modjax.{name}")
     else:
         raise AttributeError(f"module 'modjax' has no attribute {name!r}")
     globals()[name] = value

@@ -15,8 +15,8 @@ from modjax import generation
 from modjax.data.tokenize import Prompt
 from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
-from modjax.experts.fold import fold
 from modjax.experts.library import Library
+from modjax.merge.fold import fold
 from modjax.models import export, gguf, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
@@ -187,7 +187,7 @@ class Model:
                 )
 
     def fold(self, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters") -> "Model":
-        """The model with a static mixture of experts in its weights; see `modjax.experts.fold`."""
+        """The model with a static mixture of experts in its weights; see `modjax.merge.fold`."""
         self.check(library)
         return dataclasses.replace(self, params=fold(self.params, library, weights, mix))
 

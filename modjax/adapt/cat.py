@@ -14,15 +14,15 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import merge
 from modjax.adapt.shots import few
-from modjax.adapt.soup import Soup
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.experts import merge
 from modjax.experts.library import Library, concatenate
-from modjax.experts.merge.product import checked_rank
+from modjax.merge.product import checked_rank
 from modjax.ops.lora import LoRA
 from modjax.routing.base import Context, hook
+from modjax.routing.fixed import Soup
 from modjax.train.fit import fit
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings

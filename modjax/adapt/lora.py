@@ -7,15 +7,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.shots import few
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.experts import merge
 from modjax.experts.library import Library, concatenate
-from modjax.experts.merge.result import scale_of
+from modjax.merge.result import scale_of
 from modjax.ops.lora import LoRA
-from modjax.train.loop import train_library
+from modjax.train.lora import train_library
 
 
 def lora(

@@ -18,18 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
-from modjax.adapt.soup import Soup
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
 from modjax.data.tokenize import TooLong, encode
 from modjax.errors import InputError
 from modjax.eval.likelihood import target_loss
-from modjax.experts import merge
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
+from modjax.routing.fixed import Soup
 
 
 def lorahub(

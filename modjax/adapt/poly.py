@@ -18,11 +18,11 @@ from modjax.adapt.shots import few
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import ExpertInfo, Library
-from modjax.experts.merge.result import scale_of
 from modjax.experts.tie import check_factors
+from modjax.merge.result import scale_of
+from modjax.ops.lora import Loras
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import Fitted, fit
-from modjax.train.lora import Loras
 from modjax.train.poly import PolyTraining, check_heads
 from modjax.train.settings import Settings
 

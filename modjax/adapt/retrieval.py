@@ -1,7 +1,7 @@
 """Which experts of a library a new task begins with: a few at random, or those nearest to an expert of its own.
 
 An expert is first trained on the new task's examples, and what is compared are flattened factors, as in MBC
-(modjax.experts.cluster): by their cosine, or by the cosine of their SVD coordinates after sparsification.
+(modjax.cluster): by their cosine, or by the cosine of their SVD coordinates after sparsification.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.cluster import similarity
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.experts.cluster import similarity
 from modjax.experts.library import Library
 
 By = Literal["random", "lora", "svd"]

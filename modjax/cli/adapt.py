@@ -3,14 +3,15 @@
 import functools
 
 from modjax import adapt
-from modjax.cli import adaptation, pieces, session
-from modjax.cli.adaptation import Adaptation
+from modjax.cli import build, session
 from modjax.cli.evaluate import as_json, from_json
-from modjax.cli.stages import Stages
 from modjax.data.tasks import Tasks
 from modjax.eval import Method, evaluate, summary
 from modjax.eval.score import METRICS, Score
 from modjax.routing import oracle
+from modjax.studies import adaptation
+from modjax.studies.adaptation import Adaptation
+from modjax.studies.stages import Stages
 
 
 def run(config, workdir, flags) -> None:
@@ -19,7 +20,7 @@ def run(config, workdir, flags) -> None:
     adaptation.check(options)
     stages = Stages(session.enter(workdir, config))
     tasks = adapt.few(new_tasks(config), options["examples"], options["validation"])
-    model, given = pieces.model(config), functools.partial(pieces.library, config)
+    model, given = build.model(config), functools.partial(build.library, config)
     library = Adaptation(model, tasks, options, settings, stages, stages.folder, given).adapted()
 
     def scored(name, method):
@@ -31,7 +32,7 @@ def run(config, workdir, flags) -> None:
 
 def new_tasks(config) -> Tasks:
     """The held-out tasks of those that the config names; all of them where none is held out."""
-    tasks = pieces.tasks(config)
+    tasks = build.tasks(config)
     return tasks.held_out or tasks
 
 

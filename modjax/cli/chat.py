@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from modjax.cli import pieces, routers, session
+from modjax.cli import build, session
 from modjax.cli.expert_view import view
 from modjax.cli.terminal import Terminal
 from modjax.data.tokenize import Encoded
@@ -14,6 +14,7 @@ from modjax.eval import Method
 from modjax.eval.traces import routing_weights
 from modjax.models.answer import Answer
 from modjax.routing.oracle import Oracle
+from modjax.studies import catalogue
 
 COMMANDS = {
     "/experts": "show or hide which experts the tokens of an answer went to",
@@ -43,12 +44,12 @@ class Chat:
 
     def __init__(self, config, terminal: Terminal):
         self.config, self.terminal = config, terminal
-        self.model = pieces.model(config)
-        self.library = pieces.library(config) if config.library else None
+        self.model = build.model(config)
+        self.library = build.library(config) if config.library else None
         self.settings = dict(config.generate)
         self.system = self.settings.pop("system", None)
         self.expert = None  # the oracle's
-        self.router = pieces.router(config, self.library, self.model) if self.library else None
+        self.router = build.router(config, self.library, self.model) if self.library else None
         self.messages: list[dict[str, str]] = []
         self.shows_experts = False
         self.left = False
@@ -122,12 +123,12 @@ class Chat:
         if self.library is None:
             raise InputError("there is nothing to route to; begin with --config.library=DIR")
         name, expert = (*rest.split(maxsplit=1), None, None)[:2]
-        if name not in (*routers.names(), "none"):
-            raise InputError(f"/router {rest}: expected one of {', '.join(routers.names())}, none")
+        if name not in (*catalogue.routers(), "none"):
+            raise InputError(f"/router {rest}: expected one of {', '.join(catalogue.routers())}, none")
         if (name == "oracle") != (expert is not None) or (expert and expert not in self.library.names):
             raise InputError(f"/router {rest}: expected an expert behind oracle and nowhere else, "
                              f"one of {', '.join(self.library.names)}")  # fmt: skip
-        self.router = None if name == "none" else pieces.router(self.config, self.library, self.model, name)
+        self.router = None if name == "none" else build.router(self.config, self.library, self.model, name)
         self.expert = expert
         self.terminal.say(self.described())
 

@@ -4,10 +4,8 @@ import pathlib
 
 import numpy as np
 
-from modjax.cli import pieces, session
-from modjax.data.tasks import Tasks
-from modjax.errors import InputError
-from modjax.experts.cluster import (
+from modjax.cli import build, session
+from modjax.cluster import (
     Clusters,
     Sweep,
     adjusted_rand,
@@ -19,11 +17,13 @@ from modjax.experts.cluster import (
     silhouette,
     sweep,
 )
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.report import clustering
-from modjax.routing.tasks import embed
-from modjax.routing.training import first_of
+from modjax.routing.examples import first_of
+from modjax.routing.task_representations import embed
 
 METHODS = ("mbc", "random", "embedding")
 MEASURES = ("inertia", "silhouette", "adjusted_rand")
@@ -33,7 +33,7 @@ def run(config, workdir, flags) -> None:
     """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes, and what flags ask for."""
     sizes = _sizes(flags.sweep) if flags.sweep else None
     folder = session.enter(workdir, config)
-    library, tasks = pieces.library(config), pieces.tasks(config)
+    library, tasks = build.library(config), build.tasks(config)
     families = {name: task.family for name, task in tasks.items()}
     clusters = _clusters(config, library, tasks)
     write_json(folder / "clusters.json", as_json(clusters, library, families))
@@ -86,7 +86,7 @@ def _vectors(config, library, tasks, examples) -> dict[str, np.ndarray]:
     named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
     sources = {name: [example.source for example in first_of(named, name, examples, "train")] for name in named}
     prompts = [source for own in sources.values() for source in own]
-    embedded_nD = embed(pieces.model(config), prompts, config.train.system)
+    embedded_nD = embed(build.model(config), prompts, config.train.system)
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]
     return {name: own_nD.mean(axis=0) for name, own_nD in zip(sources, np.split(embedded_nD, ends), strict=True)}
 

@@ -3,16 +3,17 @@
 import functools
 
 from modjax import report, routing
-from modjax.cli import pieces, results, session
+from modjax.cli import build, session
 from modjax.cli.cluster import as_json as clusters_as_json
 from modjax.cli.evaluate import as_json as scores_as_json
 from modjax.cli.evaluate import from_json as scores_from_json
-from modjax.cli.stages import Stages
 from modjax.cli.train import groups
+from modjax.cluster import mbc
 from modjax.eval.evaluate import Method, evaluate
-from modjax.experts.cluster import mbc
 from modjax.files import write_json
-from modjax.train.loop import train_library
+from modjax.studies import results
+from modjax.studies.stages import Stages
+from modjax.train.lora import train_library
 
 TRAINED_BY = {"shared": "shared", "private": "private", "MBC": "mbc"}  # the library in a method's name, and its stage
 
@@ -31,7 +32,7 @@ class _Job:
 
     def __init__(self, config, folder):
         self.config, self.stages = config, Stages(folder)
-        self.model, self.tasks = pieces.model(config), pieces.tasks(config)
+        self.model, self.tasks = build.model(config), build.tasks(config)
 
     def results(self) -> dict:
         """Every stage in order; what is returned is what the report shows."""

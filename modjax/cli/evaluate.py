@@ -1,6 +1,6 @@
 """`modjax evaluate`: the base model, or a library under a router, scored task by task."""
 
-from modjax.cli import pieces, session
+from modjax.cli import build, session
 from modjax.eval import Method, Score, evaluate, summary
 from modjax.files import write_json
 
@@ -8,12 +8,12 @@ from modjax.files import write_json
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""
     folder = session.enter(workdir, config)
-    tasks = pieces.tasks(config)
-    model = pieces.model(config)
+    tasks = build.tasks(config)
+    model = build.model(config)
     method = Method("base")
     if config.library:
-        library = pieces.library(config)
-        method = Method(config.router.name, library, pieces.router(config, library, model))
+        library = build.library(config)
+        method = Method(config.router.name, library, build.router(config, library, model))
     scores, seconds = evaluate(model, method, tasks, **config.evaluate)
     write_json(folder / "scores.json", {"method": method.name, **as_json(scores, seconds)})
     for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):

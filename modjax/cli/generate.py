@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-from modjax.cli import pieces, session
+from modjax.cli import build, session
 from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 
@@ -20,9 +20,9 @@ def run(config, workdir, flags) -> None:
     asked = _asked(flags)
     if not asked:
         raise InputError("no prompts; expected --prompt=TEXT, --prompts=FILE, or lines on standard input")
-    model = pieces.model(config)
-    library = pieces.library(config) if config.library else None
-    router = pieces.router(config, library, model) if library else None
+    model = build.model(config)
+    library = build.library(config) if config.library else None
+    router = build.router(config, library, model) if library else None
     experts = [expert for _, expert in asked]
     answers = model.generate(
         [prompt for prompt, _ in asked],

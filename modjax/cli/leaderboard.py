@@ -8,17 +8,19 @@ import time
 import zlib
 
 from modjax import adapt, report
+from modjax.cli import build, session
 from modjax.cli import evaluate as scores
-from modjax.cli import lines, pieces, results, session
-from modjax.cli.adaptation import Adaptation
-from modjax.cli.lines import Stock, libraries_of
-from modjax.cli.stages import Stages
 from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluate import evaluate
 from modjax.eval.score import summary
 from modjax.experts.library import Library
 from modjax.files import read_json, write_json
+from modjax.studies import methods as lines
+from modjax.studies import results
+from modjax.studies.adaptation import Adaptation
+from modjax.studies.methods import Stock, libraries_of
+from modjax.studies.stages import Stages
 
 
 def run(config, workdir, flags) -> None:
@@ -38,11 +40,11 @@ class _Job:
 
     def __init__(self, config, folder):
         self.config, self.stages = config, Stages(folder)
-        pieces.library(config)  # says at once where there is none
+        build.library(config)  # says at once where there is none
         self.paths = {"library": config.library} | config.leaderboard.libraries.to_dict()
         self.models = config.leaderboard.models.to_dict()
         self.methods = self._methods()
-        self.model, self.tasks = pieces.model(config), pieces.tasks(config)
+        self.model, self.tasks = build.model(config), build.tasks(config)
         self.library = functools.cache(lambda name: Library.load(self.paths[name]))
 
     def _methods(self):
@@ -87,7 +89,7 @@ class _Job:
     def measure(self, name, made_of):
         start, chosen, line = time.perf_counter(), results.chosen(self.config), made_of["line"]
         method = lines.make(name, line, self.stock(name, made_of))
-        model = pieces.model(self.config, self.models[line["model"]]) if "model" in line else self.model
+        model = build.model(self.config, self.models[line["model"]]) if "model" in line else self.model
         built = time.perf_counter() - start
         found, seconds = evaluate(model, method, self.tasks, **self.config.evaluate)
         measured = {

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from modjax.cli import routers
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
@@ -17,6 +16,7 @@ from modjax.experts.index import INDEX, Index
 from modjax.experts.library import Library
 from modjax.routing.base import Router, check, load_router
 from modjax.routing.editing import extended, n_experts, restricted
+from modjax.studies import catalogue
 
 TASKS = 48  # characters of the column
 
@@ -95,7 +95,7 @@ def _builder(router: Router, library: Library, file: str) -> Callable[[Library],
     _check_count(file, router, len(library))
     check(router, library)
     kind = type(router).__name__
-    build = routers.of_experts_alone(kind.lower())
+    build = catalogue.of_experts_alone(kind.lower())
     settings = {
         field.name: getattr(router, field.name)
         for field in dataclasses.fields(router)

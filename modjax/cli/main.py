@@ -77,6 +77,7 @@ def main() -> None:
 def _run(verb, arguments):
     sys.argv = [f"modjax {verb}", *arguments]  # config_flags reads overrides from here
     _parse(arguments, NEEDED.get(verb, ("config", "workdir")), USAGES.get(verb, USAGE))
+
     from modjax.cli import session  # jax is imported only once the flags are known to be good
 
     logging.set_verbosity(logging.WARNING)

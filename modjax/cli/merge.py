@@ -1,20 +1,21 @@
 """`modjax merge`: a library's experts as one, or less what general experts know."""
 
-from modjax.cli import merges, pieces, session
+from modjax.cli import build, session
 from modjax.cli.arguments import parsed
 from modjax.experts.library import Library
+from modjax.studies import catalogue
 
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/library: a library of one, which needs no router; of "genknowsub" as many experts as before."""
     name = config.merge.name
-    merges.check(name, merges.TRANSFORMS, "config.merge.name")
+    catalogue.check_transform(name, catalogue.TRANSFORMS, "config.merge.name")
     options = parsed(config.merge.options, "config.merge.options")
     path = session.enter(workdir, config) / "library"
     if path.exists():
         print(f"{path} is complete; nothing to do")
         return
     general = Library.load(config.merge.general) if config.merge.general else None
-    merged = merges.make(name, pieces.library(config), options, general)
+    merged = catalogue.transformed(name, build.library(config), options, general)
     merged.save(path)
     print(f"{path}: {merged}")

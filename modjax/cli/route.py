@@ -1,29 +1,30 @@
 """`modjax route`: a router made once and kept, and how it divides the work."""
 
 from modjax import report
-from modjax.cli import pieces, results, routers, session
-from modjax.cli.stages import Stages
+from modjax.cli import build, session
 from modjax.eval.evaluate import Method
 from modjax.parallel.distributed import is_writer
-from modjax.report import division
+from modjax.report import analysis
+from modjax.studies import catalogue, results
+from modjax.studies.stages import Stages
 
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/router.safetensors, which `config.router.name` takes, division.json, and the HTML report."""
     stages = Stages(session.enter(workdir, config))
-    model, library, tasks = pieces.model(config), pieces.library(config), pieces.tasks(config)
+    model, library, tasks = build.model(config), build.library(config), build.tasks(config)
     path, count = stages.folder / "router.safetensors", config.route.shown
     if path.exists():
-        router = routers.load(path, config.router.name)
+        router = catalogue.load_router_of(path, config.router.name)
     else:
-        router = pieces.router(config, library, model, workdir=stages.folder / "training")
+        router = build.router(config, library, model, workdir=stages.folder / "training")
         if is_writer():
             router.save(path)
     method = Method(config.router.name, library, router)
     shown = list(tasks)[:: max(1, len(tasks) // max(1, count))][:count]
     found = stages.json("division", lambda: results.division(model, method, tasks, shown, results.chosen(config)))
     print(f"{path}: a {type(router).__name__} router of {len(library)} experts")
-    print(division.text(found["analysis"]))
+    print(analysis.text(found["analysis"]))
     page = {
         "title": f"How {method.name} divides the work",
         "subtitle": f"{len(library)} experts of rank {library.rank} on {model.name}",

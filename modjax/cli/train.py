@@ -2,12 +2,12 @@
 
 import pathlib
 
-from modjax.cli import pieces, session
+from modjax.cli import build, session
 from modjax.errors import InputError
 from modjax.files import read_json_object
 from modjax.parallel.distributed import is_writer
 from modjax.train.full import train_full
-from modjax.train.loop import train_library
+from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
 
 MADE = {"lora": "library", "poly": "library", "full": "model"}  # what each method leaves in the working folder
@@ -22,7 +22,7 @@ def run(config, workdir, flags) -> None:
     if made.exists():
         print(f"{made} is complete; nothing to do")
         return
-    model, tasks, settings = pieces.model(config), pieces.tasks(config).training, config.train.to_dict()
+    model, tasks, settings = build.model(config), build.tasks(config).training, config.train.to_dict()
     if config.method == "full":
         _write(train_full(model, tasks, folder, **settings), made, f"{model.name}, fine-tuned")
         return

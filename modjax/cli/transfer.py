@@ -5,17 +5,17 @@ import itertools
 
 import numpy as np
 
-from modjax.cli import pieces, session
-from modjax.cli.stages import Stages
+from modjax.cli import build, session
+from modjax.cluster import similarity
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.eval.transfer import binned, choose_pairs, levelled, losses, spearman
-from modjax.experts.cluster import similarity
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.report import numbers
 from modjax.report import transfer as picture
-from modjax.train.loop import train_library
+from modjax.studies.stages import Stages
+from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
+from modjax.train.lora import train_library
 
 SAMPLE = ("examples", "split", "seed", "length", "system", "too_long")  # keys of config.evaluate
 
@@ -27,12 +27,12 @@ def run(config, workdir, flags) -> None:
     of its tasks have as much text, so that it reads as much of each as that task's private expert did.
     """
     folder = session.enter(workdir, config)
-    library, tasks = pieces.library(config), pieces.tasks(config)
+    library, tasks = build.library(config), build.tasks(config)
     _check_comparable(library, config.train)
     s_EE = np.asarray(similarity(library, **_those(config.cluster, "sparsity", "components")))
     pairs = choose_pairs(s_EE, config.transfer.pairs, config.transfer.seed)
     stages = Stages(folder)
-    model = pieces.model(config)
+    model = build.model(config)
     groups = {f"{library.names[i]} + {library.names[j]}": library.tasks[i] + library.tasks[j] for i, j in pairs}
     joint = stages.library("joint", lambda own: _trained(model, tasks, groups, own, config.train))
     sampled = _those(config.evaluate, *SAMPLE)

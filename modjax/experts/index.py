@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from modjax.errors import InputError
 from modjax.experts.adapter import DTYPES
 from modjax.experts.info import ExpertInfo
-from modjax.experts.modules import MOST_LAYERS
+from modjax.experts.places import MOST_LAYERS
 from modjax.files import read_json_object, write_json
-from modjax.models.modules import MODULES
+from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
 INDEX = "library.json"

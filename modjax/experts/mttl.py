@@ -21,7 +21,7 @@ from modjax.experts import inert
 from modjax.experts.adapter import Adapter, Factors, to_library
 from modjax.experts.info import ExpertInfo
 from modjax.experts.library import Library
-from modjax.experts.modules import family_of, places
+from modjax.experts.places import family_of, places
 from modjax.experts.torch_file import STORAGES, TorchFile
 
 INFO, WEIGHTS = ".meta", ".ckpt"

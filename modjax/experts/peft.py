@@ -19,8 +19,8 @@ from modjax.experts import peft_config
 from modjax.experts.adapter import Adapter, Factors, alpha_of, to_library
 from modjax.experts.info import ExpertInfo
 from modjax.experts.library import Library
-from modjax.experts.modules import family_of, paths, places
 from modjax.experts.peft_config import PeftConfig
+from modjax.experts.places import family_of, paths, places
 from modjax.files import read_json_object
 from modjax.models import safetensors_file
 from modjax.models.safetensors_file import Tensor

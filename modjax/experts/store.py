@@ -28,8 +28,8 @@ from modjax.experts import peft
 from modjax.experts.adapter import Adapter, from_library, to_library
 from modjax.experts.index import INDEX, Entry, Index, folder_names
 from modjax.experts.library import Library
-from modjax.experts.modules import places
 from modjax.experts.peft import WEIGHTS
+from modjax.experts.places import places
 
 DRAFT = ".writing"  # inside a library no expert's folder: theirs begin with no dot
 

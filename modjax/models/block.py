@@ -146,10 +146,14 @@ class Block(nnx.Module):
         deltas = hook(sites, x_BTI)
         outputs = []
         for site in sites:
-            half, name = site.split(".")
-            y_BTO = getattr(getattr(self, half), name)(x_BTI)
+            y_BTO = self.linear(site)(x_BTI)
             outputs.append(y_BTO + deltas[site].astype(y_BTO.dtype) if site in deltas else y_BTO)
         return outputs
+
+    def linear(self, site: str) -> Linear:
+        """The linear map at a site such as `attn.q`; of stacked blocks all layers' maps."""
+        half, name = site.split(".")
+        return getattr(getattr(self, half), name)
 
 
 NORMS = ("attn_norm", "attn_post_norm", "mlp_norm", "mlp_post_norm", "q_norm", "k_norm")

@@ -24,7 +24,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.families import FAMILIES
 from modjax.models.hf import INDEX, SINGLE
-from modjax.models.modules import rows
+from modjax.models.hf_names import rows
 from modjax.models.tokenizer import GENERATION
 from modjax.models.weights import Transform, leaves
 

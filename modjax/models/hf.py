@@ -15,7 +15,7 @@ from modjax.models import safetensors_file
 from modjax.models.assembly import Layout
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.models.modules import MODULES, rows
+from modjax.models.hf_names import MODULES, rows
 from modjax.models.weights import Source, fill
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"

@@ -17,6 +17,11 @@ class Linear(nnx.Module):
         self.kernel = kernel if isinstance(kernel, Int8 | NF4) else nnx.Param(kernel)
         self.bias = None if bias is None else nnx.Param(bias)
 
+    @property
+    def matrix(self) -> jax.Array:
+        """The kernel, float[..., I, O]; decoded to float32 where it is quantised."""
+        return self.kernel.decode() if isinstance(self.kernel, Int8 | NF4) else self.kernel[...]
+
     def __call__(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
         """x: float[..., I]; result: float[..., O], accumulated and returned in `dtype` where one is given."""
         if isinstance(self.kernel, Int8 | NF4):

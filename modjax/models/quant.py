@@ -8,8 +8,6 @@ blocks are quantised: embedding, head, norms and biases stay as they are.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +15,6 @@ import numpy as np
 from flax import nnx
 
 from modjax.errors import InputError
-
-if TYPE_CHECKING:
-    from modjax.models.decoder import Decoder
 
 BLOCK = 64  # inputs that share a scale in NF4
 NF4_CODES = (
@@ -127,17 +122,6 @@ def check(quantize: str | None) -> None:
         raise InputError(f"quantize={quantize!r}: expected None or one of {', '.join(map(repr, FORMATS))}")
 
 
-def quantised(decoder: Decoder, quantize: str) -> Decoder:
-    """A decoder whose blocks' kernels are quantised, to "int8" or "nf4"; the given one stays as it is."""
-    chosen = FORMATS[quantize]
-    return _with_kernels(decoder, lambda kernel: chosen(*chosen.encode(kernel[...]), sampled(kernel[...], axes=2)))
-
-
-def dequantised(decoder: Decoder, dtype: jnp.dtype) -> Decoder:
-    """A decoder with kernels of this dtype in the place of quantised ones; the given one stays as it is."""
-    return _with_kernels(decoder, lambda kernel: nnx.Param(kernel.decode().astype(dtype)))
-
-
 def encoded(kernel_IO: np.ndarray, quantize: str, path: str) -> dict[str, np.ndarray]:
     """{path of a leaf: host array} of the kernel at a path; the default device encodes some channels at a time."""
     step = max(1, CHUNK // kernel_IO.shape[0])
@@ -151,15 +135,6 @@ def sampled(array: jax.Array | np.ndarray, axes: int | None = None) -> jax.Array
     """Up to eight elements along each of the last axes (by default all), evenly spaced, as bfloat16."""
     sizes = array.shape if axes is None else array.shape[-axes:]
     return array[(..., *(slice(None, None, -(-size // 8)) for size in sizes))].astype(jnp.bfloat16)
-
-
-def _with_kernels(decoder: Decoder, change: Callable[[nnx.Module], nnx.Module]) -> Decoder:
-    changed = jax.tree.map(lambda leaf: leaf, decoder)
-    for site in decoder.config.sites:
-        half, name = site.split(".")
-        linear = getattr(getattr(changed.blocks, half), name)
-        linear.kernel = change(linear.kernel)
-    return changed
 
 
 def _with_magnitude(kernel):

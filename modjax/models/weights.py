@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from modjax.errors import InputError
 from modjax.models import quant
@@ -74,9 +75,22 @@ def abstract(config: ModelConfig, dtype: jnp.dtype, quantize: str | None = None)
 
     def init():
         decoder = Decoder.init(config, jax.random.key(0), dtype)
-        return decoder if quantize is None else quant.quantised(decoder, quantize)
+        return decoder if quantize is None else quantised(decoder, quantize)
 
     return jax.eval_shape(init)
+
+
+def quantised(decoder: Decoder, quantize: str) -> Decoder:
+    """A decoder whose blocks' kernels are quantised, to "int8" or "nf4"; the given one stays as it is."""
+    chosen = quant.FORMATS[quantize]
+    return _with_kernels(
+        decoder, lambda kernel: chosen(*chosen.encode(kernel[...]), quant.sampled(kernel[...], axes=2))
+    )
+
+
+def dequantised(decoder: Decoder, dtype: jnp.dtype) -> Decoder:
+    """A decoder with kernels of this dtype in the place of quantised ones; the given one stays as it is."""
+    return _with_kernels(decoder, lambda kernel: nnx.Param(kernel.decode().astype(dtype)))
 
 
 def leaves(decoder: Decoder) -> dict[str, jax.Array]:
@@ -135,6 +149,14 @@ def fingerprint(decoder: Decoder) -> str:
     for path, sample in gather(_samples(_originals(decoder))).items():
         digest.update(path.encode() + sample.tobytes())
     return digest.hexdigest()[:16]
+
+
+def _with_kernels(decoder: Decoder, change: Callable[[nnx.Module], nnx.Module]) -> Decoder:
+    changed = jax.tree.map(lambda leaf: leaf, decoder)
+    for site in decoder.config.sites:
+        linear = changed.blocks.linear(site)
+        linear.kernel = change(linear.kernel)
+    return changed
 
 
 def _originals(decoder: Decoder) -> dict[str, jax.Array]:

@@ -26,6 +26,9 @@ class LoRA(NamedTuple):
     b: jax.Array  # [..., E, R, O]
 
 
+Loras = dict[str, LoRA]  # by site
+
+
 def mixture(
     x_BTI: jax.Array,
     lora: LoRA,

@@ -8,9 +8,9 @@ from typing import Any
 
 from modjax.report import colours, numbers, table, tasks
 from modjax.report.clusters import clusters
+from modjax.report.explorer import SCALE, explorer
 from modjax.report.metric import LOSS, best
 from modjax.report.pairs import matrices
-from modjax.report.routing import SCALE, explorer
 
 HERE = Path(__file__).parent
 INDEX = "index.html"
@@ -128,9 +128,9 @@ def _examples(methods: list[Mapping]) -> dict[str, int]:
 def _analysis(results: Mapping) -> list[dict[str, Any]]:
     if not results.get("analysis"):
         return []
-    from modjax.report import division
+    from modjax.report import analysis
 
-    return [division.shown(index, method) for index, method in enumerate(results["analysis"])]
+    return [analysis.shown(index, method) for index, method in enumerate(results["analysis"])]
 
 
 def _tasks(results: Mapping) -> dict[str, Any] | None:

@@ -13,11 +13,11 @@ from modjax.routing.logo import Logo, logo
 from modjax.routing.oracle import Oracle, oracle
 from modjax.routing.poly import Poly
 from modjax.routing.pooled import Pooled, pooled
-from modjax.routing.predictor import TaskPredictor, task_predictor
 from modjax.routing.prompt import PromptRouter, PromptRows, Settled, settle
 from modjax.routing.seqr import Seqr, seqr
 from modjax.routing.spectr import Spectr, spectr
-from modjax.routing.tasks import TaskRepresentations, task_representations
+from modjax.routing.task_predictor import TaskPredictor, task_predictor
+from modjax.routing.task_representations import TaskRepresentations, task_representations
 from modjax.routing.uniform import Uniform, uniform
 
 __all__ = [

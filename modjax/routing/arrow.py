@@ -8,7 +8,7 @@ ranks the experts without any training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,10 @@ import jax.numpy as jnp
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import Router, per_site, static, top_k_softmax
+from modjax.routing.base import BaseModel, Router, per_site, static, top_k_softmax
 from modjax.routing.norm import Norm, check_norm, normed
 from modjax.routing.prototypes import exact, iterated, tied, with_base
 from modjax.routing.torch_normal import torch_normal
-
-if TYPE_CHECKING:
-    from modjax.model import Model
 
 Prototypes = Literal["svd", "power"]
 Of = Literal["update", "weights"]
@@ -51,7 +48,7 @@ def arrow(
     prototypes: Prototypes = "svd",
     seed: int = 0,
     of: Of = "update",
-    model: Model | None = None,
+    model: BaseModel | None = None,
     tie: Sequence[Sequence[str]] = (),
     length: Length = "unit",
     scaled: bool = False,
@@ -106,8 +103,7 @@ def arrow(
 
 def _maps(model, library, sites):
     model.check(library)
-    halves = (site.split(".") for site in sites)
-    return tuple(getattr(getattr(model.params.blocks, half), name) for half, name in halves)
+    return tuple(model.params.blocks.linear(site) for site in sites)
 
 
 def _check(top_k, prototypes, of, model, length, scaled):

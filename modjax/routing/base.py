@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,28 @@ import safetensors.numpy
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.models.config import ModelConfig
+from modjax.models.decoder import Decoder
 from modjax.ops.lora import LoRA, Mix, Plan, mixture
+
+
+class BaseModel(Protocol):
+    """The part of a model that routers read; `modjax.Model` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def params(self) -> Decoder: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def check(self, library: Library) -> None:
+        """Raises InputError unless the library's experts are for this model."""
 
 
 class Context(NamedTuple):

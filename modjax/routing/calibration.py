@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.data.tasks import Tasks
 from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.routing.base import BaseModel
 from modjax.routing.prompt import batches, encoded
-
-if TYPE_CHECKING:
-    from modjax.model import Model
 
 Calibrated = TypeVar("Calibrated")  # a router with raw(site, x_BTI) -> float32[B,T,E], mean and deviation
 
@@ -38,7 +38,11 @@ def standardised(score_BTE: jax.Array, mean_E: jax.Array, deviation_E: jax.Array
 
 
 def calibrate(
-    router: Calibrated, model: Model, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
+    router: Calibrated,
+    model: BaseModel,
+    prompts: Sequence[Prompt | np.ndarray],
+    system: str | None = None,
+    batch: int = 16,
 ) -> Calibrated:
     """The router with its scores standardised on these prompts, by layer, site and expert.
 
@@ -61,6 +65,18 @@ def calibrate(
     whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
     deviation = {site: jnp.float32(np.sqrt(square_LE / whole.count)) for site, square_LE in whole.square.items()}
     return dataclasses.replace(router, mean=jax.tree.map(jnp.float32, whole.mean), deviation=deviation)
+
+
+def neutral(tasks: Tasks, of: str | int, where: str) -> list[str]:
+    """What scores can be standardised on: the lines of a text file, or so many validation prompts of each task.
+
+    Raises InputError that names `where` if `of` is neither.
+    """
+    if pathlib.Path(str(of)).is_file():
+        return pathlib.Path(str(of)).read_text(encoding="utf-8").splitlines()
+    if not str(of).isdigit():
+        raise InputError(f"{where} = {of!r}; expected a text file, or a number of prompts a task")
+    return [one.source for task in tasks.values() for one in task.split("validation")[: int(of)]]
 
 
 class _Moments(NamedTuple):

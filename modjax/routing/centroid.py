@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,10 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import Context, Router, hook, per_site, static, top_k_softmax
+from modjax.routing.base import BaseModel, Context, Router, hook, per_site, static, top_k_softmax
+from modjax.routing.examples import examples_of
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import batches
-from modjax.routing.training import examples_of
-
-if TYPE_CHECKING:
-    from modjax.model import Model
 
 Through = Literal["expert", "base"]
 End = Literal["answer", "prompt"]
@@ -39,7 +36,7 @@ class Centroid(Router):
 
 def centroid(
     library: Library,
-    model: Model,
+    model: BaseModel,
     tasks: Tasks,
     examples: int = 10,
     split: str = "train",

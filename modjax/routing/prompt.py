@@ -8,7 +8,7 @@ been written since.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +20,7 @@ from modjax.errors import InputError
 from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, left_padded
 from modjax.ops.lora import LoRA, Mix
-from modjax.routing.base import Router, named, static
-
-if TYPE_CHECKING:
-    from modjax.model import Model
+from modjax.routing.base import BaseModel, Router, named, static
 
 Experts = tuple[dict[str, LoRA], jax.Array, Router]  # loras, scale, router; as from `Model.experts`
 
@@ -93,7 +90,7 @@ def _weights(decoder, loras, scale_E, router, rows):
     return jnp.broadcast_to(weights_BE[None], (decoder.config.L, *weights_BE.shape))
 
 
-def encoded(model: Model, prompts: Sequence[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
+def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
     """Token ids of each prompt, int32[n]: arrays as they are, texts and conversations as `Model.generate` reads them.
 
     Raises InputError for texts where the model has no tokenizer, and for a prompt that is empty or exceeds the context.

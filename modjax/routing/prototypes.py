@@ -13,7 +13,6 @@ import numpy as np
 from modjax.experts.library import Library
 from modjax.experts.tie import check_factors, check_sites, firsts
 from modjax.models.layers import Linear
-from modjax.models.quant import NF4, Int8
 from modjax.ops.linalg import leading_of_sum, low_rank_svd
 from modjax.ops.lora import LoRA
 
@@ -52,7 +51,7 @@ def with_base(lora: LoRA, scale_E: jax.Array, maps: tuple[Linear, ...]) -> Leadi
 
     def one(layer):
         (a_ERI, b_ERO), maps = layer
-        kernel_IO = jnp.concatenate([_kernel(linear).astype(jnp.float32) for linear in maps], axis=-1)
+        kernel_IO = jnp.concatenate([linear.matrix.astype(jnp.float32) for linear in maps], axis=-1)
         return leading_of_sum(kernel_IO, LoRA(a_ERI, scale_E[:, None, None] * b_ERO))
 
     return jax.lax.map(one, (lora, maps))
@@ -72,7 +71,3 @@ def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...]
 
 def _joined(loras):
     return LoRA(loras[0].a, jnp.concatenate([lora.b for lora in loras], axis=-1))
-
-
-def _kernel(linear):
-    return linear.kernel.decode() if isinstance(linear.kernel, Int8 | NF4) else linear.kernel[...]

@@ -9,8 +9,8 @@ from modjax.data.tasks import Tasks
 from modjax.eval.evaluate import Method, check_room, prepared
 from modjax.eval.metrics import rouge_l
 from modjax.experts.library import ExpertInfo, Library
+from modjax.ops.lora import Loras
 from modjax.routing.oracle import oracle
-from modjax.train.lora import Loras
 from modjax.train.settings import Settings
 
 

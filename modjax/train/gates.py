@@ -13,8 +13,8 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix, low_rank
+from modjax.routing.examples import groups
 from modjax.routing.gates import PhatGoose
-from modjax.routing.training import groups
 from modjax.train.fit import fit
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings

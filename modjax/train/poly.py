@@ -20,10 +20,10 @@ from modjax.errors import InputError
 from modjax.experts import tie
 from modjax.experts.library import ExpertInfo, Library
 from modjax.models.config import ModelConfig
-from modjax.ops.lora import LoRA, mixture
+from modjax.ops.lora import LoRA, Loras, mixture
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import Fitted, fit
-from modjax.train.lora import Loras, drop, init_a, layer_keys
+from modjax.train.lora import drop, init_a, layer_keys
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 

@@ -9,7 +9,7 @@ import pytest
 
 from modjax.data.tokenize import encode
 from modjax.eval.likelihood import target_loss
-from modjax.models.quant import quantised
+from modjax.models.weights import quantised
 from modjax.train.settings import Settings
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "quantised_base.py"

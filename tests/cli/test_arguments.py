@@ -4,7 +4,8 @@ from typing import Literal
 
 import pytest
 
-from modjax.cli.arguments import called, parsed
+from modjax.cli.arguments import parsed
+from modjax.studies.catalogue import called
 from modjax.errors import InputError
 
 

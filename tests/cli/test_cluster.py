@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from modjax.experts.cluster import Clusters
+from modjax.cluster import Clusters
 from modjax.experts.library import Library
 
 

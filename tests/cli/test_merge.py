@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from modjax import merge
-from modjax.experts.genknowsub import genknowsub
 from modjax.experts.library import Library
+from modjax.merge.genknowsub import genknowsub
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import modjax
 from modjax.errors import InputError
 from modjax.experts.peft import CONFIG, PREFIX, WEIGHTS
-from modjax.models.modules import MODULES
+from modjax.models.hf_names import MODULES
 
 # peft asks transformers for a name that transformers is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -9,8 +9,8 @@ import pytest
 
 from modjax import merge, routing
 from modjax.errors import InputError
-from modjax.experts.genknowsub import genknowsub
 from modjax.experts.library import Library, concatenate
+from modjax.merge.genknowsub import genknowsub
 
 NAMES, SCALE = list("abcd"), [1.0, 2.0, 0.5, 3.0]
 

@@ -9,10 +9,10 @@ from safetensors.numpy import load_file
 
 import modjax
 from modjax.errors import InputError
-from modjax.models import export, hf, quant
+from modjax.models import export, hf, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.models.modules import MODULES
+from modjax.models.hf_names import MODULES
 from modjax.models.weights import fingerprint, leaves
 from modjax.ops.rope import Scaling
 
@@ -168,7 +168,7 @@ def test_like_of_another_model(decoder, checkpoint, tmp_path):
 
 def test_quantised_weights_are_refused(decoder, checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"blocks.attn.k.kernel.codes: quantised weights cannot be written"):
-        export.write(quant.quantised(decoder, "int8"), tmp_path / "out", like=checkpoint)
+        export.write(weights.quantised(decoder, "int8"), tmp_path / "out", like=checkpoint)
 
 
 def test_nothing_is_overwritten(decoder, checkpoint, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from modjax.errors import InputError
 from modjax.models import gguf, gguf_file
-from modjax.models.modules import MODULES
+from modjax.models.hf_names import MODULES
 from modjax.models.weights import fingerprint, leaves
 
 TOKENS_BT = np.array([[504, 3575, 282, 4649, 314, 7042, 30, 1], [1, 4093, 198, 19556, 28, 638, 359, 346]])

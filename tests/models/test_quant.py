@@ -13,8 +13,8 @@ import modjax
 from modjax.data.pack import Rows
 from modjax.errors import InputError
 from modjax.models import hf
-from modjax.models.quant import BLOCK, FORMATS, NF4, NF4_CODES, dequantised, encoded, quantised
-from modjax.models.weights import abstract, fingerprint, leaves
+from modjax.models.quant import BLOCK, FORMATS, NF4, NF4_CODES, encoded
+from modjax.models.weights import abstract, dequantised, fingerprint, leaves, quantised
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import LoRATraining

@@ -17,7 +17,7 @@ from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
 from modjax.train import metrics
-from modjax.train.loop import train_library
+from modjax.train.lora import train_library
 
 SETTINGS = {
     "steps": 3,
@@ -38,7 +38,7 @@ jax.distributed.initialize(f"localhost:{port}", 2, index)
 from modjax import data
 from modjax.model import load
 from modjax.parallel.mesh import make_mesh
-from modjax.train.loop import train_library
+from modjax.train.lora import train_library
 model = load(folder / "model", mesh=make_mesh(expert=2, fsdp=2))
 settings = json.loads((folder / "settings.json").read_text())
 library = train_library(model, data.load(folder / "tasks"), workdir=folder / "work", progress=False, **settings)

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from modjax.experts.cluster import dendrogram
+from modjax.cluster import dendrogram
 from modjax.report import clustering, picture, transfer
 from modjax.report.svg import VARIABLES
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from modjax import routing
-from modjax.experts.genknowsub import genknowsub
 from modjax.experts.library import pad_rank
+from modjax.merge.genknowsub import genknowsub
 from modjax.routing import Context, PromptRows, calibrate, settle
 
 NEUTRAL = ["w5 w6 w7 w8", "w50 w51", "w9 w31 w17 w2 w44"]

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import modjax
-from modjax.experts.genknowsub import genknowsub
+from modjax.merge.genknowsub import genknowsub
 from modjax.routing import Arrow, arrow
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -8,7 +8,7 @@ import pytest
 from references.routing import leading, updates
 
 from modjax.errors import InputError
-from modjax.models.quant import quantised
+from modjax.models.weights import quantised
 from modjax.routing import arrow, load_router
 
 QKV = ("attn.q", "attn.k", "attn.v")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from modjax.train.loop import train_library
+from modjax.train.lora import train_library
 
 SMALL = {
     "steps": 6,

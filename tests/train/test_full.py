@@ -13,7 +13,7 @@ from modjax.data.pack import Rows, pack
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.models import weights
-from modjax.models.quant import quantised
+from modjax.models.weights import quantised
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh

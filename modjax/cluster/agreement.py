@@ -1,0 +1,49 @@
+"""How well a clustering fits what it was made of, and how well two clusterings agree."""
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+from sklearn.metrics import adjusted_rand_score, silhouette_score
+
+from modjax.cluster.clusters import Clusters
+from modjax.errors import InputError
+
+
+def adjusted_rand(first: Clusters, second: Clusters | Sequence[Hashable]) -> float:
+    """The adjusted Rand index (Hubert and Arabie, 1985): 1 for equal partitions, about 0 for unrelated ones.
+
+    Args:
+      second: another clustering of the same experts, in whatever order, or the kind of each expert of `first`.
+
+    Raises InputError where the two are not of the same experts.
+    """
+    if isinstance(second, Clusters):
+        if set(first.experts) != set(second.experts):
+            differ = sorted(set(first.experts) ^ set(second.experts))
+            raise InputError(f"two clusterings of different experts: only one has {', '.join(differ[:5])}")
+        labels = dict(zip(second.experts, second.labels.tolist(), strict=True))
+        second = [labels[expert] for expert in first.experts]
+    if len(second) != len(first.labels):
+        raise InputError(f"{len(second)} kinds for {len(first.labels)} experts; expected one each")
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(second))}
+    return float(adjusted_rand_score([numbers[kind] for kind in second], first.labels))
+
+
+def silhouette(clusters: Clusters) -> float | None:
+    """The mean silhouette (Rousseeuw, 1987) under the distance 1 - S, in [-1, 1]; an expert alone counts as 0.
+
+    With a_e the mean distance of an expert to the others of its cluster, and b_e that to the nearest other cluster, it
+    is the mean of (b_e - a_e) / max(a_e, b_e). The distance is that between two experts, as in the dendrogram, and not
+    that between rows of S, which k-means works with. None for one cluster, or one for each expert, where there is none.
+    """
+    if not 1 < len(clusters.names) < len(clusters.labels):
+        return None
+    return float(silhouette_score(distances(clusters.similarity), clusters.labels, metric="precomputed"))
+
+
+def distances(similarity_EE: np.ndarray) -> np.ndarray:
+    """1 - S, float64[E, E]: symmetric, not negative, 0 on the diagonal, whatever rounding has done to S."""
+    distance_EE = np.maximum(1 - np.float64(similarity_EE), 0)
+    distance_EE = (distance_EE + distance_EE.T) / 2
+    np.fill_diagonal(distance_EE, 0)
+    return distance_EE

@@ -1,0 +1,89 @@
+"""A partition of experts: who is with whom, and how alike they were found."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.files import read_json_object
+from modjax.ops.kmeans import kmeans
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters:
+    """A partition of experts.
+
+    Attributes:
+      labels: int[E], the cluster of each expert; clusters are numbered by their first expert.
+      names: {cluster: [expert, ...]}.
+      similarity: float32[E, E], cosine similarity of the experts, or of what was clustered in their place.
+      inertia: the k-means objective: squared distances of the clustered points from their clusters' means, summed.
+    """
+
+    labels: np.ndarray
+    names: dict[int, list[str]]
+    similarity: np.ndarray
+    inertia: float
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The names of all experts in the order of `labels`."""
+        rest = {cluster: iter(names) for cluster, names in self.names.items()}
+        return tuple(next(rest[label]) for label in self.labels.tolist())
+
+    def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
+        """{"cluster 0": tasks of its experts, ...}: what `train_library` takes to train an expert for each."""
+        members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
+        return {
+            f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
+            for cluster, ids in members.items()
+        }
+
+    @staticmethod
+    def of(experts: Sequence[str], labels: Sequence[int], similarity_EE: np.ndarray, inertia: float) -> "Clusters":
+        """The partition with these labels, renumbered so that equal partitions have equal labels."""
+        order = {old: new for new, old in enumerate(dict.fromkeys(np.asarray(labels).tolist()))}
+        labels = np.asarray([order[label] for label in np.asarray(labels).tolist()])
+        names = {cluster: [experts[i] for i in np.flatnonzero(labels == cluster)] for cluster in order.values()}
+        return Clusters(labels, names, np.asarray(similarity_EE, np.float32), float(inertia))
+
+    @staticmethod
+    def load(path: str | os.PathLike) -> "Clusters":
+        """Reads the clusters.json that `modjax cluster` writes. Raises InputError where it is not one."""
+        found = read_json_object(path)
+        experts, labels, matrix = (found.get(key) for key in ("names", "labels", "matrix"))
+        if not _strings(experts) or not _integers(labels) or len(experts) != len(labels):
+            raise InputError(f"{path}: expected 'names' and 'labels', one each an expert, as `modjax cluster` writes")
+        try:
+            similarity_EE, inertia = np.asarray(matrix, np.float32), float(found.get("inertia"))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: 'matrix' and 'inertia' are not numbers as `modjax cluster` writes") from error
+        if similarity_EE.shape != (len(experts), len(experts)):
+            raise InputError(f"{path}: 'matrix' has shape {similarity_EE.shape}; expected {len(experts)} experts' both")
+        return Clusters.of(experts, labels, similarity_EE, inertia)
+
+
+def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int, restarts: int) -> Clusters:
+    """k-means on float32[E, D]. Raises InputError for more clusters than experts, and for no restarts."""
+    if not 1 <= clusters <= len(experts):
+        raise InputError(f"clusters={clusters}: expected 1 to {len(experts)}, the number of experts")
+    if restarts < 1:
+        raise InputError(f"restarts={restarts}: expected a positive number of k-means starts")
+    found = _kmeans(jnp.asarray(points_ED), clusters, jax.random.key(seed), restarts)
+    return Clusters.of(experts, found.labels, similarity_EE, found.inertia)
+
+
+_kmeans = jax.jit(kmeans, static_argnums=(1, 3))
+
+
+def _strings(value) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
+
+
+def _integers(value) -> bool:
+    return isinstance(value, list) and all(type(one) is int for one in value)

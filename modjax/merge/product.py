@@ -1,0 +1,116 @@
+"""The weighted sum of the experts' updates themselves: whole, as longer factors, or cut to a rank."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.merge.factors import stacked
+from modjax.merge.result import Record, checked_weights, merged, own_rank, shares
+from modjax.ops.lora import LoRA
+
+
+class Truncated(NamedTuple):
+    """The nearest product of a rank, and how near it is."""
+
+    lora: LoRA  # a[..., R, I], b[..., R, O]; both carry the square roots of the singular values
+    kept: jax.Array  # float32[...], the sum of the R largest squared singular values
+    total: jax.Array  # float32[...], of all of them
+
+
+def concatenate(library: Library, weights: Sequence[float] | None = None, name: str = "concatenate") -> Library:
+    """dW = sum_e w_e s_e B_e^T A_e, exactly: the experts' factors one below the other. PEFT's "cat".
+
+    The rank is the sum of the experts' own ranks; of their padding nothing is left.
+
+    Args:
+      weights: E finite numbers; by default 1 / E each.
+
+    Raises InputError for weights that do not fit.
+    """
+    weights_E = checked_weights(library, weights, 1 / len(library))
+    record = Record(name, weights_E, {"merged": "concatenate", "form": "products"})
+    return merged(library, _below_each_other(library, weights_E), record)
+
+
+def svd(
+    library: Library, rank: int | None = None, weights: Sequence[float] | None = None, name: str = "svd"
+) -> Library:
+    """The nearest update of a rank, in the Frobenius norm, to sum_e w_e s_e B_e^T A_e. PEFT's "svd".
+
+    By QR of the concatenated factors and the SVD of the small core between them: no O x I matrix is formed (unless the
+    ranks add up to more than that). Layers go one after another. `ops.linalg.low_rank_svd`, made for the rank of one
+    expert, rotates S (S - 1) / 2 pairs of columns in turn; for the S of a library's ranks that is far slower than this
+    (12 layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
+
+    Args:
+      rank: to keep; by default the largest of the experts'.
+      weights: E finite numbers; by default 1 / E each.
+
+    Returns:
+      A library of one; `scores` of its ExpertInfo has "kept_energy", the share of the squared Frobenius norm, over all
+      sites and layers, that the cut leaves.
+
+    Raises InputError for weights that do not fit and for a rank beyond the sum of the experts' ranks.
+    """
+    weights_E = checked_weights(library, weights, 1 / len(library))
+    rank = own_rank(library) if rank is None else checked_rank(library, rank)
+    cut = {site: _cut_layers(lora, rank) for site, lora in _below_each_other(library, weights_E).items()}
+    return merged_cut(library, cut, Record(name, weights_E, {"merged": "svd", "form": "products"}))
+
+
+def checked_rank(library: Library, rank: int) -> int:
+    """Raises InputError for a rank that is not 1 to the sum of the experts' ranks."""
+    most = len(_own_rows(library))
+    if not 1 <= rank <= most:
+        raise InputError(f"rank={rank}: the experts' ranks add up to {most}; expected 1 to {most}")
+    return rank
+
+
+def merged_cut(library: Library, cut: Mapping[str, Truncated], record: Record) -> Library:
+    """The library of one from {site: Truncated of all layers}, with the energy it keeps."""
+    kept, total = (
+        sum(np.asarray(part_L, np.float64).sum() for part_L in parts)
+        for parts in zip(*((one.kept, one.total) for one in cut.values()), strict=True)
+    )
+    loras = {site: one.lora for site, one in cut.items()}
+    return merged(library, loras, record, {"kept_energy": float(kept / total) if total else 1.0})
+
+
+def truncated(product_IO: jax.Array, rank: int) -> Truncated:
+    """The `rank` leading terms of a matrix's SVD, with rows of zeros where it has fewer."""
+    v_IS, s_S, u_SO = jnp.linalg.svd(product_IO, full_matrices=False)
+    root_R1 = jnp.sqrt(s_S[:rank, None])
+    lora = LoRA(root_R1 * v_IS.T[:rank], root_R1 * u_SO[:rank])
+    missing = max(0, rank - s_S.shape[0])
+    lora = LoRA(*(jnp.pad(leaf, ((0, missing), (0, 0))) for leaf in lora))
+    return Truncated(lora, jnp.sum(jnp.square(s_S[:rank])), jnp.sum(jnp.square(s_S)))
+
+
+def _own_rows(library) -> np.ndarray:
+    """int[S]: the rows that are no padding, in experts' factors [E, R] flattened."""
+    ranks_E = np.max([ranks_LE.max(axis=0) for ranks_LE in library.ranks.values()], axis=0)
+    return np.flatnonzero(np.arange(library.rank)[None] < np.maximum(ranks_E, 1)[:, None])
+
+
+def _below_each_other(library, weights_E) -> dict[str, LoRA]:
+    """{site: a[L,S,I], b[L,S,O]} of all experts, weights and scales in b."""
+    rows_S, share_E = _own_rows(library), shares(library, weights_E, "products").b
+    whole = {site: stacked(lora, share_E) for site, lora in library.loras.items()}
+    return {site: LoRA(*(factor_LSX[:, rows_S] for factor_LSX in lora)) for site, lora in whole.items()}
+
+
+@functools.partial(jax.jit, static_argnames="rank")
+def _cut_layers(lora, rank):
+    def one(layer):
+        (q_IK, r_KS), (q_OM, r_MS) = (jnp.linalg.qr(factor_SX.T) for factor_SX in layer)
+        core = truncated(r_KS @ r_MS.T, rank)
+        return core._replace(lora=LoRA(core.lora.a @ q_IK.T, core.lora.b @ q_OM.T))
+
+    with jax.default_matmul_precision("highest"):
+        return jax.lax.map(one, lora)

@@ -1,0 +1,90 @@
+"""Task prediction, TP (arXiv 2405.11157, section 4.2): a classifier reads the prompt and names its task."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.ops.lora import Mix
+from modjax.routing.base import BaseModel, check_choice, named, static, top_k_shares
+from modjax.routing.embedding import embed, embedding
+from modjax.routing.examples import first_of, known_tasks
+from modjax.routing.prompt import PromptRouter
+
+
+class TaskPredictor(PromptRouter):
+    directions: jax.Array = named("KD")  # float32, one a task
+    offsets: jax.Array = named("K")  # float32
+    experts: jax.Array = named("KE")  # float32, each task's experts, summing to 1
+    top_k: int = static(1)
+    mix: Mix = static("outputs")
+
+    def weigh(self, decoder, loras, scale_E, rows):
+        score_BK = jnp.einsum("bd,kd->bk", embedding(decoder, rows), self.directions) + self.offsets[None]
+        return top_k_shares(jnp.einsum("bk,ke->be", jax.nn.softmax(score_BK), self.experts), self.top_k)
+
+
+def task_predictor(
+    library: Library,
+    model: BaseModel,
+    tasks: Tasks,
+    examples: int = 64,
+    split: str = "train",
+    inverse_penalty: float = 1.0,
+    top_k: int = 1,
+    mix: Mix = "outputs",
+    system: str | None = None,
+    batch: int = 16,
+) -> TaskPredictor:
+    """A router of whole prompts from a multinomial logistic regression, prompt -> task.
+
+        p(task k) = softmax_k(u_k . z + o_k),  z the standardised embedding of the prompt
+        p(expert e) = sum over its tasks of p;  weights = p / (sum of the kept p), for the top k
+
+    An embedding is the mean of the base model's last hidden states over the prompt's tokens, where the paper trains a
+    T5 encoder. Each coordinate is standardised over the training prompts; u and o minimise the summed log loss and
+    ||u||^2 / (2 inverse_penalty). A task of several experts is theirs in equal parts.
+
+    Args:
+      tasks: those with an expert trained on them are used; `library.tasks` says which.
+      examples: the first so many of the split, of each task; their prompts alone are read.
+      inverse_penalty: scikit-learn's C; less of it means less certain predictions.
+      top_k: experts kept for each prompt, 1 in the paper; -1, or more than there are, keeps all.
+      system: as in `Model.generate`.
+      batch: prompts side by side; results do not depend on it but for rounding.
+
+    Raises InputError when no task has an expert, and for a task without examples in the split.
+    """
+    check_choice(top_k)
+    if not inverse_penalty > 0:
+        raise InputError(f"inverse_penalty={inverse_penalty}: expected a positive number")
+    names, experts_KE = known_tasks(library, tasks)
+    chosen = {name: first_of(tasks, name, examples, split) for name in names}
+    embedded_nD = embed(model, [example.source for own in chosen.values() for example in own], system, batch)
+    label_n = np.repeat(np.arange(len(names)), [len(own) for own in chosen.values()])
+    directions_KD, offsets_K = _fitted(embedded_nD, label_n, inverse_penalty)
+    fitted = (jnp.float32(directions_KD), jnp.float32(offsets_K), jnp.asarray(experts_KE))
+    return TaskPredictor(*fitted, top_k, mix)
+
+
+def _fitted(x_nD, label_n, inverse_penalty):
+    """(directions float64[K,D], offsets float64[K]) for embeddings as they are, not standardised."""
+    from sklearn.linear_model import LogisticRegression  # a second of import that other routers do without
+
+    n_tasks = label_n.max() + 1
+    if n_tasks == 1:
+        return np.zeros((1, x_nD.shape[1])), np.zeros(1)
+    mean_D, deviation_D = x_nD.mean(axis=0), x_nD.std(axis=0)
+    deviation_D = np.where(deviation_D > 0, deviation_D, 1)
+    # Of two tasks scikit-learn has but the second's lead over the first, and penalises that: twice both of its halves.
+    penalty = 2 * inverse_penalty if n_tasks == 2 else inverse_penalty
+    found = LogisticRegression(C=penalty, tol=1e-8, max_iter=10_000).fit((x_nD - mean_D) / deviation_D, label_n)
+    directions_KD, offsets_K = found.coef_, found.intercept_
+    if n_tasks == 2:
+        directions_KD, offsets_K = np.vstack([-directions_KD, directions_KD]) / 2, np.append(-offsets_K, offsets_K) / 2
+    directions_KD = directions_KD / deviation_D
+    return directions_KD, offsets_K - directions_KD @ mean_D

@@ -1,0 +1,76 @@
+"""Routing by task (LoRAuter, arXiv 2601.21795): the experts of the tasks whose examples are most like the prompt."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.experts.library import Library
+from modjax.ops.lora import Mix
+from modjax.routing.base import BaseModel, check_choice, named, static, top_k_softmax
+from modjax.routing.embedding import embed, embedding
+from modjax.routing.examples import first_of, known_tasks
+from modjax.routing.prompt import PromptRouter
+
+
+class TaskRepresentations(PromptRouter):
+    tasks: jax.Array = named("KD")  # float32, one unit vector a task
+    centre: jax.Array = named("D")  # float32, taken off every embedding
+    experts: jax.Array = named("KE")  # float32, each task's experts, summing to 1
+    top_k: int = static(3)
+    temperature: float = static(0.1)
+    mix: Mix = static("outputs")
+
+    def weigh(self, decoder, loras, scale_E, rows):
+        query_BD = _unit(embedding(decoder, rows) - self.centre[None])
+        similarity_BK = jnp.einsum("bd,kd->bk", query_BD, self.tasks)
+        weights_BK = top_k_softmax(similarity_BK[:, None], self.top_k, self.temperature)[:, 0]
+        return jnp.einsum("bk,ke->be", weights_BK, self.experts)
+
+
+def task_representations(
+    library: Library,
+    model: BaseModel,
+    tasks: Tasks,
+    examples: int = 16,
+    split: str = "validation",
+    top_k: int = 3,
+    temperature: float = 0.1,
+    mix: Mix = "outputs",
+    system: str | None = None,
+    batch: int = 16,
+) -> TaskRepresentations:
+    """A router of whole prompts from a few examples of each task; of those, the prompts alone.
+
+        t_k = mean embedding of task k's prompts, less the mean over tasks;  q likewise for the prompt to answer
+        weights = sum over the top k tasks of softmax(cos(q, t_k) / temperature), shared among that task's experts
+
+    An embedding is the mean of the base model's last hidden states over a prompt's tokens, where the paper has a
+    sentence encoder. Such states all point one way; what is taken off is that way.
+
+    Args:
+      tasks: those with an expert trained on them are used; `library.tasks` says which.
+      examples: the first so many of the split, of each task.
+      top_k: tasks kept for each prompt; -1, or more than there are, keeps all.
+      temperature: of the softmax over tasks, positive.
+      system: as in `Model.generate`.
+      batch: prompts side by side; results do not depend on it but for rounding.
+
+    Raises InputError when no task has an expert, and for a task without examples in the split.
+    """
+    check_choice(top_k, temperature)
+    names, experts_KE = known_tasks(library, tasks)
+    sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in names}
+    embedded = embed(model, [source for name in names for source in sources[name]], system, batch)
+    ends = np.cumsum([len(sources[name]) for name in names])[:-1]
+    task_KD = np.stack([own_nD.mean(axis=0) for own_nD in np.split(embedded, ends)])
+    centre_D = task_KD.mean(axis=0)
+    unit_KD = _unit(jnp.float32(task_KD - centre_D[None]))
+    return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)
+
+
+def _unit(x_nD):
+    length_n1 = jnp.linalg.norm(x_nD, axis=1, keepdims=True)
+    return x_nD / jnp.where(length_n1 > 0, length_n1, 1)

@@ -1,0 +1,1 @@
+"""What takes many steps and leaves a folder: Python functions of models, tasks, libraries and a folder."""

@@ -1,0 +1,154 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from references import merging as references
+
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.merge.genknowsub import genknowsub
+
+SITES = {"attn.q": (32, 32), "mlp.down": (48, 32)}
+
+
+@pytest.fixture
+def library(random_library):
+    return random_library(
+        SITES, experts=3, rank=3, scale=[2.0, 0.5, 1.0], names=list("abc"), tasks=[["x"], ["y"], ["z"]]
+    )
+
+
+@pytest.fixture
+def general(random_library):
+    return random_library(SITES, experts=2, rank=3, seed=1, scale=[3.0, 0.7], names=["wiki", "web"])
+
+
+def updates(library):
+    """{site: s_e B_e^T A_e as float64[L, E, O, I]}."""
+    scale_E = np.float64(library.scale)[None, :, None, None]
+    return {
+        site: scale_E * np.einsum("lero,leri->leoi", np.float64(lora.b), np.float64(lora.a))
+        for site, lora in library.loras.items()
+    }
+
+
+def test_factors_less_the_mean_factors(library, general):
+    got = genknowsub(library, general)
+    for site, lora in got.loras.items():
+        for leaf, own, others in zip(lora, library.loras[site], general.loras[site], strict=True):
+            np.testing.assert_allclose(leaf, own - others.mean(1, keepdims=True), atol=1e-6)
+    assert got.infos == library.infos
+    np.testing.assert_array_equal(got.scale, library.scale)
+
+
+@pytest.mark.parametrize("form", ["factors", "products"])
+def test_both_forms_are_their_formulas(library, general, form, agrees):
+    got = updates(genknowsub(library, general, form))
+    for site in SITES:
+        for layer in range(2):
+            own, others = (
+                [np.float64(factor[layer]) for factor in one.loras[site]] + [np.float64(one.scale)]
+                for one in (library, general)
+            )
+            if form == "factors":
+                expected_EIO = references.less_general_factors(*own, *others[:2])
+            else:
+                whole = references.of_experts(*own), references.of_experts(*others)
+                expected_EIO = references.less_general_products(*whole, rank=3)
+            agrees(f"genknowsub, {form}", got[site][layer], np.swapaxes(expected_EIO, 1, 2))
+
+
+def differences(library, general):
+    own, others = updates(library), updates(general)
+    return {site: own[site] - others[site].mean(1, keepdims=True) for site in own}
+
+
+def test_products_at_full_rank_lose_nothing(library, general):
+    got = genknowsub(library, general, "products", rank=9)
+    assert got.rank == 9 and {info.rank for info in got.infos} == {9}
+    np.testing.assert_array_equal(got.scale, library.scale)
+    for site, expected in differences(library, general).items():
+        np.testing.assert_allclose(updates(got)[site], expected, atol=1e-5)
+
+
+def test_products_are_the_nearest_of_their_rank(library, general):
+    """The error is that of the truncated SVD (Eckart and Young)."""
+    got = genknowsub(library, general, "products")
+    assert got.infos == library.infos
+    for site, expected in differences(library, general).items():
+        tail = np.linalg.svd(expected)[1][..., 3:]
+        error = np.linalg.norm(updates(got)[site] - expected, axis=(-2, -1))
+        np.testing.assert_allclose(error, np.sqrt((tail**2).sum(-1)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["factors", "products"])
+def test_what_is_general_is_gone(library, form):
+    """An expert that is the general one itself is nothing afterwards."""
+    got = genknowsub(library[["a"]], library[["a"]], form)
+    for update in updates(got).values():
+        np.testing.assert_allclose(update, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["factors", "products"])
+def test_nothing_changes_in_place_or_on_the_way_through_a_folder(library, general, tmp_path, form):
+    before = jax.tree.map(np.array, (library, general))
+    got = genknowsub(library, general, form)
+    jax.tree.map(np.testing.assert_array_equal, (library, general), before)
+    got.save(tmp_path / "library")
+    again = Library.load(tmp_path / "library")
+    assert again.infos == got.infos
+    jax.tree.map(np.testing.assert_array_equal, again, got)
+
+
+def test_an_expert_of_smaller_rank_gains_the_means(library, general):
+    """All rows of its factors count afterwards, and it computes the same when read back."""
+    small = dataclasses.replace(library.infos[0], rank=2, alpha=4.0)
+    loras = {
+        site: lora._replace(a=lora.a.at[:, 0, 2].set(0), b=lora.b.at[:, 0, 2].set(0))
+        for site, lora in library.loras.items()
+    }
+    got = genknowsub(Library(loras, library.scale, (small, *library.infos[1:])), general)
+    assert (got.infos[0].rank, got.infos[0].alpha) == (3, 6.0)
+
+
+def test_scales_of_single_modules_play_no_part_in_the_factors(random_library):
+    """As if b were the file's own, whatever scale the file gives the module."""
+    library = random_library(SITES, rank=3, names=list("abc"))
+    ratios = (("attn.q", (2.0, 1.0)),)
+    scaled = dataclasses.replace(library.infos[1], ratios=ratios)
+    twice = library.loras["attn.q"].b.at[0, 1].multiply(2)
+    loras = library.loras | {"attn.q": library.loras["attn.q"]._replace(b=twice)}
+    given = Library(loras, library.scale, (library.infos[0], scaled, library.infos[2]))
+    for own, others in ((given, library), (library, given)):
+        got, plain = genknowsub(own, others), genknowsub(library, library)
+        factor = 2.0 if own is given else 1.0
+        np.testing.assert_array_equal(got.loras["attn.q"].b[0, 1], factor * plain.loras["attn.q"].b[0, 1])
+        np.testing.assert_array_equal(got.loras["attn.q"].a, plain.loras["attn.q"].a)
+        np.testing.assert_array_equal(got.loras["attn.q"].b[1], plain.loras["attn.q"].b[1])
+
+
+def test_a_silent_expert_stays_finite(library, general):
+    silent = Library(library.loras, jnp.zeros(3), library.infos)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(genknowsub(silent, general, "products")))
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "words"),
+    [
+        ({}, {"form": "both"}, "form='both': expected 'factors' or 'products'"),
+        ({}, {"rank": 2}, "rank=2 with form='factors'"),
+        ({}, {"form": "products", "rank": 0}, "rank=0"),
+        ({}, {"form": "products", "rank": 10}, "rank=10: the differences have at most rank 9"),
+        ({"rank": 2}, {}, r"site attn.q: general factors \(2, 2, 2, 32\)"),
+        ({"layers": 3}, {"form": "products"}, r"site attn.q: general factors \(3, 2, 3, 32\)"),
+        ({"sites": {"attn.q": (32, 32)}}, {}, "general experts on attn.q; the library's are on attn.q, mlp.down"),
+        ({"fingerprint": "b" * 16}, {}, "different base models"),
+    ],
+)
+def test_what_does_not_fit_is_named(random_library, change, settings, words):
+    library = random_library(SITES, rank=3, fingerprint="a" * 16)
+    general = random_library(**({"sites": SITES, "experts": 2, "rank": 3} | change))
+    with pytest.raises(InputError, match=words):
+        genknowsub(library, general, **settings)
