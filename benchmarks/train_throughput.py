@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,8 @@ from modjax.data.pack import Rows, pack
 from modjax.data.tokenize import encode
 from modjax.models import gguf, tokenizer
 from modjax.models.config import ModelConfig
-from modjax.train.lora import Loras, LoRATraining, init_loras
+from modjax.ops.lora import Factors
+from modjax.train.lora import LoRATraining, init_factors
 from modjax.train.optim import schedule
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
@@ -53,21 +54,21 @@ def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list
     return list(loader.batches(rows, settings.batch, settings.steps, settings.seed))
 
 
-def initial_loras(config: ModelConfig, experts: int, settings: Settings) -> Loras:
+def initial_factors(config: ModelConfig, experts: int, settings: Settings) -> dict[str, Factors]:
     """What both sides start from: A random, B zero, float32."""
-    return init_loras(jax.random.key(settings.seed), experts, config, settings)
+    return init_factors(jax.random.key(settings.seed), experts, config, settings)
 
 
-def modjax_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: Sequence[Rows]) -> Run:
+def modjax_side(path: pathlib.Path, factors: Mapping[str, Factors], settings: Settings, batches: Sequence[Rows]) -> Run:
     """All experts in lockstep: one compiled step a batch."""
     params = modjax.load(path, dtype=jnp.float32).params
     experts = len(batches[0].tokens)
     keys_E = member_keys(tuple(map(str, range(experts))), settings.seed)
     recipe = LoRATraining(params.config, settings, experts)
-    made = programs(recipe, settings, loras, keys_E, mesh=None)
+    made = programs(recipe, settings, factors, keys_E, mesh=None)
 
     def run():
-        state, losses_SE = made.fresh(loras), []
+        state, losses_SE = made.fresh(factors), []
         for batch in batches:
             state, metrics = made.step(params, state, jax.device_put(batch), keys_E, recipe.frozen)
             losses_SE.append(metrics.loss_E)
@@ -76,7 +77,7 @@ def modjax_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: S
     return run
 
 
-def peft_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: Sequence[Rows]) -> Run:
+def peft_side(path: pathlib.Path, factors: Mapping[str, Factors], settings: Settings, batches: Sequence[Rows]) -> Run:
     """One adapter after another, each with its own AdamW over the shared base: one step a batch and adapter."""
     import torch
 
@@ -88,7 +89,7 @@ def peft_side(path: pathlib.Path, loras: Loras, settings: Settings, batches: Seq
         losses_ES = []
         for expert, name in enumerate(names):
             model.set_adapter(name)
-            _put(model, name, loras, expert)
+            _put(model, name, factors, expert)
             trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(trained, weight_decay=settings.weight_decay)
             losses_S = []
@@ -131,13 +132,13 @@ def _projection(site):
     return site.removeprefix("attn.") + "_proj"
 
 
-def _put(model, name, loras, expert):
+def _put(model, name, factors, expert):
     """Sets one adapter of the torch model to the initial factors of an expert."""
     import torch
 
     with torch.no_grad():
         for index, layer in enumerate(model.get_base_model().model.layers):
-            for site, (a_LERI, b_LERO) in loras.items():
+            for site, (a_LERI, b_LERO) in factors.items():
                 linear = getattr(layer.self_attn, _projection(site))
                 linear.lora_A[name].weight.copy_(torch.tensor(np.asarray(a_LERI[index, expert])))
                 linear.lora_B[name].weight.copy_(torch.tensor(np.asarray(b_LERO[index, expert].T)))
@@ -263,8 +264,8 @@ def main():
     settings = Settings(steps=args.steps, batch=args.batch, length=args.length, dropout=0.0, remat=args.remat)
     path = gguf.embedded()
     batches = open48_batches(path, args.experts, settings)
-    loras = initial_loras(gguf.config(path), args.experts, settings)
-    builds = {side: functools.partial(build, path, loras, settings, batches) for side, build in BUILD.items()}
+    factors = initial_factors(gguf.config(path), args.experts, settings)
+    builds = {side: functools.partial(build, path, factors, settings, batches) for side, build in BUILD.items()}
     if args.memory_of:
         if args.memory_of == "peft":
             import peft  # noqa: F401, code is resident before the measurement begins, as jax's is

@@ -13,15 +13,16 @@ from modjax.models import decode
 from modjax.models.answer import Answer
 from modjax.models.config import ModelConfig
 from modjax.models.decode import CHUNK, Prompts
+from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, filled, left_padded
 from modjax.models.sampling import Sampling, sampling
-from modjax.routing.base import Context, hook
+from modjax.routing.base import Bound, Context, hook
 from modjax.routing.prompt import PromptRows, settle
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """How to answer, checked; `Model.generate` says what each setting means."""
+    """The settings of generation, checked; `Model.generate` explains each."""
 
     max_new_tokens: int = 64
     temperature: float = 0.0
@@ -30,7 +31,7 @@ class Request:
     stop: str | Sequence[str] = ()
     seed: int = 0
     batch: int = 32
-    every: int = CHUNK  # tokens drawn between two looks at the text
+    every: int = CHUNK  # tokens drawn between two looks at the text by the host
 
     def __post_init__(self):
         for name in ("max_new_tokens", "batch", "every"):
@@ -53,12 +54,12 @@ class Request:
 
 
 class Voice(NamedTuple):
-    """Who answers: a model, and the experts that it answers with."""
+    """The model that answers and its experts."""
 
-    params: Any  # the decoder
+    params: Decoder
     tokenizer: Any
     ends: frozenset[int]  # the tokens that end a turn
-    experts: tuple | None  # (loras, scale, router), as the router's hook takes them
+    bound: Bound | None
 
 
 class Piece(NamedTuple):
@@ -70,16 +71,16 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    voice: Voice, prompts: Sequence[np.ndarray], expert_ids: Sequence[int] | None, request: Request
+    voice: Voice, prompts: Sequence[np.ndarray], choices: Sequence[int] | None, request: Request
 ) -> Iterator[Piece]:
     """The answers to encoded prompts as they come, those of one batch in turns, each up to its last piece.
 
-    expert_ids: for the oracle, each prompt's expert. Raises InputError, before anything is computed, for a prompt
+    choices: for a router with choices, as the oracle, the index of each prompt's. Raises InputError, before anything is computed, for a prompt
     without tokens and for one that leaves no room for its answer.
     """
     for i, tokens in enumerate(prompts):
         _check(i, len(tokens), request.max_new_tokens, voice.params.config.context)
-    return _all_pieces(voice, prompts, expert_ids, request)
+    return _all_pieces(voice, prompts, choices, request)
 
 
 def _check(prompt, length, max_new_tokens, context):
@@ -92,10 +93,10 @@ def _check(prompt, length, max_new_tokens, context):
         )
 
 
-def _all_pieces(voice, prompts, expert_ids, request):
+def _all_pieces(voice, prompts, choices, request):
     rows = min(request.batch, bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
-        for row, text, last in _batch(voice, prompts, ids, rows, _context(expert_ids, ids, rows), request):
+        for row, text, last in _batch(voice, prompts, ids, rows, _context(choices, ids, rows), request):
             yield Piece(ids[row], text, last)
 
 
@@ -104,8 +105,8 @@ def _batch(voice, prompts, ids, rows, context, request):
     columns, room = shape(max(len(prompts[i]) for i in ids), request.max_new_tokens, voice.params.config)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(request.seed), filled(ids, rows, 0))
     padded = Prompts(*left_padded([prompts[i] for i in ids], rows, columns), keys_B)
-    experts = settle(voice.params, voice.experts, PromptRows.left_padded(padded.tokens_BT, padded.lengths_B))
-    state = _prefill(voice.params, experts, context, padded, request.sampling, room)
+    bound = settle(voice.params, voice.bound, PromptRows.left_padded(padded.tokens_BT, padded.lengths_B))
+    state = _prefill(voice.params, bound, context, padded, request.sampling, room)
     answers = [Answer(voice.tokenizer, voice.ends, request.stops) for _ in ids]
     over_B, ends_Z = np.arange(rows) >= len(ids), np.asarray(sorted(voice.ends), np.int32)
     drawn, new_BG = 1, np.asarray(state.newest_B)[:, None]
@@ -120,7 +121,7 @@ def _batch(voice, prompts, ids, rows, context, request):
         if over_B.all():
             return
         steps = min(request.every, request.max_new_tokens - drawn)
-        new_BG, state = _advance(voice.params, experts, context, state, over_B, ends_Z, steps, request.sampling)
+        new_BG, state = _advance(voice.params, bound, context, state, over_B, ends_Z, steps, request.sampling)
         drawn, new_BG = drawn + steps, np.asarray(new_BG)[:, :steps]
 
 
@@ -137,19 +138,16 @@ def shape(longest: int, max_new_tokens: int, config: ModelConfig) -> tuple[int, 
     return columns, room
 
 
-def _context(expert_ids, ids, rows):
-    """What routers may know beside the activations, made once a batch, from the prompts.
-
-    Every step of decoding is given it as it was for the prompt.
-    """
-    return Context(None if expert_ids is None else filled([expert_ids[i] for i in ids], rows, -1))
+def _context(choices, ids, rows):
+    """The context of a batch, made once from its prompts and the same for every step of decoding."""
+    return Context(None if choices is None else filled([choices[i] for i in ids], rows, -1))
 
 
 @functools.partial(jax.jit, static_argnames="room")
-def _prefill(decoder, experts, context, prompts, how, room):
-    return decode.prefill(decoder, prompts, room, how, **hook(experts, context))
+def _prefill(decoder, bound, context, prompts, how, room):
+    return decode.prefill(decoder, prompts, room, how, **hook(bound, context))
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def _advance(decoder, experts, context, state, over_B, ends_Z, steps, how):
-    return decode.advance(decoder, state, over_B, ends_Z, steps, how, **hook(experts, context))
+def _advance(decoder, bound, context, state, over_B, ends_Z, steps, how):
+    return decode.advance(decoder, state, over_B, ends_Z, steps, how, **hook(bound, context))

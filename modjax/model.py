@@ -1,4 +1,4 @@
-"""The model a user holds: a frozen decoder with its tokenizer, and what to do with it in one call."""
+"""The frozen base model with its tokenizer: logits, generation, folding, saving."""
 
 import dataclasses
 import functools
@@ -22,10 +22,10 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Mix
 from modjax.parallel import rules
-from modjax.routing.base import Context, Router, hook
+from modjax.routing.base import Bound, Context, Router
 from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
-from modjax.routing.prompt import PromptRows, settle
+from modjax.routing.prompt import PromptRows, routed
 from modjax.routing.uniform import Uniform
 
 EMBEDDED = "smollm2-135m"
@@ -36,12 +36,12 @@ class Model:
     """A frozen base model.
 
     Attributes:
-      name: what it was loaded by.
+      name: the name or path that it was loaded by.
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
       ends: the tokens that end a turn, beside the tokenizer's own end-of-sequence token.
-      folder: the checkpoint directory that it was loaded from; None where it was none.
+      folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Model:
         router: Router | None = None,
         context: Context = Context(),  # noqa: B008, an immutable tuple
     ) -> jax.Array:
-        """float32[B,T,V], what follows each token; with a library, of the routed model.
+        """float32[B,T,V], the logits of the next token at each position; with a library, of the routed model.
 
-        A library of one expert needs no router; to a router of prompts each row is one. Raises InputError when the
+        A library of one expert needs no router; routers of prompts take each row as a prompt. Raises InputError when the
         library does not fit the model.
         """
-        return _logits(self.params, self.experts(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
+        return _logits(self.params, self.bind(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
 
     def generate(
         self,
@@ -87,31 +87,32 @@ class Model:
         seed: int = 0,
         system: str | None = None,
         batch: int = 32,
-        experts: Sequence[int | str] | None = None,
+        choices: Sequence[int | str] | None = None,
         progress: bool = False,
     ) -> list[str]:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
-          prompts: strings, conversations as lists of {"role", "content"} messages, or the very tokens, int32[n].
+          prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int32[n].
           temperature: 0 is greedy.
-          top_k: only so many of the likeliest tokens are drawn from; None is all.
-          top_p: of these only the likeliest that together have this probability (arXiv 1904.09751); None is all.
-          stop: strings that end an answer where they first occur; they are no part of it.
+          top_k: draw from this many of the likeliest tokens; None is all.
+          top_p: draw from the likeliest of these that together have this probability (arXiv 1904.09751); None is all.
+          stop: strings that end an answer where they first occur; they are not part of it.
           seed: for temperature > 0; prompt i draws from key i, whatever its text and its batch.
           system: the system message of prompts without one; None leaves it to the template.
           batch: the most prompts decoded side by side; results do not depend on it.
-          experts: for a router with `choices`, as the oracle, each prompt's, by name or index; -1 is none.
+          choices: for a router with `choices`, such as the oracle's experts, the choice of each prompt, by name or
+            index; -1 is none.
           progress: show a bar.
 
-        Raises InputError naming the setting that cannot be, and for prompts whose answers may not fit the context.
+        Raises InputError naming an invalid setting, and for prompts whose answers may not fit the context.
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
         request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch)
         answers = [""] * len(prompts)
         with tqdm(total=len(prompts), unit="answer", disable=not progress) as bar:
-            for piece in self._pieces(prompts, library, router, system, experts, request):
+            for piece in self._pieces(prompts, library, router, system, choices, request):
                 answers[piece.prompt] += piece.text
                 bar.update(piece.last)
         return answers
@@ -129,10 +130,10 @@ class Model:
         seed: int = 0,
         system: str | None = None,
         batch: int = 32,
-        experts: Sequence[int | str] | None = None,
+        choices: Sequence[int | str] | None = None,
         every: int = 4,
     ) -> Iterator[str] | Iterator[tuple[int, str]]:
-        """The same answers in pieces, each given as soon as no later token can change it.
+        """The same answers in pieces, each yielded as soon as no later token can change it.
 
         For one string its pieces, for a list of prompts (index of the prompt, piece). Joined, the pieces of a prompt
         are the answer that `generate` gives, whose arguments and errors these are.
@@ -142,22 +143,22 @@ class Model:
         """
         one = isinstance(prompts, str)
         request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch, every)
-        pieces = self._pieces([prompts] if one else prompts, library, router, system, experts, request)
+        pieces = self._pieces([prompts] if one else prompts, library, router, system, choices, request)
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
-    def _pieces(self, prompts, library, router, system, experts, request) -> Iterator[generation.Piece]:
+    def _pieces(self, prompts, library, router, system, choices, request) -> Iterator[generation.Piece]:
         if self.tokenizer is None:
             raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
-        bound = self.experts(library, router)
-        if isinstance(router, Oracle) and experts is None:
-            raise InputError("the oracle router needs experts=, the expert of each prompt")
-        ids = None if experts is None else _choices(experts, library, router, len(prompts))
+        bound = self.bind(library, router)
+        if isinstance(router, Oracle) and choices is None:
+            raise InputError("the oracle router needs choices=, the expert of each prompt")
+        ids = None if choices is None else _indices(choices, library, router, len(prompts))
         ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
         voice = generation.Voice(self.params, self.tokenizer, ends, bound)
         return generation.pieces(voice, encode_prompts(self.tokenizer, prompts, system), ids, request)
 
-    def experts(self, library: Library | None, router: Router | None) -> tuple | None:
-        """(loras, scale, router), what the jitted functions take; checked against this model."""
+    def bind(self, library: Library | None, router: Router | None) -> Bound | None:
+        """The arrays of a library and its router, checked against this model; None without a library."""
         if library is None:
             return None
         self.check(library)
@@ -165,19 +166,19 @@ class Model:
             raise InputError(f"a library of {len(library)} experts needs a router; see modjax.routing")
         if router is not None:
             check_router(router, library)
-        return library.loras, library.scale, router or Uniform(1)
+        return Bound(library.loras, router or Uniform(1))
 
     def check(self, library: Library) -> None:
         """Raises InputError unless the library's experts are this model's: shapes, layers, fingerprint."""
-        for site, (a, b) in library.loras.items():
+        for site, lora in library.loras.items():
             if site not in self.config.sites:
                 raise InputError(f"{self.name} has no site {site!r}; it has {', '.join(self.config.sites)}")
+            found = (library.layers, lora.a.shape[3], lora.b.shape[3])
             expected = (self.config.L, *self.config.sites[site])
-            if (a.shape[0], a.shape[3], b.shape[3]) != expected:
-                some = f"; adapters to some layers are read with layers={self.config.L}" * (a.shape[0] < self.config.L)
+            if found != expected:
+                some = f"; adapters to some layers are read with layers={self.config.L}" * (found[0] < expected[0])
                 raise InputError(
-                    f"site {site}: experts for (layers, input, output) = {a.shape[0], a.shape[3], b.shape[3]}; "
-                    f"{self.name} has {expected}{some}"
+                    f"site {site}: experts for (layers, input, output) = {found}; {self.name} has {expected}{some}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):
@@ -233,18 +234,18 @@ def load(
     return Model(name, params, words, mesh, tokenizer.ends(path), folder)
 
 
-def _choices(experts: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:
-    """Each prompt's choice as an index; InputError unless there is one a prompt and the router knows it."""
+def _indices(choices: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:
+    """The choice of each prompt as an index. Raises InputError unless there is one per prompt that the router knows."""
     names = (router.choices(library) if router else ()) or library.names if library else ()
-    if isinstance(experts, str) or len(experts) != n_prompts:
-        raise InputError(f"experts={experts!r}: expected a list with one expert for each of {n_prompts} prompts")
-    for one in experts:
+    if isinstance(choices, str) or len(choices) != n_prompts:
+        raise InputError(f"choices={choices!r}: expected a list with one choice for each of {n_prompts} prompts")
+    for one in choices:
         if one not in names if isinstance(one, str) else not -1 <= one < len(names):
-            raise InputError(f"experts: no expert {one!r}; expected -1 for none, or one of {', '.join(names)}")
-    return [names.index(one) if isinstance(one, str) else int(one) for one in experts]
+            raise InputError(f"choices: no {one!r}; expected -1 for none, or one of {', '.join(names)}")
+    return [names.index(one) if isinstance(one, str) else int(one) for one in choices]
 
 
 @jax.jit
-def _logits(decoder, experts, context, tokens_BT):
-    experts = settle(decoder, experts, PromptRows.whole(tokens_BT))
-    return decoder.logits(decoder(tokens_BT, **hook(experts, context))[0])
+def _logits(decoder, bound, context, tokens_BT):
+    experts = routed(decoder, bound, PromptRows.whole(tokens_BT), context)
+    return decoder.logits(decoder(tokens_BT, **experts)[0])

@@ -70,6 +70,21 @@ def test_imports_follow_the_spine():
     assert not against
 
 
+def test_no_files_import_each_other_in_a_circle():
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            path.append(name)
+            for imported in sorted(_imports(name)):
+                visit(imported)
+            done.add(path.pop())
+
+    for name in sorted(FILES):
+        visit(name)
+
+
 def test_models_know_neither_experts_nor_routing():
     for name in FILES:
         if name.startswith("modjax.models"):

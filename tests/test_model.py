@@ -84,7 +84,7 @@ def test_one_expert_needs_no_router_and_equals_merged_weights(model, library, to
     """Its product folded into the base model's own kernels by hand."""
     one = library["expert1"]
     merged = jax.tree.map(lambda leaf: leaf, model.params)
-    for site, (a, b) in one.loras.items():
+    for site, (a, b, _) in one.loras.items():
         half, name = site.split(".")
         linear = getattr(getattr(merged.blocks, half), name)
         linear.kernel[...] = linear.kernel[...] + 2.0 * jnp.einsum("leri,lero->lio", a, b, precision="highest")
@@ -156,11 +156,11 @@ def test_cached_batched_decoding_equals_full_recompute(model, library, name):
         assert answers == [one_at_a_time(model, prompt, 8) for prompt in PROMPTS]
         return
     router = routers(library)[name]
-    answers = model.generate(PROMPTS, library, router, experts=ids, **NEW)
+    answers = model.generate(PROMPTS, library, router, choices=ids, **NEW)
     for prompt, expert, answer in zip(PROMPTS, ids, answers, strict=True):
         context = routing.Context(np.array([expert], np.int32))
         rows = routing.PromptRows.whole(np.array([model.tokenizer(prompt)["input_ids"]]))
-        settled = routing.settle(model.params, model.experts(library, router), rows)[2]  # others are as they were
+        settled = routing.settle(model.params, model.bind(library, router), rows).router  # others are as they were
         assert answer == one_at_a_time(model, prompt, 8, library, settled, context)
     assert len(set(answers)) > 3
 
@@ -183,7 +183,7 @@ def test_equal_prompts_are_drawn_apart(model):
 
 
 def test_each_prompt_may_have_its_expert(model, library):
-    answers = model.generate(PROMPTS[:3], library, oracle(library), experts=[2, -1, 0], **NEW)
+    answers = model.generate(PROMPTS[:3], library, oracle(library), choices=[2, -1, 0], **NEW)
     for i, experts in enumerate([(library[2],), (), (library[0],)]):
         assert answers[i] == model.generate(PROMPTS[:3], *experts, **NEW)[i]
 
@@ -211,8 +211,8 @@ def test_no_prompts_no_answers(model):
 
 def test_experts_go_by_name_too(model, library):
     router = oracle(library)
-    by_name = model.generate(PROMPTS[:3], library, router, experts=["expert2", -1, "expert0"], **NEW)
-    assert by_name == model.generate(PROMPTS[:3], library, router, experts=[2, -1, 0], **NEW)
+    by_name = model.generate(PROMPTS[:3], library, router, choices=["expert2", -1, "expert0"], **NEW)
+    assert by_name == model.generate(PROMPTS[:3], library, router, choices=[2, -1, 0], **NEW)
     for experts, words in [
         (["expert9"], "no expert 'expert9'; expected .*expert0, expert1"),
         ([4], "no expert 4"),

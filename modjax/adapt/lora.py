@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,29 +14,31 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library, concatenate
 from modjax.merge.result import scale_of
+from modjax.model import Model
 from modjax.ops.lora import LoRA
 from modjax.train.lora import train_library
+from modjax.train.settings import SettingsFields
 
 
 def lora(
-    model: Any,
+    model: Model,
     tasks: Tasks,
     init: Library | None = None,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[SettingsFields],
 ) -> Library:
-    """Trains an expert on the few examples of each new task, each as it would be alone.
+    """Trains an expert on the few examples of each new task, equal to training each alone.
 
     Args:
-      model: what `modjax.load` returns.
+      model: from `modjax.load`.
       tasks: the new tasks, held out of training or not; see `few`.
-      init: what to start from: a library of one, such as the shared expert, for all tasks alike, or one expert a task
-        in their order. Its rank, scale and sites are then those of the run. By default A is random and B zero.
+      init: the experts to start from: a library of one, such as the shared expert, for all tasks, or one expert per task
+        in their order. The run then has its rank, scale and sites. By default A is random and B zero.
       workdir, progress, settings: as in `train_library`. With `patience` each task keeps its best arrays.
 
     Returns:
-      One expert a task, named after it.
+      One expert per task, named after it.
 
     Raises InputError for settings, tasks and experts that do not fit.
     """
@@ -48,18 +50,18 @@ def lora(
 
 
 def mu(
-    model: Any,
+    model: Model,
     library: Library,
     tasks: Tasks,
     retrieved: Retrieved | None = None,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[SettingsFields],
 ) -> Library:
-    """Starts every task at the mean of the library, A = mean of A_e and B = mean of s_e B_e, and fine-tunes that.
+    """Starts every task at the mean of the library, A = mean of A_e and B = mean of s_e B_e, and fine-tunes it.
 
     Args:
-      retrieved: {task: the experts that its mean is taken of}, from `retrieve`; by default all.
+      retrieved: {task: the experts whose mean it starts from}, from `retrieve`; by default all.
 
     The other arguments, the result and the errors are those of `lora`.
     """
@@ -73,15 +75,18 @@ def mu(
 
 
 def _for_each(init, tasks) -> Library:
-    """An expert to start from for each task, all of one scale."""
+    """An expert to start from for each task, all with one scale."""
     if len(init) not in (1, len(tasks)):
-        raise InputError(f"init: {len(init)} experts for {len(tasks)} tasks; expected one for all, or one a task")
+        raise InputError(f"init: {len(init)} experts for {len(tasks)} tasks; expected one for all, or one per task")
     ids = np.zeros(len(tasks), int) if len(init) == 1 else np.arange(len(tasks))
     scale = scale_of(init)
-    ratio_E = jnp.asarray(init.scale)[ids] / scale
-    loras = {
-        site: LoRA(a[:, ids], b[:, ids] * ratio_E[None, :, None, None])
-        for site, (a, b) in init.expanded().loras.items()
-    }
-    infos = tuple(dataclasses.replace(init.infos[i], name=task) for i, task in zip(ids, tasks, strict=True))
-    return Library(loras, jnp.full(len(tasks), scale, jnp.float32), infos)
+    loras = {}
+    for site, lora in init.loras.items():
+        (a, b), scale_LE = lora.factors, lora.scale[:, ids]
+        b = b[:, ids] * (scale_LE / scale)[..., None, None]
+        loras[site] = LoRA(a[:, ids], b, jnp.full_like(scale_LE, scale))
+    infos = tuple(
+        dataclasses.replace(init.infos[i], name=task, alpha=scale * init.infos[i].rank)
+        for i, task in zip(ids, tasks, strict=True)
+    )
+    return Library(loras, infos)

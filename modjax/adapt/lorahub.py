@@ -11,7 +11,6 @@ than `budget` candidates, so that a handful of forward passes is all it costs.
 import dataclasses
 import pathlib
 import zlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +28,13 @@ from modjax.errors import InputError
 from modjax.eval.likelihood import target_loss
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
-from modjax.routing.fixed import Soup
+from modjax.model import Model
+from modjax.routing.base import Bound
+from modjax.routing.fixed import Fixed
 
 
 def lorahub(
-    model: Any,
+    model: Model,
     library: Library,
     tasks: Tasks,
     retrieved: Retrieved | None = None,
@@ -74,7 +75,7 @@ def lorahub(
     tasks = few(tasks)
     chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
     method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
-    arrays = _digest((library.loras, library.scale)) if workdir else ""  # read off the device once, not for each task
+    arrays = _digest(library.loras) if workdir else ""  # read off the device once, not for each task
     composed = []
     for name, task in tqdm(tasks.items(), unit="task", disable=not progress):
         own = library if retrieved is None else library[chosen[name]]
@@ -92,18 +93,17 @@ def _objective(model, own: Library, encoded, penalty, batch):
     """What a candidate is judged by; model and library are arguments of one program, as the weights are."""
 
     def value(weights_E):
-        experts = (own.loras, own.scale, _soup(own, weights_E))
-        totals, counts = target_loss(model, encoded, experts, batch=batch)
+        bound = Bound(own.loras, _fixed(own, weights_E))
+        totals, counts = target_loss(model, encoded, bound, batch=batch)
         return totals.sum() / counts.sum() + penalty * np.abs(weights_E).mean()
 
     return value
 
 
-def _soup(own, weights_E):
-    """One array for all sites: the weights of a layer and site are those of the expert."""
-    n_layers = next(iter(own.loras.values())).a.shape[0]
-    weights_LE = jnp.broadcast_to(jnp.asarray(weights_E, jnp.float32)[None], (n_layers, len(own)))
-    return Soup(dict.fromkeys(own.loras, weights_LE), "parameters")
+def _fixed(own, weights_E) -> Fixed:
+    """The router that gives each expert its weight at every layer and site."""
+    weights_LE = jnp.broadcast_to(jnp.asarray(weights_E, jnp.float32)[None], (own.layers, len(own)))
+    return Fixed(dict.fromkeys(own.loras, weights_LE), "parameters")
 
 
 def _digest(tree) -> str:

@@ -2,33 +2,34 @@
 
     w = sigmoid(Z) / sum_e sigmoid(Z_e),   A = sum_e w_e A_e,   B = sum_e w_e s_e B_e
 
-Poly learns each task's Z and fine-tunes its own copy of the experts; Poly-Z learns Z alone, and all tasks read the one
-library; MHR has weights of their own for each of H equal blocks of a site's input and output. What comes out is one
-LoRA of the library's rank a task.
+Poly learns the Z of each task and fine-tunes its own copy of the experts; Poly-Z learns Z alone, and all tasks share the
+library; MHR has separate weights for each of H equal blocks of a site's input and output. The result is one LoRA of the
+library's rank per task.
 """
 
 import pathlib
-from typing import Any
+from typing import Unpack
 
-import jax
 import numpy as np
 
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.shots import few
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.experts.library import ExpertInfo, Library
+from modjax.experts.library import Library
 from modjax.experts.tie import check_factors
 from modjax.merge.result import scale_of
-from modjax.ops.lora import Loras
+from modjax.model import Model
+from modjax.ops.lora import Factors, LoRA, Loras
 from modjax.routing.poly import Poly, task_weights
-from modjax.train.fit import Fitted, fit
+from modjax.train.fit import fit
+from modjax.train.lora import expert_info
 from modjax.train.poly import PolyTraining, check_heads
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, SettingsFields
 
 
 def poly(
-    model: Any,
+    model: Model,
     library: Library,
     tasks: Tasks,
     heads: int = 1,
@@ -38,25 +39,25 @@ def poly(
     weights_rate: float = 100.0,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[SettingsFields],
 ) -> Library:
-    """Learns each new task's weights over the experts, and its own copy of them, all tasks in lockstep.
+    """Learns the weights of each new task over the experts, and its own copy of them, all tasks in lockstep.
 
     Args:
-      model: what `modjax.load` returns.
+      model: from `modjax.load`.
       library: E experts of this model, or the skills of `train_poly`. It is not changed.
       tasks: the new tasks, held out of training or not; see `few`.
       heads: H; 1 is Poly, more is MHR, and must divide the input and output widths of all sites.
       weights_only: Poly-Z; the experts stay as they are.
       retrieved: {task: its experts}, from `retrieve`; by default all.
-      router: what `train_poly` gave beside its skills: the weights begin at their mean over its tasks; without it at
-        1 / E.
-      weights_rate: the learning rate of Z over that of the experts; 0.1 over 1e-3 in the reference.
+      router: the router that `train_poly` returned with its skills: the weights start at their mean over its tasks;
+        without it at 1 / E.
+      weights_rate: the learning rate of Z relative to that of the experts; 0.1 over 1e-3 in the reference.
       workdir, progress, settings: as in `train_library`; rank, alpha and sites are the library's. With `patience` each
         task keeps its best arrays.
 
     Returns:
-      One expert a task, named after it.
+      One expert per task, named after it.
 
     Raises InputError for settings, tasks and experts that do not fit.
     """
@@ -68,20 +69,29 @@ def poly(
     chosen = retrieved_from(library, tasks, retrieved)
     ids_TS = np.asarray([[library.names.index(expert) for expert in own] for own in chosen.values()])
     if retrieved is None:
-        ids_TS = ids_TS[:1]  # all tasks read the same experts
-    skills, scale_1TS = _skills(library, ids_TS), np.asarray(library.scale)[ids_TS][None]
-    given = {
-        "weights": np.broadcast_to(_start(router, library, heads, ids_TS), (1, len(tasks), heads, ids_TS.shape[1]))
-    }
+        ids_TS = ids_TS[:1]  # all tasks share the same experts
+    start = _start(router, library, heads, ids_TS)
+    given, frozen = {"weights": np.broadcast_to(start, (1, len(tasks), *start.shape[2:]))}, _skills(library, ids_TS)
     if not weights_only:
-        given["skills"] = jax.tree.map(lambda leaf: _copies(leaf, len(tasks)), skills)
-    recipe = PolyTraining(given, scale_1TS, skills if weights_only else None, weights_rate, settings)
+        given["skills"] = {
+            site: Factors(*(_copies(leaf, len(tasks)) for leaf in own[:2])) for site, own in frozen.items()
+        }
+        frozen = {site: own.scale for site, own in frozen.items()}
+    recipe = PolyTraining(given, frozen, weights_rate, settings)
     fitted = fit(model, tasks, {name: (name,) for name in tasks}, recipe, settings, workdir, progress)
-    weights_THS = np.asarray(task_weights(fitted.trained["weights"][0]))
-    loras, scale_T = recipe.experts(fitted.trained, recipe.frozen)
+    weights_TS = np.asarray(task_weights(fitted.trained["weights"][0])).mean(axis=1)
     method = {"method": _name(heads, weights_only), "heads": heads, "weights_rate": weights_rate}
-    infos = _infos(model, library, chosen, settings, fitted, method, weights_THS.mean(axis=1))
-    return Library(loras, scale_T, infos)
+    infos = tuple(
+        expert_info(
+            model, settings, fitted, member, task, (task,), **method, experts=", ".join(own), weights=_listed(weights_S)
+        )
+        for member, ((task, own), weights_S) in enumerate(zip(chosen.items(), weights_TS, strict=True))
+    )
+    return Library(recipe.experts(fitted.trained, recipe.frozen), infos)
+
+
+def _listed(weights_S) -> str:
+    return ", ".join(f"{weight:.6g}" for weight in weights_S)
 
 
 def _name(heads, weights_only):
@@ -89,12 +99,11 @@ def _name(heads, weights_only):
 
 
 def _skills(library, ids_TS) -> Loras:
-    """{site: [L,T,S,R,X]}, the experts of each task."""
-    shape_TS = (library.loras[library.sites[0]].a.shape[0], len(library))
-    return jax.tree.map(
-        lambda leaf: np.broadcast_to(np.asarray(leaf, np.float32), (*shape_TS, *leaf.shape[2:]))[:, ids_TS],
-        library.loras,
-    )
+    """{site: LoRA(a[L,T,S,R,I], b[L,T,S,R,O], scale[L,T,S])}, the experts of each task."""
+    return {
+        site: LoRA(*(np.asarray(leaf, np.float32)[:, ids_TS] for leaf in (*lora.factors, lora.scale)))
+        for site, lora in library.loras.items()
+    }
 
 
 def _copies(leaf_LTSRX, n_tasks):
@@ -102,7 +111,7 @@ def _copies(leaf_LTSRX, n_tasks):
 
 
 def _start(router, library, heads, ids_TS) -> np.ndarray:
-    """Z float32[1,T,H,S] that gives the router's mean weights; they add up to 1, so their logits do."""
+    """Z float32[1,T,H,S] whose weights are the means of the router; they sum to 1, so their logits are enough."""
     if router is None:
         return np.zeros((1, len(ids_TS), heads, ids_TS.shape[1]), np.float32)
     mean_HE = np.asarray(router.weights, np.float64)[0].mean(axis=0)
@@ -113,23 +122,3 @@ def _start(router, library, heads, ids_TS) -> np.ndarray:
         )
     open_HE = np.clip(mean_HE, 1e-6, 1 - 1e-6)
     return np.float32(np.log(open_HE / (1 - open_HE))[:, ids_TS].swapaxes(0, 1))[None]
-
-
-def _infos(model, library, chosen, settings, fitted: Fitted, method, weights_TS) -> tuple[ExpertInfo, ...]:
-    run = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
-
-    def one(task, experts, weights_S, scores):
-        weighed = {"experts": ", ".join(experts), "weights": ", ".join(f"{weight:.6g}" for weight in weights_S)}
-        return ExpertInfo(
-            name=task,
-            tasks=(task,),
-            rank=library.rank,
-            alpha=settings.alpha,
-            base=model.name,
-            family=model.config.family,
-            fingerprint=model.fingerprint,
-            training=tuple((method | run | weighed).items()),
-            scores=scores,
-        )
-
-    return tuple(one(*each) for each in zip(chosen, chosen.values(), weights_TS, fitted.scores, strict=True))

@@ -80,7 +80,7 @@ def nearness(
 @jax.jit
 def _cosines(loras):
     """float32[E]: the last expert against all."""
-    leaves = jax.tree.leaves(loras)
+    leaves = [factor for lora in loras.values() for factor in (lora.a, lora.b)]
     inner_E = sum(jnp.einsum("lerx,lrx->e", leaf, leaf[:, -1], precision="highest") for leaf in leaves)
     square_E = sum(jnp.einsum("lerx,lerx->e", leaf, leaf, precision="highest") for leaf in leaves)
     norm_E = jnp.sqrt(jnp.maximum(square_E, jnp.finfo(jnp.float32).tiny))

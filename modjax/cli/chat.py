@@ -97,7 +97,7 @@ class Chat:
         experts = None if self.expert is None else [self.expert]
         library, router = (self.library, self.router) if self.router is not None else (None, None)
         seed = self.settings.get("seed", 0) + len(self.messages)  # the same words twice need not get the same answer
-        given = dict(library=library, router=router, system=self.system, experts=experts, every=EVERY)
+        given = dict(library=library, router=router, system=self.system, choices=experts, every=EVERY)
         return self.settings | given | {"seed": seed}
 
     def _show(self, messages, tokens):

@@ -5,16 +5,12 @@ a GGUF file, a Hugging Face directory or id           -> a Hugging Face director
 such a model, and a library of one or with --weights  -> a Hugging Face directory with the experts folded in
 """
 
-import dataclasses
 import os
 import pathlib
 import shutil
 from typing import Any
 
-import numpy as np
-
 from modjax.errors import InputError
-from modjax.experts.adapter import DTYPES, Adapter, from_library, to_library
 from modjax.experts.library import Library, concatenate
 from modjax.experts.store import INDEX
 from modjax.files import read_json, read_json_object, write_json
@@ -102,24 +98,7 @@ def in_dtype(library: Library, dtype: str | None) -> Library:
     """
     if dtype is None:
         return library
-    return to_library(
-        [_rounded(adapter, dtype) for adapter in from_library(library)], next(iter(library.loras.values())).a.shape[0]
-    )
-
-
-def _rounded(adapter: Adapter, dtype: str) -> Adapter:
-    def narrowed(factor):
-        with np.errstate(over="ignore"):
-            found = factor.astype(DTYPES[dtype])
-        if not np.isfinite(found).all():
-            raise InputError(f"expert {adapter.info.name!r}: holds values that are not finite in {dtype}")
-        return found
-
-    factors = {
-        site: {layer: one._replace(a=narrowed(one.a), b=narrowed(one.b)) for layer, one in layers.items()}
-        for site, layers in adapter.factors.items()
-    }
-    return Adapter(dataclasses.replace(adapter.info, dtype=dtype), factors)
+    return Library.of([adapter.in_dtype(dtype) for adapter in library.adapters()], library.layers)
 
 
 def _write_model(name, experts, flags, draft) -> str:

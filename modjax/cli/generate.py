@@ -28,7 +28,7 @@ def run(config, workdir, flags) -> None:
         [prompt for prompt, _ in asked],
         library,
         router,
-        experts=None if set(experts) == {None} else experts,
+        choices=None if set(experts) == {None} else experts,
         progress=len(asked) > 1 and sys.stderr.isatty(),
         **config.generate,
     )

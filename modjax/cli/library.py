@@ -73,7 +73,7 @@ def _drop(path, names, file):
 def _add(path, source, file):
     added = _experts(source, index_file.read(path).layers)
     if not file:
-        store.add(path, added)
+        _append(path, added)
         return
     router, saved = load_router(file), Library.load(path)
     earlier = len(saved) - len(added)
@@ -82,8 +82,12 @@ def _add(path, source, file):
         longer = extended(router, _builder(router, saved[:earlier], file)(saved[earlier:]))
     else:
         longer = extended(router, _builder(router, saved, file)(added))
-        store.add(path, added)
+        _append(path, added)
     longer.save(file)
+
+
+def _append(path, library):
+    store.add(path, list(library.adapters()), library.layers)
 
 
 def _experts(source, layers) -> Library:

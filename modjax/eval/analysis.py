@@ -16,8 +16,7 @@ from modjax.eval.likelihood import batches, prompts_of
 from modjax.eval.traces import token_weights
 from modjax.model import Model
 from modjax.models.padding import filled
-from modjax.routing.base import bind
-from modjax.routing.prompt import settle
+from modjax.routing.prompt import routed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,12 +84,11 @@ def analyse(model: Model, method: Method, tasks: Tasks, batch: int = 16, **chose
     sample = list(prepared(model, method, tasks, **chosen))
     prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in sample]
     owners = [method.expert_of(one.task) for one in sample]
-    experts = model.experts(method.library, method.router)
+    bound = model.bind(method.library, method.router)
     parts = []
     for ids, own, context, rows in batches(prompts, told(method, sample), batch):
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], batch, -1)
-        settled = settle(model.params, experts, prompts_of(own, rows))
-        sums = _sums(model.params, settled, context, rows, owner_B)
+        sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))
     return _analysis(method.library, functools.reduce(_added, parts))
 
@@ -144,15 +142,14 @@ def _analysis(library, totals: _Totals) -> Analysis:
 
 
 @jax.jit
-def _sums(decoder, experts, context, rows, owner_B):
+def _sums(decoder, bound, context, prompts, rows, owner_B):
     """{site: (weights_LBE, entropy_LB, right_LB)}, sums over the tokens of each row."""
-    adapters, adapt = bind(*experts, context)
     inside_BT = rows.segments > 0
 
     def look(layer, sites, x_BTI):
         loras, router = layer
         return {
-            site: sums(token_weights(router, site, x_BTI, context, experts[1].shape[0]))
+            site: sums(token_weights(router, site, x_BTI, context, loras[site].b.shape[0]))
             for site in sites
             if site in loras
         }
@@ -165,4 +162,5 @@ def _sums(decoder, experts, context, rows, owner_B):
         weights_BE = jnp.where(inside_BT[..., None], weights_BTE, 0).sum(1)
         return weights_BE, jnp.where(inside_BT, entropy_BT, 0).sum(1), right_BT.sum(1)
 
-    return decoder.observe(look, rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt)
+    experts = routed(decoder, bound, prompts, context)
+    return decoder.observe(look, rows.tokens, rows.positions, rows.segments, **experts)

@@ -11,7 +11,6 @@ from modjax.data.tasks import Tasks
 from modjax.eval.evaluate import Chosen, Method, prepared, told
 from modjax.eval.likelihood import batches, losses, prompts_of
 from modjax.model import Model
-from modjax.routing.prompt import settle
 
 PASSES = 3
 
@@ -47,15 +46,15 @@ def measure(model: Model, method: Method, tasks: Tasks, batch: int = 32, **chose
     """
     sample = longest(list(prepared(model, method, tasks, **chosen)), batch)
     ((_, own, context, rows),) = batches([one.encoded for one in sample], told(method, sample), batch)
-    experts = model.experts(method.library, method.router)
-    arguments = (model.params, experts, context, prompts_of(own, rows), rows)
+    bound = model.bind(method.library, method.router)
+    arguments = (model.params, bound, context, prompts_of(own, rows), rows)
     start = time.perf_counter()
     program = _program.lower(*arguments).compile()
     compiled = time.perf_counter() - start
     memory = program.memory_analysis()
     seconds = min(_seconds(program, arguments) for _ in range(PASSES))
     return Cost(
-        experts=sum(leaf.nbytes for leaf in jax.tree.leaves(experts)),
+        experts=sum(leaf.nbytes for leaf in jax.tree.leaves(bound)),
         temporary=None if memory is None else memory.temp_size_in_bytes,
         peak=(jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         compile=compiled,
@@ -69,9 +68,7 @@ def longest(sample: Sequence[Chosen], batch: int) -> list[Chosen]:
     return [ordered[i % len(ordered)] for i in range(batch)]
 
 
-@jax.jit
-def _program(decoder, experts, context, prompts, rows):
-    return losses(decoder, settle(decoder, experts, prompts), context, rows)
+_program = jax.jit(losses)
 
 
 def _seconds(program, arguments):

@@ -35,7 +35,7 @@ class Method:
 
     def id_of(self, task: Task) -> int | None:
         """What a router that is told gets for a task's examples; None where it has nothing to say of them."""
-        return self.router.id_of(task.name, self.library) if self.told else None
+        return self.router.choice_of(task.name, self.library) if self.told else None
 
     def expert_of(self, task: Task) -> int | None:
         """The one expert that was trained on a task; None where there is none, or several, as skills are."""
@@ -76,14 +76,14 @@ def evaluate(
     encoded = [one.encoded for one in chosen]
     check_room(chosen, room)
     ids = told(method, chosen)
-    totals, counts = target_loss(model, encoded, model.experts(method.library, method.router), ids, batch)
+    totals, counts = target_loss(model, encoded, model.bind(method.library, method.router), ids, batch)
     answers = model.generate(
         [one.tokens[: one.n_prompt] for one in encoded],
         method.library,
         method.router,
         max_new_tokens=max_new_tokens,
         batch=batch,
-        experts=ids,
+        choices=ids,
         progress=progress,
     )
     names = np.asarray([one.task.name for one in chosen])

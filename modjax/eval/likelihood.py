@@ -11,36 +11,37 @@ from modjax.model import Model
 from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, filled
 from modjax.ops.losses import target_losses
-from modjax.routing.base import Context, hook
-from modjax.routing.prompt import Experts, PromptRows, settle
+from modjax.routing.base import Bound, Context
+from modjax.routing.prompt import PromptRows, routed
 
 
 def target_loss(
     model: Model,
     examples: Sequence[Encoded],
-    experts: tuple | None = None,
+    bound: Bound | None = None,
     expert_ids: Sequence[int] | None = None,
     batch: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Summed loss and number of target tokens of each example, float64[n] and int[n]; the loss in nats.
 
     Args:
-      experts: from `model.experts`; None is the base model.
+      bound: from `model.bind`; None is the base model.
       expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
       batch: rows side by side; results do not depend on it.
     """
     totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
     for ids, own, context, rows in batches(examples, expert_ids, batch):
-        settled = settle(model.params, experts, prompts_of(own, rows))
-        losses_NM = np.asarray(_losses(model.params, settled, context, rows), np.float64)
+        prompts = prompts_of(own, rows)
+        losses_NM = np.asarray(_losses(model.params, bound, context, prompts, rows), np.float64)
         totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
         counts[ids] = np.sum(rows.weights, axis=1)[: len(ids)]
     return totals, counts
 
 
-def losses(decoder: Decoder, experts: Experts | None, context: Context, rows: Rows) -> jax.Array:
-    """float32[N,M], the loss of each target in nats; of settled experts."""
-    hidden_NTD = decoder(rows.tokens, rows.positions, rows.segments, **hook(experts, context))[0]
+def losses(decoder: Decoder, bound: Bound | None, context: Context, prompts: PromptRows, rows: Rows) -> jax.Array:
+    """float32[N,M], the loss of each target in nats."""
+    experts = routed(decoder, bound, prompts, context)
+    hidden_NTD = decoder(rows.tokens, rows.positions, rows.segments, **experts)[0]
     return target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels)
 
 

@@ -10,8 +10,8 @@ from modjax.data.tokenize import Encoded
 from modjax.eval.evaluate import Chosen, Method, told
 from modjax.eval.likelihood import batches, prompts_of
 from modjax.model import Model
-from modjax.routing.base import Context, Router, bind
-from modjax.routing.prompt import settle
+from modjax.routing.base import Context, Router
+from modjax.routing.prompt import routed
 
 
 def routing_weights(
@@ -25,26 +25,25 @@ def routing_weights(
 
     expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
     """
-    experts = model.experts(method.library, method.router)
+    bound = model.bind(method.library, method.router)
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
     for ids, own, context, rows in batches(examples, expert_ids, batch):
-        settled = settle(model.params, experts, prompts_of(own, rows))
-        weights_LBTE = np.asarray(_site_means(model.params, settled, context, rows))
+        weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts_of(own, rows), rows))
         for row, i in enumerate(ids):
             found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]
     return found
 
 
 @jax.jit
-def _site_means(decoder, experts, context, rows):
-    adapters, adapt = bind(*experts, context)
-    n_experts = experts[1].shape[0]
-
+def _site_means(decoder, bound, context, prompts, rows):
     def look(layer, sites, x_BTI):
-        layer_loras, router = layer
-        return {site: token_weights(router, site, x_BTI, context, n_experts) for site in sites if site in layer_loras}
+        loras, router = layer
+        return {
+            site: token_weights(router, site, x_BTI, context, loras[site].b.shape[0]) for site in sites if site in loras
+        }
 
-    seen = decoder.observe(look, rows.tokens, rows.positions, rows.segments, adapters=adapters, adapt=adapt)
+    experts = routed(decoder, bound, prompts, context)
+    seen = decoder.observe(look, rows.tokens, rows.positions, rows.segments, **experts)
     return sum(seen.values()) / len(seen)
 
 

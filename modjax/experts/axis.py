@@ -1,6 +1,6 @@
-"""The expert axis, the second of every array: [L, E, ...], or [L, 1, ...] where one thing holds for all experts.
+"""The expert axis, the second of every array: [L, E, ...], or [L, 1, ...] where all experts share one array.
 
-So a library whose experts were trained under one frozen A (SEQR, arXiv 2509.18093) holds that A once.
+A library whose experts were trained under one frozen A (SEQR, arXiv 2509.18093) holds that A once in this way.
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.ops.lora import LoRA
-
-
-def full(lora: LoRA) -> LoRA:
-    """a[..., E, R, I] for b[..., E, R, O], also where a is held once."""
-    return lora._replace(a=jnp.broadcast_to(lora.a, (*lora.b.shape[:-1], lora.a.shape[-1])))
-
 
 def taken(array: jax.Array, ids: np.ndarray) -> jax.Array:
-    """What there is of these experts; what is held once stays so."""
+    """The array of these experts; one that all experts share stays as it is."""
     return array if array.shape[1] == 1 else array[:, ids]
 
 
 def joined(parts: Sequence[jax.Array], counts: Sequence[int]) -> jax.Array:
-    """Arrays of so many experts each, side by side.
+    """Arrays of several libraries side by side; counts: the number of experts of each.
 
-    Held once where all of them are and are the same to the last bit. Zeros, which stand for factors that are not there,
-    are not shared.
+    One array for all experts if every part is one and they are equal to the last bit. Zeros, which stand for missing
+    factors, are not shared.
     """
     first = parts[0]
     if all(part.shape[1] == 1 and jnp.array_equal(part, first) for part in parts) and jnp.any(first):

@@ -1,10 +1,10 @@
-"""library.json: the experts of a library's folder, in order, with all that is known of them."""
+"""library.json: the experts in a library's folder, in order, with the facts about each."""
 
 import dataclasses
 import math
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from modjax.errors import InputError
@@ -19,23 +19,23 @@ INDEX = "library.json"
 
 
 class Entry(NamedTuple):
-    """One expert: what is known of it, and where its adapter lies."""
+    """One expert: the facts about it, and where its adapter lies."""
 
     info: ExpertInfo
-    folder: str  # in the library's
+    folder: str  # below the library's
     sha256: str  # of its weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """What library.json says.
+    """The content of library.json.
 
     Attributes:
-      layers: of the base model; None in libraries of earlier versions, which have factors in every layer.
-      entries: one an expert, in the library's order.
+      layers: of the base model.
+      entries: one per expert, in the library's order.
     """
 
-    layers: int | None
+    layers: int
     entries: tuple[Entry, ...]
 
     @property
@@ -43,7 +43,7 @@ class Index:
         return tuple(entry.info.name for entry in self.entries)
 
     def without(self, names: Sequence[str]) -> "Index":
-        """The others' entries. Raises InputError for a name that there is not, and where no expert would be left."""
+        """The index without these experts. Raises InputError for an unknown name, and if no expert would be left."""
         for name in names:
             if name not in self.names:
                 raise InputError(f"no expert {name!r}; the library has {', '.join(self.names)}")
@@ -54,33 +54,31 @@ class Index:
 
 
 def read(folder: pathlib.Path) -> Index:
-    """The index of a library's folder. Raises InputError naming file, expert and key for whatever is wrong."""
+    """The index of a library's folder. Raises InputError naming file, expert and key for invalid content."""
     path = folder / INDEX
     found = read_json_object(path)
     if found.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {found.get('schema')!r}; this version reads {SCHEMA}")
     layers = found.get("layers")
-    if layers is not None and not (_is_whole(layers) and 0 < layers <= MOST_LAYERS):
+    if not (_is_whole(layers) and 0 < layers <= MOST_LAYERS):
         raise InputError(f"{path}: layers = {layers!r}; expected a number from 1 to {MOST_LAYERS}")
     entries = enumerate(_entries(found, path))
     return Index(layers, tuple(_entry(entry, f"{path}: expert {number}") for number, entry in entries))
 
 
 def write(folder: pathlib.Path, index: Index) -> None:
-    """Puts the index in the place of an earlier one, whole or not at all."""
+    """Writes the index over an earlier one, whole or not at all."""
     entries = [_as_json(entry) for entry in index.entries]
     write_json(folder / INDEX, {"schema": SCHEMA, "layers": index.layers, "experts": entries})
 
 
-def folder_names(names: Iterable[str], taken: Iterable[str] = ()) -> Iterator[str]:
-    """A folder name for each expert: its own, freed of what file systems refuse, and unique."""
-    known = {name.lower() for name in taken}
-    for name in names:
-        safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
-        while safe.lower() in known:
-            safe += "_"
-        known.add(safe.lower())
-        yield safe
+def folder_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A folder for an expert: its name without the characters that file systems refuse, and not among `taken`."""
+    known = {other.lower() for other in taken}
+    safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
+    while safe.lower() in known:
+        safe += "_"
+    return safe
 
 
 def _is_whole(value):
@@ -113,15 +111,13 @@ FIELDS = {
     "fingerprint": _is_text,
     "training": _object_of(lambda value: _is_text(value) or isinstance(value, int | float)),
     "scores": _object_of(lambda value: isinstance(value, int | float)),
-    "folder": lambda value: _is_text(value) and next(folder_names([value])) == value,
+    "folder": lambda value: _is_text(value) and folder_name(value) == value,
     "sha256": _is_text,
     "ranks": _object_of(_list_of(_is_whole)),
-    "ratios": _object_of(_list_of(_is_number)),
     "dtype": lambda value: _is_text(value) and value in DTYPES,
     "peft": _is_text,
 }
-PAIRS = ("training", "scores", "ranks", "ratios")
-LATER = {"ranks": {}, "ratios": {}, "dtype": "float32", "peft": ""}  # what their absence means in earlier libraries
+PAIRS = ("training", "scores", "ranks")
 
 
 def _entries(found, where):
@@ -129,16 +125,15 @@ def _entries(found, where):
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{where}: key 'experts' is {type(entries).__name__}; expected a list of at least one expert")
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not set(FIELDS) <= set(LATER | entry):
+        if not isinstance(entry, dict) or not set(FIELDS) <= set(entry):
             raise InputError(f"{where}: expert {number} lacks a key; expected {', '.join(sorted(FIELDS))}")
     return entries
 
 
 def _entry(entry: dict[str, Any], where) -> Entry:
-    entry = LATER | entry
     for key, fits in FIELDS.items():
         if not fits(entry[key]):
-            raise InputError(f"{where}: {key} = {entry[key]!r:.80} is not what modjax writes there")
+            raise InputError(f"{where}: {key} = {entry[key]!r:.80} is invalid; expected a value as modjax writes it")
     values = {field.name: entry[field.name] for field in dataclasses.fields(ExpertInfo)}
     pairs = {key: tuple((name, _frozen(value)) for name, value in values[key].items()) for key in PAIRS}
     info = ExpertInfo(**values | pairs | {"tasks": tuple(values["tasks"])})

@@ -5,7 +5,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class ExpertInfo:
-    """What is known of one expert beside its arrays."""
+    """Facts about one expert beside its arrays."""
 
     name: str
     tasks: tuple[str, ...]  # the tasks it was trained on
@@ -16,8 +16,7 @@ class ExpertInfo:
     fingerprint: str = ""  # of the base model's weights; "" when unknown
     training: tuple[tuple[str, str | int | float], ...] = ()  # settings, as pairs
     scores: tuple[tuple[str, float], ...] = ()
-    # How the file it was read from lies, so that it can be written as it was; see modjax.experts.adapter.
-    ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()  # {site: rank in each layer, 0 for none} where they differ
-    ratios: tuple[tuple[str, tuple[float, ...]], ...] = ()  # {site: scale in each layer / scale} where they differ
+    # The form of the file it was read from, so that it is written in the same form again.
+    ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()  # {site: rank in each layer, 0 for none}
     dtype: str = "float32"  # of its factors
     peft: str = ""  # its PEFT settings, as JSON

@@ -1,18 +1,20 @@
-"""A library of LoRA experts: one pytree of stacked arrays, and what is known of each expert."""
+"""A library of LoRA experts: one pytree of stacked arrays, and facts about each expert."""
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts.axis import full, joined, pad_rank, taken
+from modjax.experts import mttl, peft, store
+from modjax.experts.adapter import Adapter, unstacked
+from modjax.experts.axis import joined, pad_rank, taken
 from modjax.experts.info import ExpertInfo
 from modjax.experts.ranks import ranks
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import LoRA, Loras
 
 # The sites of all families, in the order in which a block comes to them.
 _SITES = "attn.q attn.k attn.v attn.qkv attn.o mlp.gate mlp.up mlp.gate_up mlp.fc1 mlp.down mlp.fc2"
@@ -24,18 +26,13 @@ class Library:
     """Experts as one pytree: every leaf of `loras` has the layer axis first, the expert axis second.
 
     Attributes:
-      loras: {site: LoRA(a float32[L,E,R,I], b float32[L,E,R,O])}; smaller ranks are padded with zeros. Where all
-        experts of a site have one A it may be held once, a float32[L,1,R,I]; see `with_shared_a`.
-      scale: float32[E], alpha / rank of each expert.
-      infos: one ExpertInfo an expert, in the order of the expert axis.
-      originals: {site: float32[L,E,R,O]}, b as a file has it, at sites where the file's scale differs from the expert's
-        and b holds the ratio; see modjax.experts.adapter. Nothing computes with them.
+      loras: {site: LoRA(a float32[L,E,R,I], b float32[L,E,R,O], scale float32[L,E])}; smaller ranks are padded with
+        zeros. Where all experts of a site share one A it may be held once, a float32[L,1,R,I]; see `with_shared_a`.
+      infos: one ExpertInfo per expert, in the order of the expert axis.
     """
 
-    loras: dict[str, LoRA]
-    scale: jax.Array
+    loras: Loras
     infos: tuple[ExpertInfo, ...]
-    originals: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,8 +49,16 @@ class Library:
         return tuple(sorted(self.loras, key=lambda site: (ORDER.get(site, len(ORDER)), site)))
 
     @property
+    def scale(self) -> np.ndarray:
+        """float32[E], alpha / rank of each expert.
+
+        Modules read from a file may differ from it: `loras` has the scale of every site and layer.
+        """
+        return np.float32([info.alpha / info.rank for info in self.infos])
+
+    @property
     def layers(self) -> int:
-        """Of the base model."""
+        """The number of layers of the base model."""
         return next(iter(self.loras.values())).b.shape[0]
 
     @property
@@ -65,8 +70,8 @@ class Library:
     def ranks(self) -> dict[str, np.ndarray]:
         """{site: int[L,E]}, the rank of each expert's factors in each layer; 0 where it has none.
 
-        As its ExpertInfo has them, as long as all rows beyond are zero; else, and for experts that were not read from a
-        file, the expert's rank wherever its factors are not all zero, or everywhere for one of zeros alone.
+        Taken from its ExpertInfo, provided that all rows beyond those ranks are zero; else, and for experts that were not
+        read from a file, the expert's rank wherever its factors are not all zero, or everywhere if all of them are.
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 
@@ -84,15 +89,15 @@ class Library:
         ids = np.asarray(self._ids(chosen), np.int32)
         if not 0 < len(ids) == len(set(ids.tolist())):
             raise InputError(f"library[{chosen!r}]: expected at least one expert, and none twice")
-        loras, originals = jax.tree.map(lambda leaf: taken(leaf, ids), (self.loras, self.originals))
-        return Library(loras, self.scale[ids], tuple(self.infos[i] for i in ids), originals)
+        loras = jax.tree.map(lambda leaf: taken(leaf, ids), self.loras)
+        return Library(loras, tuple(self.infos[i] for i in ids))
 
     def __add__(self, other: "Library") -> "Library":
         """Both libraries' experts; the smaller rank is padded, a site that one lacks is zero there."""
         return concatenate([self, other])
 
     def with_shared_a(self) -> "Library":
-        """The same experts with their A held once, as is right where it was frozen; half the memory and less.
+        """The same experts with one A for all, where it was frozen in training; half the memory or less.
 
         Raises InputError naming the first expert with another A.
         """
@@ -105,8 +110,8 @@ class Library:
         return dataclasses.replace(self, loras={s: lora._replace(a=lora.a[:, :1]) for s, lora in self.loras.items()})
 
     def expanded(self) -> "Library":
-        """The same experts, each with an A of its own, a[L,E,R,I], also where it is held once."""
-        return dataclasses.replace(self, loras={site: full(lora) for site, lora in self.loras.items()})
+        """The same experts with A repeated for each, a[L,E,R,I], where it is held once."""
+        return dataclasses.replace(self, loras={s: lora._replace(a=lora.factors.a) for s, lora in self.loras.items()})
 
     def expert_of(self, task: str) -> int | None:
         """The index of the first expert trained on `task`, or None."""
@@ -118,30 +123,49 @@ class Library:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes a folder of PEFT adapters with library.json; see `modjax.experts.store`."""
-        from modjax.experts import store
-
-        store.save(self, path)
+        store.save(self.adapters(), self.layers, path)
 
     @staticmethod
     def load(path: str | pathlib.Path) -> "Library":
-        """Reads what `save` wrote."""
-        from modjax.experts import store
-
-        return store.load(path)
+        """Reads a folder that `save` wrote, and checks it against its hashes."""
+        return Library.of(*store.load(path))
 
     @staticmethod
     def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
-        """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`."""
-        from modjax.experts import peft
+        """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`.
 
-        return peft.read(folders, layers)
+        layers: L of the base model; by default up to the last layer that any adapter has.
+        """
+        return Library.of(peft.read(folders), layers)
 
     @staticmethod
     def from_mttl(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
-        """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`."""
-        from modjax.experts import mttl
+        """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`.
 
-        return mttl.read(paths, layers)
+        layers: as in `from_peft`.
+        """
+        return Library.of(mttl.read(paths), layers)
+
+    @staticmethod
+    def of(adapters: Sequence[Adapter], layers: int | None = None) -> "Library":
+        """The adapters as experts, in order.
+
+        Args:
+          layers: L of the base model; by default up to the last layer that any adapter has. Factors are zero in the
+            layers that an adapter lacks.
+
+        Raises InputError for an adapter with more layers, and for adapters that do not fit one model.
+        """
+        layers = max(adapter.layers for adapter in adapters) if layers is None else layers
+        return concatenate([_library_of_one(adapter, layers) for adapter in adapters])
+
+    def adapters(self) -> Iterator[Adapter]:
+        """The experts one by one on the host, in the form that files hold them."""
+        ranks = self.ranks
+        for e, info in enumerate(self.infos):
+            arrays = {site: self.loras[site] for site in self.sites}
+            one = jax.tree.map(lambda leaf, e=e: np.asarray(leaf[:, min(e, leaf.shape[1] - 1)]), arrays)
+            yield unstacked(info, one, {site: ranks[site][:, e] for site in self.sites})
 
     @staticmethod
     def from_arrays(
@@ -150,21 +174,21 @@ class Library:
         scale: float | Sequence[float] = 1.0,
         **info,
     ) -> "Library":
-        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}, or a[L,1,R,I] for an A of all experts.
+        """A library from {site: (a[L,E,R,I], b[L,E,R,O])}, or a[L,1,R,I] for one A of all experts.
 
         Args:
-          names: one an expert; by default expert0, expert1, ...
-          scale: alpha / rank, of all experts or of each.
-          info: other fields of ExpertInfo, the same for all experts; but `tasks` is a list with each expert's own,
-            by default its name.
+          names: one per expert; by default expert0, expert1, ...
+          scale: alpha / rank, one for all experts or one per expert.
+          info: other fields of ExpertInfo, the same for all experts; `tasks` alone is a list with the tasks of each
+            expert, by default its name.
         """
         if not sites:
             raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
-        loras = {site: LoRA(*(jnp.asarray(factor, jnp.float32) for factor in pair)) for site, pair in sites.items()}
-        _, n_experts, rank = _check_shapes(loras)
+        pairs = {site: [jnp.asarray(factor, jnp.float32) for factor in pair] for site, pair in sites.items()}
+        n_layers, n_experts, rank = _check_factors(pairs)
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
-            raise InputError(f"names {names}: expected {n_experts} different names, one an expert")
+            raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
         tasks = info.pop("tasks", None) or [(name,) for name in names]
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts")
@@ -173,7 +197,8 @@ class Library:
             ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
             for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
-        return Library(loras, jnp.asarray(scale_E, jnp.float32), infos)
+        scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
+        return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)
 
     def _ids(self, chosen) -> list[int]:
         if isinstance(chosen, slice):
@@ -190,7 +215,7 @@ class Library:
         return range(len(self))[one]
 
 
-jax.tree_util.register_dataclass(Library, data_fields=["loras", "scale", "originals"], meta_fields=["infos"])
+jax.tree_util.register_dataclass(Library, data_fields=["loras"], meta_fields=["infos"])
 
 
 def concatenate(libraries: Sequence[Library]) -> Library:
@@ -210,42 +235,42 @@ def concatenate(libraries: Sequence[Library]) -> Library:
         raise InputError(f"experts of different base models ({', '.join(sorted(known))}) cannot be added")
     rank = max(library.rank for library in libraries)
     shapes = {site: lora for library in libraries for site, lora in library.loras.items()}
-    loras = {}
+    counts, loras = [len(library) for library in libraries], {}
     for site, like in shapes.items():
-        a_parts, b_parts = zip(*_parts(libraries, site, like, rank), strict=True)
-        loras[site] = LoRA(joined(a_parts, [len(library) for library in libraries]), jnp.concatenate(b_parts, axis=1))
-    _check_shapes(loras)
-    originals = {site: None for library in libraries for site in library.originals}
-    for site in originals:
-        # An expert whose b is the file's own needs no other.
-        parts = zip(_parts(libraries, site, shapes[site], rank), libraries, strict=True)
-        own = (pad_rank(library.originals.get(site, part.b), rank) for part, library in parts)
-        originals[site] = jnp.concatenate(list(own), axis=1)
-    return Library(loras, jnp.concatenate([library.scale for library in libraries]), infos, originals)
+        a_parts, b_parts, scale_parts = zip(*(_part(library, site, like, rank) for library in libraries), strict=True)
+        loras[site] = LoRA(
+            joined(a_parts, counts), jnp.concatenate(b_parts, axis=1), jnp.concatenate(scale_parts, axis=1)
+        )
+    _check_factors({site: (lora.a, lora.b) for site, lora in loras.items()})
+    return Library(loras, infos)
 
 
-def _parts(libraries, site, like, rank):
-    for library in libraries:
-        if site in library.loras:
-            own = library.loras[site]
-            if any(got.shape[::3] != expected.shape[::3] for got, expected in zip(own, like, strict=True)):
-                raise InputError(
-                    f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} "
-                    "do not fit one model"
-                )
-            yield LoRA(*(pad_rank(leaf, rank) for leaf in own))
-        else:
-            yield LoRA(*(jnp.zeros((leaf.shape[0], len(library), rank, leaf.shape[3])) for leaf in like))
+def _part(library: Library, site: str, like: LoRA, rank: int) -> LoRA:
+    """A library's experts at one site, padded to a rank; zero factors where it lacks the site."""
+    if site not in library.loras:
+        a, b = (jnp.zeros((leaf.shape[0], len(library), rank, leaf.shape[3])) for leaf in (like.a, like.b))
+        return LoRA(a, b, jnp.broadcast_to(jnp.asarray(library.scale)[None], b.shape[:2]))
+    own = library.loras[site]
+    if own.a.shape[::3] != like.a.shape[::3] or own.b.shape[::3] != like.b.shape[::3]:
+        raise InputError(
+            f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} do not fit one model"
+        )
+    return LoRA(pad_rank(own.a, rank), pad_rank(own.b, rank), own.scale)
 
 
-def _check_shapes(loras: Mapping[str, LoRA]) -> tuple[int, ...]:
-    """L, E, R."""
-    first = next(iter(loras.values())).b.shape[:3]
-    for site, (a, b) in loras.items():
+def _library_of_one(adapter: Adapter, layers: int) -> Library:
+    loras = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, None], adapter.stacked(layers))
+    return Library(loras, (adapter.described(layers),))
+
+
+def _check_factors(pairs: Mapping[str, Sequence[jax.Array]]) -> tuple[int, int, int]:
+    """L, E, R of {site: (a, b)}. Raises InputError unless they fit each other at all sites."""
+    first = next(iter(pairs.values()))[1].shape[:3]
+    for site, (a, b) in pairs.items():
         once = (b.shape[0], 1, *b.shape[2:3])
         if a.ndim != 4 or b.ndim != 4 or a.shape[:3] not in (b.shape[:3], once) or b.shape[:3] != first:
             raise InputError(
-                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] of all experts, and "
+                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] for all experts, and "
                 f"b[L,E,R,O] with L, E, R = {first}"
             )
     return first

@@ -18,9 +18,8 @@ import numpy as np
 
 from modjax.errors import InputError
 from modjax.experts import inert
-from modjax.experts.adapter import Adapter, Factors, to_library
+from modjax.experts.adapter import Adapter, Update
 from modjax.experts.info import ExpertInfo
-from modjax.experts.library import Library
 from modjax.experts.places import family_of, places
 from modjax.experts.torch_file import STORAGES, TorchFile
 
@@ -36,12 +35,11 @@ class Opened(NamedTuple):
     pairs: dict[str, dict[str, inert.Tensor]]  # {module: {"lora_a": [I, R], "lora_b": [R, O]}}
 
 
-def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> Library:
-    """Reads mttl's experts as one library, in the order of their names within a folder.
+def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
+    """The experts of these paths, in the order of their names within a folder.
 
     Args:
       paths: folders of mttl libraries, checkpoint files, or both.
-      layers: L of the base model; by default up to the last layer that any expert has.
 
     Raises InputError naming file and key for files that torch.save did not write in its present format, for experts
     that are more than LoRA factors, and for weights that are not finite or do not fit one model. An expert that mttl
@@ -52,7 +50,7 @@ def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int |
     if not opened:
         raise InputError("from_mttl needs at least one expert")
     family = family_of({one.file.path: one.pairs for one in opened})
-    return to_library([_adapter(one, family) for one in opened], layers)
+    return [_adapter(one, family) for one in opened]
 
 
 def _open(path) -> list[Opened]:
@@ -129,19 +127,19 @@ def _pairs(file, weights):
 def _adapter(opened: Opened, family: str) -> Adapter:
     path = opened.file.path
     alpha = _alpha(opened)
-    factors: dict[str, dict[int, Factors]] = {}
+    updates: dict[str, dict[int, Update]] = {}
     for module, (site, layer) in places(family, opened.pairs, path).items():
         pair = opened.pairs[module]
         a, b = (_factor(opened.file, f"{module}.{side}", pair[side]) for side in ("lora_a", "lora_b"))
         if a.shape[1] != b.shape[0]:
             raise InputError(f"{path}: {module} has lora_a {a.shape} and lora_b {b.shape}; expected [I, R] and [R, O]")
-        factors.setdefault(site, {})[layer] = Factors(a.T, b, alpha / len(b))
+        updates.setdefault(site, {})[layer] = Update(a.T, b, alpha / len(b))
     kinds = {pair.storage.kind for own in opened.pairs.values() for pair in own.values()}
     dtype = np.dtype(STORAGES[kinds.pop()]).name if len(kinds) == 1 else "float32"
     name, tasks = _text(opened.info, "expert_name") or path.stem, _text(opened.info, "expert_task_name")
     base = next((one for one in map(_base, (opened.info, *opened.settings)) if one), "")
     info = ExpertInfo(name, tuple(tasks.split(",")) if tasks else (name,), 0, 0.0, base, family, dtype=dtype)
-    return Adapter(info, factors)
+    return Adapter(info, updates)
 
 
 def _factor(file, key, tensor):

@@ -16,9 +16,8 @@ import safetensors.numpy
 
 from modjax.errors import InputError
 from modjax.experts import peft_config
-from modjax.experts.adapter import Adapter, Factors, alpha_of, to_library
+from modjax.experts.adapter import Adapter, Update, alpha_of
 from modjax.experts.info import ExpertInfo
-from modjax.experts.library import Library
 from modjax.experts.peft_config import PeftConfig
 from modjax.experts.places import family_of, paths, places
 from modjax.files import read_json_object
@@ -44,13 +43,12 @@ class Opened(NamedTuple):
         return self.folder / WEIGHTS
 
 
-def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> Library:
-    """Reads adapter folders as one library, each expert named after its folder.
+def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
+    """The adapters of these folders, each named after its folder.
 
     Args:
       folders: one or more; an adapter in a folder and those in its subfolders are all read, as PEFT saves several: the
         one at the root, which PEFT calls "default", is so called here where there are others.
-      layers: L of the base model; by default up to the last layer that any adapter has.
 
     Raises InputError naming file and key for adapters that are more than LoRA factors of linear maps, for absurd
     settings, for weights that are not finite, and for adapters that do not fit one model. Warns of unknown settings.
@@ -61,7 +59,7 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int
         raise InputError("from_peft needs at least one adapter folder")
     opened = [open_adapter(folder, name) for folder, name in found]
     family = family_of({one.file: one.tensors for one in opened})
-    return to_library([adapter_of(one, family) for one in opened], layers)
+    return [adapter_of(one, family) for one in opened]
 
 
 def _adapters(folder):
@@ -115,17 +113,17 @@ def _pairs(file):
 def adapter_of(opened: Opened, family: str) -> Adapter:
     """The adapter with its tensors read, its module names being this family's."""
     found = places(family, opened.tensors, opened.file)
-    factors: dict[str, dict[int, Factors]] = {site: {} for site, _ in found.values()}
+    updates: dict[str, dict[int, Update]] = {site: {} for site, _ in found.values()}
     for module, (site, layer) in found.items():
-        factors[site][layer] = _factors(opened, module, opened.tensors[module])
+        updates[site][layer] = _update(opened, module, opened.tensors[module])
     kinds = {tensor.dtype for pair in opened.tensors.values() for tensor in pair.values()}
     # Files of several dtypes are written again in the one that holds them all.
     dtype = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
     info = ExpertInfo(opened.name, (opened.name,), 0, 0.0, opened.config.base, family, dtype=dtype, peft=opened.kept)
-    return Adapter(info, factors)
+    return Adapter(info, updates)
 
 
-def _factors(opened, module, pair):
+def _update(opened, module, pair):
     rank = opened.config.rank_of(module)
     arrays = {}
     for side, tensor in pair.items():
@@ -140,7 +138,7 @@ def _factors(opened, module, pair):
         arrays[side] = safetensors_file.read(key, tensor)
         if not np.isfinite(arrays[side].astype(np.float32)).all():
             raise InputError(f"{opened.file}: {key!r} holds NaN or infinite values")
-    return Factors(arrays["A"], arrays["B"].T, opened.config.scale_of(module))
+    return Update(arrays["A"], arrays["B"].T, opened.config.scale_of(module))
 
 
 def write(adapter: Adapter, folder: pathlib.Path, layers: int) -> None:
@@ -157,9 +155,9 @@ def write(adapter: Adapter, folder: pathlib.Path, layers: int) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _modules(adapter) -> dict[str, Factors]:
+def _modules(adapter) -> dict[str, Update]:
     known = paths(adapter.info.family)
-    for site in adapter.factors:
+    for site in adapter.updates:
         if site not in known:
             raise InputError(
                 f"expert {adapter.info.name!r}: a {adapter.info.family!r} model has no module for site {site!r}"
@@ -187,7 +185,7 @@ def _config(adapter, modules, layers) -> dict[str, Any]:
     return common | _by_path(adapter, modules, layers)
 
 
-def _describes(config, modules: Mapping[str, Factors], where) -> bool:
+def _describes(config, modules: Mapping[str, Update], where) -> bool:
     """Whether PEFT would give these modules, all and with these ranks and scales, to an adapter of this config."""
     parsed = peft_config.parse(config, where)
     return parsed.targets is not None and all(

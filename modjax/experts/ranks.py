@@ -1,4 +1,4 @@
-"""Which rank each expert has in each layer: what its file said, as long as its factors bear that out."""
+"""The rank of each expert in each layer: as its file says, provided that its factors agree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,17 +19,20 @@ def ranks(loras: Mapping[str, LoRA], infos: Sequence[ExpertInfo]) -> dict[str, n
 
 @jax.jit
 def _used_rows(lora):
-    """int32[L,E]: rows up to the last that is not zero in both factors."""
+    """int32[L,E]: rows up to the last one in which A or B is not zero."""
     used_LER = jnp.any(lora.a != 0, axis=-1) | jnp.any(lora.b != 0, axis=-1)
     rows_R = jnp.arange(1, used_LER.shape[2] + 1)
     return jnp.max(jnp.where(used_LER, rows_R[None, None], 0), axis=-1)
 
 
 def _of_expert(info, used):
-    """{site: int[L]} for one expert; used: {site: int[L]}, rows that are not zero."""
-    told = dict(info.ranks)
-    recorded = {site: np.asarray(told.get(site, np.zeros(len(rows))), int) for site, rows in used.items()}
-    if told and all(
+    """{site: int[L]} of one expert.
+
+    used: {site: int[L]}, rows up to the last that is not zero.
+    """
+    filed = dict(info.ranks)
+    recorded = {site: np.asarray(filed.get(site, np.zeros(len(rows))), int) for site, rows in used.items()}
+    if filed and all(
         recorded[site].shape == rows.shape and (recorded[site] >= rows).all() for site, rows in used.items()
     ):
         return recorded

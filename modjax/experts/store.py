@@ -20,58 +20,56 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import peft
-from modjax.experts.adapter import Adapter, from_library, to_library
-from modjax.experts.index import INDEX, Entry, Index, folder_names
-from modjax.experts.library import Library
+from modjax.experts.adapter import Adapter
+from modjax.experts.index import INDEX, Entry, Index, folder_name
 from modjax.experts.peft import WEIGHTS
 from modjax.experts.places import places
 
 DRAFT = ".writing"  # inside a library no expert's folder: theirs begin with no dot
 
 
-def save(library: Library, path: str | pathlib.Path) -> None:
-    """Writes a library. Raises InputError when `path` holds something that is no library."""
+def save(adapters: Iterable[Adapter], layers: int, path: str | pathlib.Path) -> None:
+    """Writes adapters to a model of L layers as a library. Raises InputError where `path` holds anything else."""
     path = pathlib.Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / INDEX).exists()):
         raise InputError(f"{path}: exists and holds no {INDEX}; expected a new folder or an earlier library")
     draft, earlier = (path.with_name(path.name + suffix) for suffix in (DRAFT, ".earlier"))
     for left_over in (draft, earlier):
         shutil.rmtree(left_over, ignore_errors=True)
-    written = zip(folder_names(library.names), from_library(library), strict=True)
-    entries = tuple(_written(adapter, draft / folder, library.layers) for folder, adapter in written)
-    index_file.write(draft, Index(library.layers, entries))
+    entries = _written(adapters, layers, draft)
+    index_file.write(draft, Index(layers, entries))
     if path.exists():
         os.replace(path, earlier)
     os.replace(draft, path)
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def load(path: str | pathlib.Path) -> Library:
-    """Reads a library and checks it against its hashes. Raises InputError naming the file for whatever is wrong."""
+def load(path: str | pathlib.Path) -> tuple[list[Adapter], int]:
+    """The adapters of a library, checked against their hashes, and the number of layers of their base model.
+
+    Raises InputError naming the file for anything missing, damaged or contradictory.
+    """
     path = pathlib.Path(path)
     index = index_file.read(path)
-    adapters = [_adapter(path, entry) for entry in index.entries]
-    return dataclasses.replace(to_library(adapters, index.layers), infos=tuple(adapter.info for adapter in adapters))
+    return [_adapter(path, entry) for entry in index.entries], index.layers
 
 
-def add(path: str | pathlib.Path, library: Library) -> None:
-    """Adds experts behind those of a saved library, whose files stay untouched.
+def add(path: str | pathlib.Path, adapters: Sequence[Adapter], layers: int) -> None:
+    """Adds experts after those of a saved library, whose files stay untouched.
 
     Raises InputError, and changes nothing, where a name is taken, and where the base model's fingerprint, its layers or
     a site's widths are not those of the saved experts.
     """
     path = pathlib.Path(path)
     index = index_file.read(path)
-    index = dataclasses.replace(index, layers=index.layers or load(path).layers)
-    _check_fit(path, index, library)
+    _check_fit(path, index, adapters, layers)
     shutil.rmtree(path / DRAFT, ignore_errors=True)
-    written = zip(folder_names(library.names, (one.name for one in path.iterdir())), from_library(library), strict=True)
-    added = tuple(_written(adapter, path / DRAFT / folder, index.layers) for folder, adapter in written)
+    added = _written(adapters, layers, path / DRAFT, taken=[one.name for one in path.iterdir()])
     for entry in added:
         os.replace(path / DRAFT / entry.folder, path / entry.folder)
     index_file.write(path, dataclasses.replace(index, entries=index.entries + added))
@@ -103,28 +101,34 @@ def _adapter(path, entry) -> Adapter:
     return dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
 
 
-def _written(adapter, folder, layers) -> Entry:
-    peft.write(adapter, folder, layers)
-    info = dataclasses.replace(adapter.info, rank=adapter.rank)
-    return Entry(info, folder.name, _sha256(folder / WEIGHTS))
+def _written(adapters, layers, root, taken=()) -> tuple[Entry, ...]:
+    """Writes each adapter into its own folder below the root; one adapter at a time is in memory."""
+    entries = []
+    for adapter in adapters:
+        folder = folder_name(adapter.info.name, [*taken, *(entry.folder for entry in entries)])
+        peft.write(adapter, root / folder, layers)
+        info = dataclasses.replace(adapter.info, rank=adapter.rank)
+        entries.append(Entry(info, folder, _sha256(root / folder / WEIGHTS)))
+    return tuple(entries)
 
 
-def _check_fit(path, index, library):
-    taken = [name for name in library.names if name in index.names]
+def _check_fit(path, index, adapters, layers):
+    infos = [adapter.info for adapter in adapters]
+    taken = [info.name for info in infos if info.name in index.names]
     if taken:
         raise InputError(f"{path / INDEX}: has an expert {taken[0]!r} already; drop it first, or rename the new one")
     bases = {entry.info.fingerprint for entry in index.entries} - {""}
-    for info in library.infos:
+    for info in infos:
         if bases and info.fingerprint not in bases | {""}:
             raise InputError(
                 f"expert {info.name!r} is of the base model with fingerprint {info.fingerprint}; those of {path} "
                 f"are of {', '.join(sorted(bases))}"
             )
-    if library.layers != index.layers:
-        raise InputError(f"{path}: experts for {index.layers} layers; those to add are for {library.layers}")
+    if layers != index.layers:
+        raise InputError(f"{path}: experts for {index.layers} layers; those to add are for {layers}")
     known = {site: widths for entry in index.entries for site, widths in _widths(path, entry)}
-    for site, (a, b) in library.loras.items():
-        if known.get(site, widths := (a.shape[3], b.shape[3])) != widths:
+    for (site, _), one in (module for adapter in adapters for module in adapter.modules.items()):
+        if known.get(site, widths := (one.a.shape[1], one.b.shape[1])) != widths:
             raise InputError(
                 f"{path}, site {site}: experts for (input, output) = {known[site]}; those to add are for {widths}"
             )

@@ -1,32 +1,30 @@
-"""Several experts' factors as one pair, of all layers at once: added up, or one below the other."""
+"""The factors of several experts as one pair, for all layers at once: summed, or stacked along the rank."""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from modjax.experts.axis import full
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors, LoRA
 
 
 class Shares(NamedTuple):
-    """What an expert's A and B are multiplied by before they are put together, float32[E] each."""
+    """What the A and B of each expert are multiplied by before they are combined, float32[L,E] each."""
 
-    a: np.ndarray
-    b: np.ndarray
+    a: jax.Array
+    b: jax.Array
 
 
 @jax.jit
-def summed(lora: LoRA, shares: Shares) -> LoRA:
+def summed(lora: LoRA, shares: Shares) -> Factors:
     """sum_e a_e A_e and sum_e b_e B_e, as a[L,R,I] and b[L,R,O]; their product has cross terms."""
-    pairs = zip(full(lora), shares, strict=True)
-    return LoRA(*(jnp.einsum("lerx,e->lrx", factor, share_E, precision="highest") for factor, share_E in pairs))
+    pairs = zip(lora.factors, shares, strict=True)
+    return Factors(*(jnp.einsum("lerx,le->lrx", factor, share_LE, precision="highest") for factor, share_LE in pairs))
 
 
 @jax.jit
-def stacked(lora: LoRA, share_E: jax.Array) -> LoRA:
+def stacked(lora: LoRA, share_LE: jax.Array) -> Factors:
     """All A_e and all share_e B_e, a[L,E*R,I] and b[L,E*R,O]; their product is sum_e share_e B_e^T A_e."""
-    a_LERI, b_LERO = full(lora)
-    scaled_LERO = share_E[None, :, None, None] * b_LERO
-    return LoRA(*(x.reshape(x.shape[0], -1, x.shape[3]) for x in (a_LERI, scaled_LERO)))
+    a_LERI, b_LERO = lora.factors
+    scaled_LERO = share_LE[..., None, None] * b_LERO
+    return Factors(*(x.reshape(x.shape[0], -1, x.shape[3]) for x in (a_LERI, scaled_LERO)))

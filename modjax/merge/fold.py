@@ -1,4 +1,4 @@
-"""Experts folded into the base: a decoder that computes alone what it computed with a static mixture beside it."""
+"""Folding: a static mixture of experts added to the weights of the base model."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares, stacked, summed
 from modjax.models.decoder import Decoder
-from modjax.ops.lora import LoRA, Mix
+from modjax.ops.lora import Factors, Mix
 
 
 def fold(
     decoder: Decoder, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters"
 ) -> Decoder:
-    """A decoder with W + delta in the place of each kernel W that the library has experts for.
+    """A decoder with W + delta in place of each kernel W that the library has experts for.
 
         mix="parameters"   delta = (sum_e w_e A_e)^T (sum_e w_e s_e B_e)
         mix="outputs"      delta = sum_e w_e s_e A_e^T B_e
 
-    Both are the same for one expert of weight 1. Summed in float32, one layer at a time, then cast to W's dtype; the
-    given decoder stays as it is.
+    Both are equal for one expert of weight 1. Sums are in float32, one layer at a time, then cast to W's dtype; the
+    given decoder is not changed.
 
     Args:
       decoder: with plain kernels; the library fits it (see `Model.check`).
@@ -35,7 +35,6 @@ def fold(
     if mix not in ("parameters", "outputs"):
         raise InputError(f"mix={mix!r}: expected one of parameters, outputs")
     weights_E = _weights(library, weights)
-    part_E = weights_E * library.scale
     folded = jax.tree.map(lambda leaf: leaf, decoder)
     for site, lora in library.loras.items():
         linear = folded.blocks.linear(site)
@@ -44,8 +43,7 @@ def fold(
                 f"site {site}: experts cannot be folded into quantised weights; load the model without them"
             )
         kernel_LIO = linear.kernel[...]
-        one = summed(lora, Shares(weights_E, part_E)) if mix == "parameters" else stacked(lora, part_E)
-        sum_LIO = _folded(kernel_LIO, one)
+        sum_LIO = _folded(kernel_LIO, _combined(lora, weights_E, mix))
         linear.kernel = nnx.Param(jax.device_put(sum_LIO, kernel_LIO.sharding))
     return folded
 
@@ -54,20 +52,26 @@ def _weights(library, weights):
     if weights is None:
         if len(library) > 1:
             raise InputError(
-                f"a library of {len(library)} experts is folded with weights, one an expert; none are given"
+                f"a library of {len(library)} experts is folded with weights, one per expert; none are given"
             )
         weights = [1.0]
     weights_E = np.asarray(weights, np.float32)
     if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
-        raise InputError(f"weights {list(weights)}: expected {len(library)} finite numbers, one an expert")
+        raise InputError(f"weights {list(weights)}: expected {len(library)} finite numbers, one per expert")
     return jnp.asarray(weights_E)
 
 
+def _combined(lora, weights_E, mix) -> Factors:
+    weights_LE = jnp.broadcast_to(weights_E[None], lora.scale.shape)
+    part_LE = weights_LE * lora.scale
+    return summed(lora, Shares(weights_LE, part_LE)) if mix == "parameters" else stacked(lora, part_LE)
+
+
 @jax.jit
-def _folded(kernel_LIO, lora: LoRA):
+def _folded(kernel_LIO, factors):
     def one(layer):
         kernel_IO, a_SI, b_SO = layer
         delta_IO = jnp.einsum("si,so->io", a_SI, b_SO, precision="highest")
         return (kernel_IO.astype(jnp.float32) + delta_IO).astype(kernel_IO.dtype)
 
-    return jax.lax.map(one, (kernel_LIO, *lora))
+    return jax.lax.map(one, (kernel_LIO, *factors))

@@ -1,14 +1,14 @@
-"""GenKnowSub: what all experts know of language in general, taken out of each (arXiv 2505.10939).
+"""GenKnowSub: general knowledge of language subtracted from every expert (arXiv 2505.10939).
 
-Experts that were trained one task each relearn much that any text teaches. Subtracting the mean of experts trained on
-general text leaves what is their own, which tells them apart better under Arrow.
+Experts trained on one task each relearn much that any text teaches. Subtracting the mean of experts trained on general
+text leaves the part that is specific to the task, which lets Arrow tell experts apart better.
 
     form="factors"   A'_e = A_e - mean_g A_g,  B'_e = B_e - mean_g B_g
     form="products"  s_e B'_e^T A'_e = s_e B_e^T A_e - mean_g s_g B_g^T A_g, the nearest product of its rank
 
-"factors" is what the paper's authors compute, in their code and in PEFT; scales play no part in it, and the product
-keeps the cross terms of expert and mean. "products" subtracts the updates themselves. Nothing is changed in
-place, so a library that is saved and read again is not subtracted from twice.
+"factors" is the form in the authors' code and in PEFT; scales have no part in it, and the product keeps the cross terms
+of expert and mean. "products" subtracts the updates. Nothing is changed in place, so saving and reading the result does
+not subtract twice.
 """
 
 import dataclasses
@@ -20,11 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts.axis import full
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares, stacked, summed
 from modjax.ops.linalg import low_rank_svd
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors, LoRA
 
 Form = Literal["factors", "products"]
 
@@ -47,55 +46,41 @@ def genknowsub(library: Library, general: Library, form: Form = "factors", rank:
     _check_fit(library, general, form)
     if form == "factors":
         kept = library.rank
-        loras = {site: _less_means(library, general, site) for site in library.loras}
+        loras = {site: _less_means(lora, general.loras[site]) for site, lora in library.loras.items()}
     else:
         kept, most = rank or library.rank, library.rank + len(general) * general.rank
         if kept > most:
             raise InputError(f"rank={kept}: the differences have at most rank {most}")
-        loras = {
-            site: _less_mean_product(lora, library.scale, general.loras[site], general.scale, kept)
-            for site, lora in library.loras.items()
-        }
-    return Library(loras, library.scale, tuple(_renewed(info, kept, form) for info in library.infos))
+        loras = {site: _less_mean_product(lora, general.loras[site], kept) for site, lora in library.loras.items()}
+    return Library(loras, tuple(_renewed(info, kept) for info in library.infos))
 
 
-def _renewed(info, rank, form):
-    """An expert of a smaller rank than the library's has it no more, and its factors are no file's."""
-    ratios = info.ratios if form == "factors" else ()
-    alpha = info.alpha * rank / info.rank
-    return dataclasses.replace(info, rank=rank, alpha=alpha, ranks=(), ratios=ratios, dtype="float32")
+def _renewed(info, rank):
+    """The info of a changed expert: it has the library's rank, and its arrays are no longer those of a file."""
+    return dataclasses.replace(info, rank=rank, alpha=info.alpha * rank / info.rank, ranks=(), dtype="float32")
 
 
-def _less_means(library, general, site):
-    # Where a file gives a module a scale of its own, b holds what that differs by.
-    own_LE11, general_LG11 = _ratios(library, site), _ratios(general, site)
-    own, others = library.loras[site], general.loras[site]
-    part_G = np.full(len(general), 1 / len(general), np.float32)
-    mean_LRI, mean_LRO = summed(LoRA(others.a, others.b / general_LG11), Shares(part_G, part_G))
-    return LoRA(own.a - mean_LRI[:, None], (own.b / own_LE11 - mean_LRO[:, None]) * own_LE11)
-
-
-def _ratios(library, site):
-    n_layers = library.loras[site].a.shape[0]
-    of_experts = [dict(info.ratios).get(site, (1.0,) * n_layers) for info in library.infos]
-    return jnp.asarray(of_experts, jnp.float32).T[:, :, None, None]
+def _less_means(own, general):
+    share_LG = np.full(general.scale.shape, 1 / general.scale.shape[1], np.float32)
+    mean_LRI, mean_LRO = summed(general, Shares(share_LG, share_LG))
+    return LoRA(own.a - mean_LRI[:, None], own.b - mean_LRO[:, None], own.scale)
 
 
 @functools.partial(jax.jit, static_argnames="rank")
-def _less_mean_product(own, scale_E, general, scale_G, rank):
-    """Factors of rank `rank` whose product, times the expert's scale, is nearest to the difference of the updates."""
-    negative = stacked(general, -scale_G / len(scale_G))
+def _less_mean_product(own, general, rank):
+    """Experts of a rank whose updates are nearest to the differences of the updates."""
+    negative = stacked(general, -general.scale / general.scale.shape[1])
 
     def with_negative(own_LERX, negative_LSX):
         repeated = jnp.broadcast_to(negative_LSX[:, None], (*own_LERX.shape[:2], *negative_LSX.shape[1:]))
         return jnp.concatenate([own_LERX, repeated], axis=2)
 
     # A scale of 0 silences its expert whatever its factors are.
-    safe_E = jnp.where(scale_E == 0, 1, scale_E)[None, :, None, None]
-    scaled = full(LoRA(own.a, own.b * safe_E))
-    u, s, v = low_rank_svd(LoRA(*map(with_negative, scaled, negative)))
+    safe_LE11 = jnp.where(own.scale == 0, 1, own.scale)[..., None, None]
+    a_LERI, b_LERO = own.factors
+    u, s, v = low_rank_svd(Factors(*map(with_negative, (a_LERI, safe_LE11 * b_LERO), negative)))
     root_LER1 = jnp.sqrt(s[..., :rank, None])
-    return LoRA(root_LER1 * v[..., :rank, :], root_LER1 * u[..., :rank, :] / safe_E)
+    return LoRA(root_LER1 * v[..., :rank, :], root_LER1 * u[..., :rank, :] / safe_LE11, own.scale)
 
 
 def _check_fit(library, general, form):
@@ -104,7 +89,8 @@ def _check_fit(library, general, form):
             f"general experts on {', '.join(general.sites)}; the library's are on {', '.join(library.sites)}"
         )
     for site, own in library.loras.items():
-        for got, expected in zip(general.loras[site], own, strict=True):
+        for side in ("a", "b"):
+            got, expected = getattr(general.loras[site], side), getattr(own, side)
             if got.shape[::3] != expected.shape[::3] or (form == "factors" and got.shape[2] != expected.shape[2]):
                 raise InputError(
                     f"site {site}: general factors {got.shape} (layers, experts, rank, width) do not fit "

@@ -7,8 +7,8 @@ import numpy as np
 from modjax.experts.library import Library
 from modjax.merge.factors import summed
 from modjax.merge.product import concatenate, svd
-from modjax.merge.result import Form, Record, checked_form, checked_weights, merged, own_rank, shares
-from modjax.ops.lora import LoRA
+from modjax.merge.result import Form, Record, checked_form, checked_weights, merged, own_rank, scale_of, shares
+from modjax.ops.lora import Factors
 
 
 def uniform(library: Library, form: Form = "factors", rank: int | None = None, name: str = "uniform") -> Library:
@@ -30,11 +30,11 @@ def weighted(
         form="products"   dW = sum_e w_e s_e B_e^T A_e
 
     "factors" is what the router `uniform` computes at w_e = 1 / E; it is of degree two in the weights, so that one
-    expert of weight w becomes w^2 dW_e. "roots" is PEFT's `combination_type="linear"`, which takes experts of one
-    rank alone.
+    expert of weight w becomes w^2 dW_e. "roots" is PEFT's `combination_type="linear"`, which needs experts of equal
+    rank.
 
     Args:
-      weights: E finite numbers of any sign; they need not add up to 1.
+      weights: E finite numbers of any sign; they need not sum to 1.
       rank: of "products", the rank to cut the sum to (as `svd`); None keeps all of it (as `concatenate`).
 
     Raises InputError for another form, a rank that cannot be, or weights that do not fit.
@@ -42,7 +42,7 @@ def weighted(
     weights_E = checked_weights(library, weights, 1.0)
     if checked_form(form, rank) == "products":
         return concatenate(library, weights_E, name) if rank is None else svd(library, rank, weights_E, name)
-    pair, kept = shares(library, weights_E, form), own_rank(library)
-    whole = {site: summed(lora, pair) for site, lora in library.loras.items()}
-    loras = {site: LoRA(*(factor_LRX[:, :kept] for factor_LRX in lora)) for site, lora in whole.items()}
-    return merged(library, loras, Record(name, weights_E, {"merged": "weighted", "form": form}))
+    kept, scale = own_rank(library), scale_of(library)
+    whole = {site: summed(lora, shares(lora, weights_E, form, scale)) for site, lora in library.loras.items()}
+    factors = {site: Factors(*(factor_LRX[:, :kept] for factor_LRX in pair)) for site, pair in whole.items()}
+    return merged(library, factors, Record(name, weights_E, {"merged": "weighted", "form": form}))

@@ -1,4 +1,4 @@
-"""The weighted sum of the experts' updates themselves: whole, as longer factors, or cut to a rank."""
+"""The weighted sum of the experts' updates: exact, as longer factors, or truncated to a rank."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ import numpy as np
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.factors import stacked
-from modjax.merge.result import Record, checked_weights, merged, own_rank, shares
-from modjax.ops.lora import LoRA
+from modjax.merge.result import Record, checked_weights, merged, own_rank, scale_of, shares
+from modjax.ops.lora import Factors
 
 
 class Truncated(NamedTuple):
-    """The nearest product of a rank, and how near it is."""
+    """The nearest product of a given rank, and how near it is."""
 
-    lora: LoRA  # a[..., R, I], b[..., R, O]; both carry the square roots of the singular values
+    factors: Factors  # a[..., R, I], b[..., R, O]; both carry the square roots of the singular values
     kept: jax.Array  # float32[...], the sum of the R largest squared singular values
     total: jax.Array  # float32[...], of all of them
 
 
 def concatenate(library: Library, weights: Sequence[float] | None = None, name: str = "concatenate") -> Library:
-    """dW = sum_e w_e s_e B_e^T A_e, exactly: the experts' factors one below the other. PEFT's "cat".
+    """dW = sum_e w_e s_e B_e^T A_e, exactly: the experts' factors stacked along the rank. PEFT's "cat".
 
-    The rank is the sum of the experts' own ranks; of their padding nothing is left.
+    The rank is the sum of the experts' own ranks, without their padding.
 
     Args:
       weights: E finite numbers; by default 1 / E each.
@@ -35,7 +35,7 @@ def concatenate(library: Library, weights: Sequence[float] | None = None, name: 
     """
     weights_E = checked_weights(library, weights, 1 / len(library))
     record = Record(name, weights_E, {"merged": "concatenate", "form": "products"})
-    return merged(library, _below_each_other(library, weights_E), record)
+    return merged(library, _stacked(library, weights_E), record)
 
 
 def svd(
@@ -44,9 +44,9 @@ def svd(
     """The nearest update of a rank, in the Frobenius norm, to sum_e w_e s_e B_e^T A_e. PEFT's "svd".
 
     By QR of the concatenated factors and the SVD of the small core between them: no O x I matrix is formed (unless the
-    ranks add up to more than that). Layers go one after another. `ops.linalg.low_rank_svd`, made for the rank of one
-    expert, rotates S (S - 1) / 2 pairs of columns in turn; for the S of a library's ranks that is far slower than this
-    (12 layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
+    ranks sum to more than that). Layers are processed one after another. `ops.linalg.low_rank_svd`, written for the rank
+    of one expert, rotates S (S - 1) / 2 pairs of columns in turn, which is far slower for the S ranks of a library (12
+    layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
 
     Args:
       rank: to keep; by default the largest of the experts'.
@@ -60,7 +60,7 @@ def svd(
     """
     weights_E = checked_weights(library, weights, 1 / len(library))
     rank = own_rank(library) if rank is None else checked_rank(library, rank)
-    cut = {site: _cut_layers(lora, rank) for site, lora in _below_each_other(library, weights_E).items()}
+    cut = {site: _cut_layers(factors, rank) for site, factors in _stacked(library, weights_E).items()}
     return merged_cut(library, cut, Record(name, weights_E, {"merged": "svd", "form": "products"}))
 
 
@@ -78,39 +78,42 @@ def merged_cut(library: Library, cut: Mapping[str, Truncated], record: Record) -
         sum(np.asarray(part_L, np.float64).sum() for part_L in parts)
         for parts in zip(*((one.kept, one.total) for one in cut.values()), strict=True)
     )
-    loras = {site: one.lora for site, one in cut.items()}
-    return merged(library, loras, record, {"kept_energy": float(kept / total) if total else 1.0})
+    factors = {site: one.factors for site, one in cut.items()}
+    return merged(library, factors, record, {"kept_energy": float(kept / total) if total else 1.0})
 
 
 def truncated(product_IO: jax.Array, rank: int) -> Truncated:
     """The `rank` leading terms of a matrix's SVD, with rows of zeros where it has fewer."""
     v_IS, s_S, u_SO = jnp.linalg.svd(product_IO, full_matrices=False)
     root_R1 = jnp.sqrt(s_S[:rank, None])
-    lora = LoRA(root_R1 * v_IS.T[:rank], root_R1 * u_SO[:rank])
+    factors = Factors(root_R1 * v_IS.T[:rank], root_R1 * u_SO[:rank])
     missing = max(0, rank - s_S.shape[0])
-    lora = LoRA(*(jnp.pad(leaf, ((0, missing), (0, 0))) for leaf in lora))
-    return Truncated(lora, jnp.sum(jnp.square(s_S[:rank])), jnp.sum(jnp.square(s_S)))
+    factors = Factors(*(jnp.pad(factor, ((0, missing), (0, 0))) for factor in factors))
+    return Truncated(factors, jnp.sum(jnp.square(s_S[:rank])), jnp.sum(jnp.square(s_S)))
 
 
 def _own_rows(library) -> np.ndarray:
-    """int[S]: the rows that are no padding, in experts' factors [E, R] flattened."""
+    """int[S]: the rows that are not padding, in the experts' factors [E, R] flattened."""
     ranks_E = np.max([ranks_LE.max(axis=0) for ranks_LE in library.ranks.values()], axis=0)
     return np.flatnonzero(np.arange(library.rank)[None] < np.maximum(ranks_E, 1)[:, None])
 
 
-def _below_each_other(library, weights_E) -> dict[str, LoRA]:
+def _stacked(library, weights_E) -> dict[str, Factors]:
     """{site: a[L,S,I], b[L,S,O]} of all experts, weights and scales in b."""
-    rows_S, share_E = _own_rows(library), shares(library, weights_E, "products").b
-    whole = {site: stacked(lora, share_E) for site, lora in library.loras.items()}
-    return {site: LoRA(*(factor_LSX[:, rows_S] for factor_LSX in lora)) for site, lora in whole.items()}
+    rows_S, scale = _own_rows(library), scale_of(library)
+    found = {}
+    for site, lora in library.loras.items():
+        pair = stacked(lora, shares(lora, weights_E, "products", scale).b)
+        found[site] = Factors(*(factor_LSX[:, rows_S] for factor_LSX in pair))
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="rank")
-def _cut_layers(lora, rank):
+def _cut_layers(factors, rank):
     def one(layer):
         (q_IK, r_KS), (q_OM, r_MS) = (jnp.linalg.qr(factor_SX.T) for factor_SX in layer)
         core = truncated(r_KS @ r_MS.T, rank)
-        return core._replace(lora=LoRA(core.lora.a @ q_IK.T, core.lora.b @ q_OM.T))
+        return core._replace(factors=Factors(core.factors.a @ q_IK.T, core.factors.b @ q_OM.T))
 
     with jax.default_matmul_precision("highest"):
-        return jax.lax.map(one, lora)
+        return jax.lax.map(one, factors)

@@ -1,4 +1,4 @@
-"""What every merge begins and ends with: checked weights and scales, and one expert with its history."""
+"""The first and last steps of every merge: checked weights and scales, and one expert with its history."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -10,13 +10,13 @@ from modjax.errors import InputError
 from modjax.experts.info import ExpertInfo
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors, LoRA
 
 Form = Literal["factors", "roots", "products"]
 
 
 class Record(NamedTuple):
-    """What a merged expert remembers of its making."""
+    """The history that a merged expert keeps."""
 
     name: str
     weights_E: np.ndarray
@@ -36,26 +36,26 @@ def checked_weights(library: Library, weights: Sequence[float] | None, default: 
     """float64[E]; the default for each expert where none are given. Raises InputError unless one finite number each."""
     weights_E = np.full(len(library), default) if weights is None else np.asarray(weights, np.float64)
     if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
-        raise InputError(f"weights {weights}: expected {len(library)} finite numbers, one an expert")
+        raise InputError(f"weights {weights}: expected {len(library)} finite numbers, one per expert")
     return weights_E
 
 
 def scale_of(library: Library) -> float:
-    """The merged expert's scale: the largest of the experts', 1 where all are silent."""
-    return float(np.abs(np.asarray(library.scale)).max()) or 1.0
+    """The merged expert's scale: the largest of the experts' scales; 1 if all are 0."""
+    return float(np.abs(library.scale).max()) or 1.0
 
 
-def shares(library: Library, weights_E: np.ndarray, form: Form) -> Shares:
-    """The weights of both factors in one form, with the merged expert's scale taken out of them."""
-    part_E = weights_E * np.asarray(library.scale, np.float64) / scale_of(library)
+def shares(lora: LoRA, weights_E: np.ndarray, form: Form, scale: float) -> Shares:
+    """The weights of both factors of one site in one form; `scale`, the merged expert's, is divided out of them."""
+    part_LE = weights_E[None] * np.asarray(lora.scale, np.float64) / scale
     if form == "factors":
-        pair = weights_E, part_E
+        pair = np.broadcast_to(weights_E[None], part_LE.shape), part_LE
     elif form == "roots":
-        root_E = np.sqrt(np.abs(part_E))
-        pair = np.where(part_E < 0, -root_E, root_E), root_E
+        root_LE = np.sqrt(np.abs(part_LE))
+        pair = np.where(part_LE < 0, -root_LE, root_LE), root_LE
     else:
-        pair = np.ones_like(part_E), part_E
-    return Shares(*(np.float32(share_E) for share_E in pair))
+        pair = np.ones_like(part_LE), part_LE
+    return Shares(*(np.float32(share_LE) for share_LE in pair))
 
 
 def own_rank(library: Library) -> int:
@@ -65,17 +65,17 @@ def own_rank(library: Library) -> int:
 
 def merged(
     library: Library,
-    loras: Mapping[str, LoRA],
+    factors: Mapping[str, Factors],
     record: Record,
     scores: Mapping[str, float] | None = None,
 ) -> Library:
-    """A library of one from factors a[L,R,I], b[L,R,O]; what is known of it is what is known of all, and how it came.
+    """A library of one from {site: Factors(a[L,R,I], b[L,R,O])}, with the tasks of all experts and the merge's record.
 
     Args:
       library: the experts it was merged from; their names join the record.
     """
     scale, infos = scale_of(library), library.infos
-    rank = next(iter(loras.values())).a.shape[1]
+    n_layers, rank, _ = next(iter(factors.values())).a.shape
     parents = {
         "experts": ", ".join(library.names),
         "weights": ", ".join(f"{weight:.6g}" for weight in record.weights_E),
@@ -91,5 +91,6 @@ def merged(
         training=tuple({**record.training, **parents}.items()),
         scores=tuple((scores or {}).items()),
     )
-    stacked = {site: LoRA(a_LRI[:, None], b_LRO[:, None]) for site, (a_LRI, b_LRO) in loras.items()}
-    return Library(stacked, jnp.full((1,), scale, jnp.float32), (info,))
+    scale_L1 = jnp.full((n_layers, 1), scale, jnp.float32)
+    loras = {site: LoRA(a_LRI[:, None], b_LRO[:, None], scale_L1) for site, (a_LRI, b_LRO) in factors.items()}
+    return Library(loras, (info,))

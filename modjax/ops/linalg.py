@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors
 
 
 class LowRankSVD(NamedTuple):
@@ -17,7 +17,7 @@ class LowRankSVD(NamedTuple):
     v: jax.Array  # [..., R, I]
 
 
-def low_rank_svd(lora: LoRA) -> LowRankSVD:
+def low_rank_svd(factors: Factors) -> LowRankSVD:
     """The exact thin SVD of B^T A for a[..., R, I], b[..., R, O], without forming the O x I product.
 
     A^T = Q_a R_a and B^T = Q_b R_b, so B^T A = Q_b (R_b R_a^T) Q_a^T: the SVD of an R x R core, rotated back.
@@ -26,10 +26,10 @@ def low_rank_svd(lora: LoRA) -> LowRankSVD:
     for ever. Where s is 0, u is too, and v is for directions that A does not have.
     """
     with jax.default_matmul_precision("highest"):
-        q_a = _orthonormal_rows(lora.a.astype(jnp.float32))
-        q_b = _orthonormal_rows(lora.b.astype(jnp.float32))
-        r_a = jnp.einsum("...ri,...si->...rs", q_a, lora.a)
-        r_b = jnp.einsum("...ri,...si->...rs", q_b, lora.b)
+        q_a = _orthonormal_rows(factors.a.astype(jnp.float32))
+        q_b = _orthonormal_rows(factors.b.astype(jnp.float32))
+        r_a = jnp.einsum("...ri,...si->...rs", q_a, factors.a)
+        r_b = jnp.einsum("...ri,...si->...rs", q_b, factors.b)
         u, s, v = _jacobi_svd(jnp.einsum("...rs,...ts->...rt", r_b, r_a))
         return LowRankSVD(jnp.einsum("...rs,...rd->...sd", u, q_b), s, jnp.einsum("...rs,...rd->...sd", v, q_a))
 
@@ -81,23 +81,23 @@ def _jacobi_svd(m_RR, sweeps: int = 12):
     return m_RR / jnp.where(s_R == 0, 1, s_R)[..., None, :], s_R, v_RR
 
 
-def leading_of_sum(kernel_IO: jax.Array, lora: LoRA) -> tuple[jax.Array, jax.Array]:
+def leading_of_sum(kernel_IO: jax.Array, factors: Factors) -> tuple[jax.Array, jax.Array]:
     """The first right singular vector of W^T + B_e^T A_e for each e, and its singular value: float32[E,I], float32[E].
 
     W is [I,O], a[E or 1,R,I] and b[E,R,O]. No sum is formed: a block Krylov space of four directions, grown by
     products with the sums and their transposes, is searched (Rayleigh-Ritz) and begun anew from the best four found,
     until the vector moves by no more than 1e-6 (Golub and Van Loan, Matrix Computations, 10.3).
     """
-    width, n_experts = min(4, *kernel_IO.shape), lora.b.shape[0]
+    width, n_experts = min(4, *kernel_IO.shape), factors.b.shape[0]
     depth = min(4 * width, *kernel_IO.shape)
-    a_ERI = jnp.broadcast_to(lora.a, (n_experts, *lora.a.shape[1:]))
+    a_ERI = jnp.broadcast_to(factors.a, (n_experts, *factors.a.shape[1:]))
 
     def onto(v_EKI):
         z_EKR = jnp.einsum("eki,eri->ekr", v_EKI, a_ERI)
-        return jnp.einsum("eki,io->eko", v_EKI, kernel_IO) + jnp.einsum("ekr,ero->eko", z_EKR, lora.b)
+        return jnp.einsum("eki,io->eko", v_EKI, kernel_IO) + jnp.einsum("ekr,ero->eko", z_EKR, factors.b)
 
     def back(u_EKO):
-        z_EKR = jnp.einsum("eko,ero->ekr", u_EKO, lora.b)
+        z_EKR = jnp.einsum("eko,ero->ekr", u_EKO, factors.b)
         return jnp.einsum("eko,io->eki", u_EKO, kernel_IO) + jnp.einsum("ekr,eri->eki", z_EKR, a_ERI)
 
     def search(carry):
@@ -106,7 +106,7 @@ def leading_of_sum(kernel_IO: jax.Array, lora: LoRA) -> tuple[jax.Array, jax.Arr
         while len(blocks) * width < depth:
             blocks.append(_orthonormal_rows(back(onto(blocks[-1]))))
         basis_EKI = _orthonormal_rows(jnp.concatenate(blocks, axis=1))
-        found = low_rank_svd(LoRA(basis_EKI, onto(basis_EKI)))
+        found = low_rank_svd(Factors(basis_EKI, onto(basis_EKI)))
         overlap_E = jnp.sum(found.v[:, 0] * block_EKI[:, 0], axis=-1)
         moved = jnp.abs(found.v[:, 0] - jnp.where(overlap_E < 0, -1, 1)[:, None] * block_EKI[:, 0]).max()
         return found.v[:, :width], found.s[:, 0], moved, i + 1

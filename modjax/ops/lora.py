@@ -1,13 +1,13 @@
 """The mixture of LoRA experts: many low-rank updates of one linear map, weighted by a router.
 
-One site of one layer: input x in R^I, experts' factors a[E,R,I] and b[E,R,O], scales s[E], weights w.
+One site of one layer: input x in R^I, factors a[E,R,I] and b[E,R,O], scales s[E], weights w.
 
     mix="parameters"   A* = sum_e w_e A_e,  B* = sum_e w_e s_e B_e,  delta = B*^T A* x   (arXiv 2405.11157)
     mix="outputs"      delta = sum_e w_e s_e B_e^T A_e x                                  (PEFT's Arrow)
-    mix="heads"        as "parameters", with weights w_he for each of H equal blocks of I and of O   (arXiv 2211.03831)
+    mix="heads"        like "parameters", with weights w_he for each of H equal blocks of I and of O   (arXiv 2211.03831)
 
-All agree when one expert's weights are 1 and the others' are 0. Per token, "parameters" never forms A* or
-B*: z = sum_e w_e A_e x has R numbers, and delta = sum_e w_e s_e B_e^T z.
+All three agree when one expert has weight 1 and the others have 0. Per token, "parameters" never forms A* or B*:
+z = sum_e w_e A_e x has R numbers, and delta = sum_e w_e s_e B_e^T z.
 """
 
 from typing import Literal, NamedTuple
@@ -19,55 +19,62 @@ Mix = Literal["parameters", "outputs", "heads"]
 Plan = Literal["merged", "dense"]
 
 
-class LoRA(NamedTuple):
-    """The factors of one site's experts; a leading layer axis L where a whole stack is meant."""
+class Factors(NamedTuple):
+    """A low-rank product B^T A, or many of them along leading axes."""
 
-    a: jax.Array  # [..., E, R, I]; [..., 1, R, I] where all experts have one A
+    a: jax.Array  # [..., R, I]
+    b: jax.Array  # [..., R, O]
+
+
+class LoRA(NamedTuple):
+    """The experts of one site, with the update s_e B_e^T A_e each; of a whole model with a leading layer axis L."""
+
+    a: jax.Array  # [..., E, R, I]; [..., 1, R, I] where all experts share one A
     b: jax.Array  # [..., E, R, O]
+    scale: jax.Array  # [..., E], alpha / R
+
+    @property
+    def factors(self) -> Factors:
+        """A and B, a[..., E, R, I] for each expert also where they share one A."""
+        return Factors(jnp.broadcast_to(self.a, (*self.b.shape[:-1], self.a.shape[-1])), self.b)
 
 
 Loras = dict[str, LoRA]  # by site
 
 
 def mixture(
-    x_BTI: jax.Array,
-    lora: LoRA,
-    scale_E: jax.Array,
-    weights: jax.Array,
-    mix: Mix = "parameters",
-    plan: Plan | None = None,
+    x_BTI: jax.Array, lora: LoRA, weights: jax.Array, mix: Mix = "parameters", plan: Plan | None = None
 ) -> jax.Array:
     """The weighted update of one site, float32[B,T,O].
 
     Args:
       x_BTI: the site's input, any float dtype; matrix products run in it and accumulate in float32.
-      lora: a[E,R,I], or a[1,R,I] of all experts, and b[E,R,O] of one layer.
-      scale_E: each expert's alpha / R.
-      weights: [E] for all tokens, [B,E] for each example, or [B,T,E] for each token; for mix="heads" [B,H,E], where H
-        divides I and O.
+      lora: the experts of one layer: a[E,R,I] or a[1,R,I], b[E,R,O], scale[E].
+      weights: [E] for all tokens, [B,E] per example, or [B,T,E] per token; for mix="heads" [B,H,E], where H divides
+        I and O.
       mix: whether weights act on the factors, on the experts' outputs, or on blocks of the factors.
-      plan: "merged" folds the experts before any token is seen, and needs weights that do not depend
-        on the token; "dense" runs every expert on every token. None takes what was measured as the faster one.
+      plan: "merged" folds the experts before any token is read, and needs weights that do not depend on the token;
+        "dense" runs every expert on every token. None takes the one that measured faster.
     """
     if mix == "heads":
-        return _by_head(x_BTI, lora, scale_E, weights)
+        return _by_head(x_BTI, lora, weights)
     if (plan or _faster(lora, weights, mix)) == "merged":
-        return _merged(x_BTI, lora, scale_E, weights, mix)
-    return _dense(x_BTI, lora, scale_E, weights, mix)
+        return _merged(x_BTI, lora, weights, mix)
+    return _dense(x_BTI, lora, weights, mix)
 
 
 def _faster(lora, weights, mix) -> Plan:
-    """Merging pays where it leaves R ranks, or is done once for all examples.
+    """Merging pays where it leaves R ranks, or where it is done once for all examples.
 
-    Products weighted for each example keep all E * R ranks, in B copies of the experts. On a CPU that took 5 to 7 times
-    as long as "dense" for one token (B 32, E 16 and 64, R 4, I = O = 576), and longer than it for 32 tokens too.
+    Outputs weighted per example keep all E * R ranks, in B copies of the experts. On a CPU that took 5 to 7 times as
+    long as "dense" for one token (B 32, E 16 and 64, R 4, I = O = 576), and longer than it for 32 tokens too.
     """
     leaves_few = mix == "parameters" or lora.a.shape[0] == 1
     return "merged" if weights.ndim == 1 or (weights.ndim == 2 and leaves_few) else "dense"
 
 
-def _merged(x_BTI, lora, scale_E, weights, mix):
-    scaled = weights * scale_E if weights.ndim == 1 else weights * scale_E[None]
+def _merged(x_BTI, lora, weights, mix):
+    scaled = _scaled(weights, lora)
     if mix == "parameters":
         return low_rank(x_BTI, _summed(weights, lora.a), _summed(scaled, lora.b))
     if lora.a.shape[0] == 1:
@@ -77,7 +84,7 @@ def _merged(x_BTI, lora, scale_E, weights, mix):
     return low_rank(x_BTI, _flat(lora.a), _flat(b))
 
 
-def _by_head(x_BTI, lora, scale_E, weights_BHE):
+def _by_head(x_BTI, lora, weights_BHE):
     n_heads = weights_BHE.shape[1]
 
     def mixed(weights_BHE, factor_ERX):
@@ -85,7 +92,11 @@ def _by_head(x_BTI, lora, scale_E, weights_BHE):
         mixed_BRHX = jnp.einsum("bhe,erhx->brhx", _over(weights_BHE, blocks_ERHX), blocks_ERHX)
         return mixed_BRHX.reshape(*mixed_BRHX.shape[:2], -1)
 
-    return low_rank(x_BTI, mixed(weights_BHE, lora.a), mixed(weights_BHE * scale_E[None, None], lora.b))
+    return low_rank(x_BTI, mixed(weights_BHE, lora.a), mixed(_scaled(weights_BHE, lora), lora.b))
+
+
+def _scaled(weights, lora):
+    return weights * lora.scale.reshape(*[1] * (weights.ndim - 1), -1)
 
 
 def _summed(weights, factor_ERX):
@@ -94,7 +105,7 @@ def _summed(weights, factor_ERX):
 
 
 def _over(weights, factor_ERX):
-    """Weights of the factors that there are: of one for all experts, their sum."""
+    """The weights of the factors held: their sum where one factor serves all experts."""
     return weights if factor_ERX.shape[0] == weights.shape[-1] else weights.sum(axis=-1, keepdims=True)
 
 
@@ -104,13 +115,13 @@ def _flat(factors):
 
 
 def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or a pair for each example, [B,R,I] and [B,R,O]."""
+    """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or one pair per example, [B,R,I] and [B,R,O]."""
     first = "bti,ri->btr" if a.ndim == 2 else "bti,bri->btr"
     second = "btr,ro->bto" if b.ndim == 2 else "btr,bro->bto"
     return _einsum(second, _einsum(first, x_BTI, a).astype(x_BTI.dtype), b)
 
 
-def _dense(x_BTI, lora, scale_E, weights, mix):
+def _dense(x_BTI, lora, weights, mix):
     n_experts = lora.b.shape[0]
     weights_BTE = jnp.broadcast_to(weights[:, None] if weights.ndim == 2 else weights, (*x_BTI.shape[:2], n_experts))
     # S = E * R: two plain matrix products.
@@ -118,7 +129,7 @@ def _dense(x_BTI, lora, scale_E, weights, mix):
     z_BTER = z_BTS.reshape(*x_BTI.shape[:2], *lora.a.shape[:2])
     if mix == "parameters":
         z_BTER = jnp.einsum("bter,bte->btr", z_BTER, _over(weights_BTE, lora.a))[:, :, None, :]
-    z_BTER = (weights_BTE * scale_E[None, None])[..., None] * z_BTER
+    z_BTER = _scaled(weights_BTE, lora)[..., None] * z_BTER
     return _einsum("bts,so->bto", z_BTER.reshape(*x_BTI.shape[:2], -1).astype(x_BTI.dtype), _flat(lora.b))
 
 

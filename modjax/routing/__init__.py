@@ -3,7 +3,7 @@
 import importlib
 
 from modjax.routing.arrow import Arrow, arrow
-from modjax.routing.base import Context, Router, bind, check, load_router, named, per_site, static, top_k_softmax
+from modjax.routing.base import Bound, Context, Router, check, hook, load_router, named, per_site, static
 from modjax.routing.calibration import calibrate
 from modjax.routing.centroid import Centroid, centroid
 from modjax.routing.editing import extended, restricted
@@ -13,15 +13,17 @@ from modjax.routing.logo import Logo, logo
 from modjax.routing.oracle import Oracle, oracle
 from modjax.routing.poly import Poly
 from modjax.routing.pooled import Pooled, pooled
-from modjax.routing.prompt import PromptRouter, PromptRows, Settled, settle
+from modjax.routing.prompt import PromptRouter, PromptRows, Settled, routed, settle
 from modjax.routing.seqr import Seqr, seqr
 from modjax.routing.spectr import Spectr, spectr
 from modjax.routing.task_predictor import TaskPredictor, task_predictor
 from modjax.routing.task_representations import TaskRepresentations, task_representations
+from modjax.routing.top_k import top_k_softmax
 from modjax.routing.uniform import Uniform, uniform
 
 __all__ = [
     "Arrow",
+    "Bound",
     "Centroid",
     "Context",
     "Lag",
@@ -40,11 +42,11 @@ __all__ = [
     "TaskRepresentations",
     "Uniform",
     "arrow",
-    "bind",
     "calibrate",
     "centroid",
     "check",
     "extended",
+    "hook",
     "lag",
     "load_router",
     "logo",
@@ -54,6 +56,7 @@ __all__ = [
     "phatgoose",
     "pooled",
     "restricted",
+    "routed",
     "seqr",
     "settle",
     "spectr",

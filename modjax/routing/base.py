@@ -1,11 +1,9 @@
-"""The one router protocol, how a router and a library become what the decoder calls, and how routers are stored."""
+"""The router protocol, the hook that adds routed experts to the decoder, and the file format of routers."""
 
 import dataclasses
-import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
@@ -18,7 +16,7 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.ops.lora import LoRA, Mix, Plan, mixture
+from modjax.ops.lora import Loras, Mix, Plan, mixture
 
 
 class BaseModel(Protocol):
@@ -41,9 +39,9 @@ class BaseModel(Protocol):
 
 
 class Context(NamedTuple):
-    """What a router may know of a batch beside the activations."""
+    """Information on a batch that a router may use beside the activations."""
 
-    expert_B: jax.Array | None = None  # int32[B], which of the router's `choices` each example is; -1 is none of them
+    choice_B: jax.Array | None = None  # int32[B], the index of each example among the router's `choices`; -1 for none
 
 
 def static(default=dataclasses.MISSING):
@@ -81,11 +79,11 @@ class Router:
         raise NotImplementedError
 
     def choices(self, library: Library) -> tuple[str, ...]:
-        """What `context.expert_B` counts, by name; () for a router that does not look at it."""
+        """The names that `context.choice_B` indexes; () for a router that does not use it."""
         return ()
 
-    def id_of(self, task: str, library: Library) -> int | None:
-        """The `context.expert_B` of a task's examples; None where the router has nothing to say of them."""
+    def choice_of(self, task: str, library: Library) -> int | None:
+        """The `context.choice_B` of a task's examples; None if the router does not cover the task."""
         return None
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -103,62 +101,12 @@ class Router:
         os.replace(draft, path)
 
 
-def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> jax.Array:
-    """Softmax over the k largest scores of each token, exact zeros elsewhere, float32[B,T,E]."""
-    n_experts = score_BTE.shape[-1]
-    if not 0 < top_k < n_experts:
-        return jax.nn.softmax(score_BTE / temperature)
-    top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
-    weights_BTk = jax.nn.softmax(top_BTk / temperature)
-    return spread(weights_BTk, ids_BTk, n_experts)
-
-
-def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
-    """The k largest scores of each row by their sum, exact zeros elsewhere, float32[B,E]; all alike where all are 0."""
-    n_experts = score_BE.shape[1]
-    if 0 < top_k < n_experts:
-        top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
-        score_BE = spread(top_Bk, ids_Bk, n_experts)
-    total_B1 = score_BE.sum(axis=1, keepdims=True)
-    return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)
-
-
-def spread(values: jax.Array, ids: jax.Array, n_experts: int) -> jax.Array:
-    """[..., k] values at int[..., k] experts, each named once, as [..., E]: exact zeros elsewhere.
-
-    No [..., k, E] is made: accelerators fuse a comparison with the sum over it, CPUs do not but scatter fast.
-    """
-    compared, scattered = (functools.partial(one, n_experts=n_experts) for one in (_compared, _scattered))
-    return jax.lax.platform_dependent(values, ids, cpu=scattered, default=compared)
-
-
-def _compared(values, ids, n_experts):
-    experts = jax.lax.broadcasted_iota(ids.dtype, (*ids.shape, n_experts), ids.ndim)
-    return jnp.sum(jnp.where(ids[..., None] == experts, values[..., None], 0), axis=-2)
-
-
-def _scattered(values, ids, n_experts):
-    def one(value_k, ids_k):
-        # Told that no expert comes twice, XLA differentiates this by reading the values back.
-        return jnp.zeros(n_experts, values.dtype).at[ids_k].set(value_k, mode="promise_in_bounds", unique_indices=True)
-
-    return jnp.vectorize(one, signature="(k),(k)->(e)")(values, ids)
-
-
-def check_choice(top_k: int, temperature: float = 1.0) -> None:
-    """Raises InputError for settings of `top_k_softmax` that leave no expert, or order them the other way round."""
-    if top_k == 0 or top_k < -1:
-        raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
-    if not temperature > 0:
-        raise InputError(f"temperature={temperature}: expected a positive number")
-
-
 def check(router: Router, library: Library) -> None:
     """Raises InputError unless the router is one for this library: its experts, its sites, their layers and widths.
 
     Looks at `per_site` and `named` arrays, at the layer axis of the other arrays, and at `n_experts`.
     """
-    kind, sizes = type(router).__name__, {"E": len(library), "L": next(iter(library.loras.values())).a.shape[0]}
+    kind, sizes = type(router).__name__, {"E": len(library), "L": library.layers}
     if getattr(router, "n_experts", len(library)) != len(library):
         raise InputError(f"the {kind} router is for {router.n_experts} experts; the library has {len(library)}")
     for field in dataclasses.fields(router):
@@ -166,8 +114,8 @@ def check(router: Router, library: Library) -> None:
         if field.metadata.get("whole"):
             _check_axes(kind, field.name, value, field.metadata["axes"], sizes)
         elif axes := field.metadata.get("axes"):
-            for site, (a, b) in library.loras.items():
-                own = sizes | {"I": a.shape[-1], "O": b.shape[-1]}
+            for site, lora in library.loras.items():
+                own = sizes | {"I": lora.a.shape[-1], "O": lora.b.shape[-1]}
                 _check_axes(kind, f"{field.name}, site {site}", value.get(site), axes, own)
         elif not field.metadata.get("static"):
             for leaf in jax.tree.leaves(value):
@@ -208,43 +156,38 @@ def load_router(path: str | pathlib.Path) -> Router:
         raise InputError(f"{path}: its arrays and settings do not make a router {name!r} ({error})") from error
 
 
-Layers = tuple[dict[str, LoRA], Router]
-Adapt = Callable[[Layers, tuple[str, ...], jax.Array], dict[str, jax.Array]]
+class Bound(NamedTuple):
+    """The arrays of a library and a router, checked against a model by `Model.bind`: the argument of jitted functions."""
+
+    loras: Loras
+    router: Router
 
 
-def bind(
-    loras: dict[str, LoRA],
-    scale_E: jax.Array,
-    router: Router,
+def hook(
+    bound: Bound | None,
     context: Context = Context(),  # noqa: B008, an immutable tuple
     plan: Plan | None = None,
-) -> tuple[Layers, Adapt]:
-    """The two things the decoder takes: a pytree scanned beside its blocks, and the function it calls.
+) -> dict[str, Any]:
+    """The decoder's keyword arguments that add the experts under their router; none for the base model.
 
-    The function gets one layer's slice of the pytree, the sites that share an input, and the input x_BTI;
-    it returns {site: delta float32[B,T,O]} for the sites that have experts.
+    "adapters" is a pytree that is scanned beside the decoder's blocks. "adapt" is called within each block with one
+    layer's slice of it, the sites that share an input, and the input x_BTI; it returns {site: delta float32[B,T,O]} for
+    the sites that have experts. `plan` is that of `mixture`.
     """
-
-    if router.mix not in get_args(Mix):
-        raise InputError(f"mix={router.mix!r}: expected one of {', '.join(get_args(Mix))}")
+    if bound is None:
+        return {}
+    if bound.router.mix not in get_args(Mix):
+        raise InputError(f"mix={bound.router.mix!r}: expected one of {', '.join(get_args(Mix))}")
 
     def adapt(layer, sites, x_BTI):
-        layer_loras, layer_router = layer
+        loras, router = layer
         return {
-            site: mixture(x_BTI, layer_loras[site], scale_E, layer_router(site, x_BTI, context), layer_router.mix, plan)
+            site: mixture(x_BTI, loras[site], router(site, x_BTI, context), router.mix, plan)
             for site in sites
-            if site in layer_loras
+            if site in loras
         }
 
-    return (loras, router), adapt
-
-
-def hook(experts: tuple[dict[str, LoRA], jax.Array, Router] | None, context: Context) -> dict[str, Any]:
-    """The decoder's keyword arguments for (loras, scale, router); none for the base model."""
-    if experts is None:
-        return {}
-    adapters, adapt = bind(*experts, context)
-    return {"adapters": adapters, "adapt": adapt}
+    return {"adapters": bound, "adapt": adapt}
 
 
 def _kind(cls):

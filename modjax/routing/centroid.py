@@ -12,10 +12,12 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import BaseModel, Context, Router, hook, per_site, static, top_k_softmax
+from modjax.routing.base import BaseModel, Bound, Context, Router, hook, per_site, static
 from modjax.routing.examples import examples_of
+from modjax.routing.norm import unit
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import batches
+from modjax.routing.top_k import check_top_k, positive_temperature, top_k_softmax
 
 Through = Literal["expert", "base"]
 End = Literal["answer", "prompt"]
@@ -30,8 +32,7 @@ class Centroid(Router):
     def __call__(self, site, x_BTI, context):
         centroid_EI = self.centroids[site]
         score_BTE = jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), centroid_EI)
-        temperature = self.temperature if self.temperature > 0 else centroid_EI.shape[-1] ** 0.5
-        return top_k_softmax(score_BTE, self.top_k, temperature)
+        return top_k_softmax(score_BTE, self.top_k, positive_temperature(self.temperature, centroid_EI.shape[-1]))
 
 
 def centroid(
@@ -68,36 +69,32 @@ def centroid(
 
     Raises InputError for a setting that cannot be, for an expert without tasks and for a task without examples.
     """
-    if top_k == 0 or top_k < -1 or through not in get_args(Through) or end not in get_args(End):
+    check_top_k(top_k)
+    if through not in get_args(Through) or end not in get_args(End):
         raise InputError(
-            f"top_k={top_k}, through={through!r}, end={end!r}: expected a positive number of experts or -1 for all, "
-            f"one of {', '.join(get_args(Through))}, and one of {', '.join(get_args(End))}"
+            f"through={through!r}, end={end!r}: expected one of {', '.join(get_args(Through))}, and one of "
+            f"{', '.join(get_args(End))}"
         )
     encoded, owners = examples_of(library, model, tasks, examples, split, system)
     tokens = [one.tokens if end == "answer" else one.tokens[: one.n_prompt] for one in encoded]
-    experts = (library.loras, library.scale, Oracle(len(library)))
-    total = {site: np.zeros((lora.b.shape[0], len(library), lora.a.shape[-1])) for site, lora in library.loras.items()}
+    bound = Bound(library.loras, Oracle(len(library)))
+    total = {site: np.zeros((library.layers, len(library), lora.a.shape[-1])) for site, lora in library.loras.items()}
     for ids, rows in batches(tokens, batch):
         own = np.full(len(rows.tokens_BT), -1, np.int32)
         own[: len(ids)] = owners[ids]
         context = Context(jnp.asarray(own if through == "expert" else np.full_like(own, -1)))
-        for site, x_LBI in _last_inputs(model.params, experts, context, rows).items():
+        for site, x_LBI in _last_inputs(model.params, bound, context, rows).items():
             np.add.at(total[site], (slice(None), owners[ids]), np.asarray(x_LBI, np.float64)[:, : len(ids)])
-    return Centroid({site: _unit(total_LEI) for site, total_LEI in total.items()}, top_k, float(temperature), mix)
+    centroids = {site: jnp.float32(unit(total_LEI)) for site, total_LEI in total.items()}
+    return Centroid(centroids, top_k, float(temperature), mix)
 
 
 @jax.jit
-def _last_inputs(decoder, experts, context, rows):
+def _last_inputs(decoder, bound, context, rows):
     """{site: float[L,B,I]}, what each site of the library reads at the last token of each row."""
-    last_B = jnp.argmax(jnp.cumsum(rows.segments_BT > 0, axis=1), axis=1)
 
     def look(layer, sites, x_BTI):
-        x_BI = jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]
-        return {site: x_BI for site in sites if site in layer[0]}
+        x_BI = rows.last(x_BTI)
+        return {site: x_BI for site in sites if site in layer.loras}
 
-    return decoder.observe(look, *rows, **hook(experts, context))
-
-
-def _unit(total_LEI):
-    length_LE1 = np.linalg.norm(total_LEI, axis=-1, keepdims=True)
-    return jnp.float32(total_LEI / np.where(length_LE1 > 0, length_LE1, 1))
+    return decoder.observe(look, *rows, **hook(bound, context))

@@ -6,7 +6,7 @@ from modjax.ops.lora import Mix
 from modjax.routing.base import Router, per_site, static
 
 
-class Soup(Router):
+class Fixed(Router):
     """The same weights for every token, of each layer and site its own."""
 
     weights: dict[str, jax.Array] = per_site("LE")

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from modjax.ops.lora import Mix
-from modjax.routing.base import Router, per_site, static, top_k_softmax
+from modjax.routing.base import Router, per_site, static
 from modjax.routing.norm import normed
+from modjax.routing.top_k import positive_temperature, top_k_softmax
 
 
 class PhatGoose(Router):
@@ -19,5 +20,4 @@ class PhatGoose(Router):
     def __call__(self, site, x_BTI, context):
         gate_EI = normed(self.gates[site], "layernorm")
         score_BTE = jnp.einsum("bti,ei->bte", normed(x_BTI, "layernorm"), gate_EI)
-        temperature = self.temperature if self.temperature > 0 else gate_EI.shape[-1] ** 0.5
-        return top_k_softmax(score_BTE, self.top_k, temperature)
+        return top_k_softmax(score_BTE, self.top_k, positive_temperature(self.temperature, gate_EI.shape[-1]))

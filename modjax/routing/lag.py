@@ -7,8 +7,9 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.routing.arrow import arrow
-from modjax.routing.base import Router, check_choice, per_site, spread, static, top_k_softmax
+from modjax.routing.base import Router, per_site, static
 from modjax.routing.spectr import directions, lengths
+from modjax.routing.top_k import check_temperature, check_top_k, spread, top_k_softmax
 
 
 class Lag(Router):
@@ -48,11 +49,11 @@ def lag(
 
     Raises InputError for a setting that cannot be.
     """
-    check_choice(top_k, temperature)
+    check_top_k(top_k)
+    check_temperature(temperature)
     if retrieve < 1:
         raise InputError(f"retrieve={retrieve}: expected a positive number of experts")
-    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
-    return Lag(arrow(library).prototypes, directions(library, scale_E), retrieve, top_k, float(temperature), mix)
+    return Lag(arrow(library).prototypes, directions(library, scaled), retrieve, top_k, float(temperature), mix)
 
 
 def _lengths_of(ids_BTk, x_BTI, directions_ERI):

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import check_choice, static, top_k_shares
+from modjax.routing.base import static
 from modjax.routing.prompt import PromptRouter
+from modjax.routing.top_k import check_top_k, top_k_shares
 
 Signal = Literal["norm", "entropy"]
 
@@ -22,18 +23,14 @@ class Logo(PromptRouter):
     top_k: int = static(20)
     mix: Mix = static("outputs")
 
-    def weigh(self, decoder, loras, scale_E, rows):
-        last_B = jnp.argmax(jnp.cumsum(rows.segments_BT > 0, axis=1), axis=1)
-
+    def weigh(self, decoder, loras, rows):
         def look(_, sites, x_BTI):
-            if self.site not in sites:
-                return {}
-            return {self.site: jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]}
+            return {self.site: rows.last(x_BTI)} if self.site in sites else {}
 
         x_BI = decoder.observe(look, *rows)[self.site][self.layer].astype(jnp.float32)
-        a_ERI, b_ERO = (factor[self.layer] for factor in loras[self.site])
+        a_ERI, b_ERO, scale_E = (leaf[self.layer] for leaf in loras[self.site])
         z_BER = jnp.einsum("bi,eri->ber", x_BI, a_ERI)
-        z_BER = jnp.broadcast_to(z_BER, (len(z_BER), *b_ERO.shape[:2]))  # one A may be all experts'
+        z_BER = jnp.broadcast_to(z_BER, (len(z_BER), *b_ERO.shape[:2]))  # experts may share one A
         out_BEO = jnp.einsum("ber,ero->beo", z_BER, b_ERO)
         return top_k_shares(_signal(scale_E[None, :, None] * out_BEO, self.signal), self.top_k)
 
@@ -62,8 +59,8 @@ def logo(
 
     Raises InputError for a setting that cannot be.
     """
-    check_choice(top_k)
-    n_layers = next(iter(library.loras.values())).a.shape[0]
+    check_top_k(top_k)
+    n_layers = library.layers
     site = site or ("attn.q" if "attn.q" in library.sites else library.sites[0])
     if signal not in get_args(Signal):
         raise InputError(f"signal={signal!r}: expected one of {', '.join(get_args(Signal))}")

@@ -11,17 +11,17 @@ class Oracle(Router):
     n_experts: int = static()
 
     def __call__(self, site, x_BTI, context):
-        if context.expert_B is None:
-            raise InputError("the oracle router needs the expert of each example; expected Context(expert_B=...)")
-        return jax.nn.one_hot(context.expert_B, self.n_experts)
+        if context.choice_B is None:
+            raise InputError("the oracle router needs the expert of each example; expected Context(choice_B=...)")
+        return jax.nn.one_hot(context.choice_B, self.n_experts)
 
     def choices(self, library):
         return library.names
 
-    def id_of(self, task, library):
+    def choice_of(self, task, library):
         return library.expert_of(task)
 
 
 def oracle(library: Library) -> Oracle:
-    """One-hot weights, float32[B,E], from `context.expert_B`, int32[B]; -1 is no expert at all."""
+    """One-hot weights, float32[B,E], from `context.choice_B`, int32[B]; -1 is no expert at all."""
     return Oracle(len(library))

@@ -19,15 +19,15 @@ class Poly(Router):
 
     def __call__(self, site, x_BTI, context):
         mean_HE = self.weights.mean(axis=0)
-        if context.expert_B is None:
+        if context.choice_B is None:
             return jnp.broadcast_to(mean_HE[None], (x_BTI.shape[0], *mean_HE.shape))
-        own_BHE = self.weights[jnp.maximum(context.expert_B, 0)]
-        return jnp.where((context.expert_B >= 0)[:, None, None], own_BHE, mean_HE[None])
+        own_BHE = self.weights[jnp.maximum(context.choice_B, 0)]
+        return jnp.where((context.choice_B >= 0)[:, None, None], own_BHE, mean_HE[None])
 
     def choices(self, library):
         return self.tasks
 
-    def id_of(self, task, library):
+    def choice_of(self, task, library):
         return self.tasks.index(task) if task in self.tasks else -1
 
 

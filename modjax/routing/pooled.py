@@ -13,10 +13,11 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.routing.arrow import arrow
-from modjax.routing.base import check_choice, per_site, static, top_k_softmax
+from modjax.routing.base import per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
 from modjax.routing.prompt import PromptRouter
 from modjax.routing.spectr import directions, lengths
+from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 Score = Literal["norm", "arrow"]
 Otherwise = Literal["uniform", "base"]
@@ -32,7 +33,7 @@ class Pooled(PromptRouter):
     least: float | None = static(None)
     otherwise: Otherwise = static("uniform")
 
-    def weigh(self, decoder, loras, scale_E, rows):
+    def weigh(self, decoder, loras, rows):
         score_BE = self.scores(decoder, rows)
         weights_BE = top_k_softmax(score_BE[:, None], self.top_k, self.temperature)[:, 0]
         if self.least is None:
@@ -85,7 +86,8 @@ def pooled(
 
     Raises InputError for a setting that cannot be.
     """
-    check_choice(top_k, temperature)
+    check_top_k(top_k)
+    check_temperature(temperature)
     if score not in get_args(Score) or otherwise not in get_args(Otherwise):
         raise InputError(
             f"score={score!r}, otherwise={otherwise!r}: expected one of {', '.join(get_args(Score))}, "
@@ -94,6 +96,6 @@ def pooled(
     if score == "arrow":
         found = {site: prototype_LEI[:, :, None] for site, prototype_LEI in arrow(library).prototypes.items()}
     else:
-        found = directions(library, jnp.ones_like(library.scale))
+        found = directions(library, scaled=False)
     least = None if least is None else float(least)
     return Pooled(found, *uncalibrated(library), top_k, float(temperature), mix, least, otherwise)

@@ -1,14 +1,13 @@
-"""Routers that weigh a whole prompt once: how their weights are found, and kept for all that follows.
+"""Routers that weigh a whole prompt once and keep its weights for every token that follows.
 
-Such a router reads the prompt through the base model and gives each example one weight an expert. `settle` does that
-and puts a router of fixed weights in its place, so decoding scores no token and weighs as the prompt did, whatever has
-been written since.
+Such a router reads the prompt through the base model and gives each example one weight per expert. `settle` computes
+these weights and puts a router of fixed weights in its place, so that decoding scores no tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,21 @@ from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, left_padded
-from modjax.ops.lora import LoRA, Mix
-from modjax.routing.base import BaseModel, Router, named, static
-
-Experts = tuple[dict[str, LoRA], jax.Array, Router]  # loras, scale, router; as from `Model.experts`
+from modjax.ops.lora import Loras, Mix
+from modjax.routing.base import BaseModel, Bound, Context, Router, hook, named, static
 
 
 class PromptRows(NamedTuple):
-    """A batch of prompts as the decoder reads it; other tokens of the rows do not count."""
+    """A batch of prompts in the decoder's form; tokens of a row outside its prompt have segment 0."""
 
     tokens_BT: jax.Array  # int32
     positions_BT: jax.Array  # int32
     segments_BT: jax.Array  # int32, 1 for the prompt's tokens, else 0
+
+    def last(self, x_BTI: jax.Array) -> jax.Array:
+        """The activations at the last token of each prompt, [B,I]."""
+        last_B = jnp.argmax(jnp.cumsum(self.segments_BT > 0, axis=1), axis=1)
+        return jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]
 
     @classmethod
     def whole(cls, tokens_BT: jax.Array) -> PromptRows:
@@ -53,7 +55,7 @@ class PromptRows(NamedTuple):
 
 
 class Settled(Router):
-    """Weights of the examples of one batch, whatever the token."""
+    """The weights of the examples of one batch, the same for all of their tokens."""
 
     weights: jax.Array = named("LBE")  # float32
     mix: Mix = static("outputs")
@@ -63,30 +65,36 @@ class Settled(Router):
 
 
 class PromptRouter(Router):
-    """A router that weighs prompts and no tokens. Its arrays need no layer axis: blocks never see them."""
+    """A router that weighs prompts, not tokens. Its arrays need no layer axis: blocks never receive them."""
 
-    def weigh(self, decoder: Decoder, loras: dict[str, LoRA], scale_E: jax.Array, rows: PromptRows) -> jax.Array:
+    def weigh(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> jax.Array:
         """float32[B,E] from the prompts alone; rows without a prompt may have any finite weights."""
         raise NotImplementedError
 
     def __call__(self, site, x_BTI, context):
-        raise InputError(f"a {type(self).__name__} router weighs prompts; modjax.routing.settle gives what it decides")
+        raise InputError(
+            f"a {type(self).__name__} router weighs prompts, not tokens; call modjax.routing.settle to fix its weights"
+        )
 
 
-def settle(decoder: Decoder, experts: Experts | None, rows: PromptRows) -> Experts | None:
-    """The experts with a router whose weights are those of these prompts, row by row, at every layer.
+def routed(decoder: Decoder, bound: Bound | None, rows: PromptRows, context: Context = Context()) -> dict[str, Any]:  # noqa: B008
+    """The decoder's keyword arguments for a batch: `hook` after `settle` on its prompts."""
+    return hook(settle(decoder, bound, rows), context)
 
-    Reads the prompts once more, through the base model. Other routers, and no experts, are given back as they are.
+
+def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows) -> Bound | None:
+    """The experts under a router that has fixed weights for these prompts, row by row, at every layer.
+
+    Reads the prompts once more, through the base model. Routers of tokens, and None, are returned as they are.
     """
-    if experts is None or not isinstance(experts[2], PromptRouter):
-        return experts
-    loras, scale_E, router = experts
-    return loras, scale_E, Settled(_weights(decoder, loras, scale_E, router, rows), router.mix)
+    if bound is None or not isinstance(bound.router, PromptRouter):
+        return bound
+    return bound._replace(router=Settled(_weights(decoder, bound, rows), bound.router.mix))
 
 
 @jax.jit
-def _weights(decoder, loras, scale_E, router, rows):
-    weights_BE = router.weigh(decoder, loras, scale_E, rows)
+def _weights(decoder, bound, rows):
+    weights_BE = bound.router.weigh(decoder, bound.loras, rows)
     return jnp.broadcast_to(weights_BE[None], (decoder.config.L, *weights_BE.shape))
 
 
@@ -107,7 +115,7 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
 
 
 def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:
-    """(indices, rows) of prompts of similar length; rows behind the last index have no prompt."""
+    """(indices, rows) of prompts of similar length; rows after the last index have no prompt."""
     rows = min(batch, bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))

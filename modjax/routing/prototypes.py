@@ -1,38 +1,133 @@
-"""Prototypes: the input direction that an expert amplifies most, found in one of three ways.
+"""Prototypes of experts: the input direction that an expert's update amplifies most, found in one of three ways.
 
-All take the factors of one site's experts, float32 a[L,E,R,I] and b[L,E,R,O], A once for all ([L,1,R,I]) where it is
-shared, and give unit vectors float32[L,E,I] with what they are amplified by, float32[L,E].
+The functions that find them take the experts of one site, float32 a[L,E,R,I] (or a[L,1,R,I] where they share A) and
+b[L,E,R,O], and return unit vectors float32[L,E,I] with the amplification of each, float32[L,E].
 """
 
+import importlib
 from collections.abc import Sequence
+from typing import Literal, TypedDict, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.experts.tie import check_factors, check_sites, firsts
+from modjax.experts.tie import Tie, check_factors, check_sites, firsts
 from modjax.models.layers import Linear
 from modjax.ops.linalg import leading_of_sum, low_rank_svd
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors, LoRA
+from modjax.routing.base import BaseModel
+from modjax.routing.norm import Norm, check_norm, normed
 
+Prototypes = Literal["svd", "power"]
+Of = Literal["update", "weights"]
+Length = Literal["unit", "singular"]
 Leading = tuple[jax.Array, jax.Array]
+
+
+def prototypes_of(
+    library: Library,
+    prototypes: Prototypes = "svd",
+    seed: int = 0,
+    of: Of = "update",
+    model: BaseModel | None = None,
+    tie: Tie = (),
+    length: Length = "unit",
+    scaled: bool = False,
+    prototype_norm: Norm = "none",
+) -> dict[str, jax.Array]:
+    """{site: float32[L,E,I]}, the prototype of each expert at each site and layer.
+
+    Args:
+      prototypes: "svd" is the exact singular vector; "power" is PEFT's estimate of it, 15 power iterations from a random
+        start, which have not converged where two singular values are close. It needs PyTorch for the same start.
+      seed: of PEFT's start vector, its `rng_seed`; for "power" alone.
+      of: the matrix of the singular vector: the "update" B^T A, or the expert's whole "weights" W0 + alpha / rank B^T A,
+        which needs the model and prototypes="svd".
+      model: the base model, for `of="weights"`.
+      tie: groups of sites that share one A, and so one prototype, that of their B side by side; the paper's Phi-2
+        experts share one A at (("attn.q", "attn.k", "attn.v"),).
+      length: the length of a prototype, "unit" or its "singular" value. (The reference code multiplies the prototype of
+        an update by the square of the singular value.)
+      scaled: multiply it by the expert's alpha / rank; the "weights" contain it already.
+      prototype_norm: a normalisation after all of these, which overrides the length: "none", "unit" or "layernorm".
+
+    Raises InputError for an invalid setting, and for tied sites that do not share A.
+    """
+    _check(prototypes, of, model, length, scaled)
+    check_norm("prototype_norm", prototype_norm)
+    found = {}
+    for sites, lora in tied(library, tie).items():
+        if of == "weights":
+            vector_LEI, value_LE = with_base(lora, _maps(model, library, sites))
+        elif prototypes == "power":
+            vector_LEI, value_LE = iterated(lora, peft_start(lora.a.shape[-1], seed))
+        else:
+            vector_LEI, value_LE = exact(lora)
+        length_LE = score_scale(lora, scaled) * (value_LE if length == "singular" else jnp.ones_like(value_LE))
+        found |= dict.fromkeys(sites, normed(length_LE[..., None] * vector_LEI, prototype_norm))
+    return found
+
+
+class PrototypeOptions(TypedDict, total=False):
+    """The arguments of `prototypes_of` after the library, for functions that hand them on."""
+
+    prototypes: Prototypes
+    seed: int
+    of: Of
+    model: BaseModel | None
+    tie: Tie
+    length: Length
+    scaled: bool
+    prototype_norm: Norm
+
+
+def _maps(model, library, sites):
+    model.check(library)
+    return tuple(model.params.blocks.linear(site) for site in sites)
+
+
+def _check(prototypes, of, model, length, scaled):
+    for name, value, kind in (("prototypes", prototypes, Prototypes), ("of", of, Of), ("length", length, Length)):
+        if value not in get_args(kind):
+            raise InputError(f"{name}={value!r}: expected {' or '.join(map(repr, get_args(kind)))}")
+    if of == "weights" and (model is None or prototypes == "power" or scaled):
+        raise InputError(
+            "of='weights' needs model=, the base model, prototypes='svd', and scaled=False, since the weights contain "
+            "alpha / rank already"
+        )
 
 
 @jax.jit
 def exact(lora: LoRA) -> Leading:
     """The first right singular vector of each B^T A, and its singular value."""
-    found = low_rank_svd(lora)
+    found = low_rank_svd(lora.factors)
     return found.v[..., 0, :], found.s[..., 0]
 
 
-def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
-    """Fifteen times v <- A^T (B^T B) A v, normed, all experts from one start, as PEFT does; amplified by ||B^T A v||.
+def peft_start(width: int, seed: int) -> np.ndarray:
+    """float32[I], the start vector of PEFT's power iterations: PyTorch's normal numbers of a seed, on the CPU.
 
-    In float64, on the host: PEFT computes in float32, and where iterations have not converged they multiply what is
-    rounded. So PEFT's own rounding is all that the two differ by.
+    Raises InputError for a negative seed, and without PyTorch.
     """
-    a_LERI, b_LERO = (np.asarray(factor, np.float64) for factor in lora)
+    if seed < 0:
+        raise InputError(f"seed={seed}: expected a whole number of at least 0")
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise InputError("prototypes='power' needs PyTorch for PEFT's start vector; install torch") from error
+    return torch.randn(width, generator=torch.Generator().manual_seed(seed)).numpy()
+
+
+def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
+    """Fifteen iterations v <- A^T (B^T B) A v, normalised, all experts from one start, as in PEFT; amplified by ||B^T A v||.
+
+    In float64, on the host: PEFT computes in float32, and iterations that have not converged amplify rounding errors, so
+    that the two differ by PEFT's rounding alone.
+    """
+    a_LERI, b_LERO = (np.asarray(factor, np.float64) for factor in (lora.a, lora.b))
     gram_LERR = b_LERO @ np.swapaxes(b_LERO, -1, -2)
     v_LEI1 = np.broadcast_to(np.float64(start_I)[:, None], (*b_LERO.shape[:2], len(start_I), 1))
     for _ in range(15):
@@ -43,24 +138,25 @@ def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
 
 
 @jax.jit
-def with_base(lora: LoRA, scale_E: jax.Array, maps: tuple[Linear, ...]) -> Leading:
-    """The first right singular vector of W0 + s_e B_e^T A_e, and its singular value; W0 the maps' side by side.
+def with_base(lora: LoRA, maps: tuple[Linear, ...]) -> Leading:
+    """The first right singular vector of W0 + s_e B_e^T A_e, and its singular value; W0 is the maps side by side.
 
-    One layer at a time, in float32; quantised kernels are decoded there. See `modjax.ops.linalg.leading_of_sum`.
+    One layer at a time, in float32; quantised kernels are decoded one layer at a time. See
+    `modjax.ops.linalg.leading_of_sum`.
     """
 
     def one(layer):
-        (a_ERI, b_ERO), maps = layer
+        (a_ERI, b_ERO, scale_E), maps = layer
         kernel_IO = jnp.concatenate([linear.matrix.astype(jnp.float32) for linear in maps], axis=-1)
-        return leading_of_sum(kernel_IO, LoRA(a_ERI, scale_E[:, None, None] * b_ERO))
+        return leading_of_sum(kernel_IO, Factors(a_ERI, scale_E[:, None, None] * b_ERO))
 
     return jax.lax.map(one, (lora, maps))
 
 
 def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...], LoRA]:
-    """{sites: their factors}, sites of one tie together: their one A, and their B side by side along O.
+    """{sites: their experts}, the sites of a tie together: their shared A, and their B side by side along O.
 
-    Raises InputError for a site that the library does not have, one that is tied twice, and for A that differ.
+    Raises InputError for a site that the library does not have, one that is tied twice, and sites with different A.
     """
     check_sites(tie, library.sites)
     check_factors(tie, library.loras)
@@ -70,4 +166,13 @@ def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...]
 
 
 def _joined(loras):
-    return LoRA(loras[0].a, jnp.concatenate([lora.b for lora in loras], axis=-1))
+    """The experts of tied sites as one site; where their scales differ, B carries the ratio to the first site's."""
+    scale_LE = loras[0].scale
+    ratios = [lora.scale / jnp.where(scale_LE == 0, 1, scale_LE) for lora in loras]
+    b = [lora.b * ratio_LE[..., None, None] for lora, ratio_LE in zip(loras[1:], ratios[1:], strict=True)]
+    return LoRA(loras[0].a, jnp.concatenate([loras[0].b, *b], axis=-1), scale_LE)
+
+
+def score_scale(lora: LoRA, scaled: bool) -> jax.Array:
+    """The factor of each expert's score, float32[L,E]: its scale, or 1 where scales are left out."""
+    return lora.scale if scaled else jnp.ones_like(lora.scale)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from modjax.experts.library import Library
 from modjax.ops.linalg import low_rank_svd
-from modjax.ops.lora import LoRA, Mix
-from modjax.routing.base import Router, check_choice, per_site, static, top_k_softmax
+from modjax.ops.lora import Factors, Mix
+from modjax.routing.base import Router, per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
+from modjax.routing.prototypes import score_scale
+from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class Seqr(Router):
@@ -57,19 +59,19 @@ def seqr(
 
     Raises InputError for a top_k or a temperature that cannot be.
     """
-    check_choice(top_k, temperature)
-    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
-    roots = {site: _roots(lora, scale_E) for site, lora in library.loras.items()}
+    check_top_k(top_k)
+    check_temperature(temperature)
+    roots = {site: _roots(lora.b, score_scale(lora, scaled)) for site, lora in library.loras.items()}
     a = {site: _once(lora.a) for site, lora in library.loras.items()}
     return Seqr(a, roots, *uncalibrated(library), top_k, float(temperature), mix)
 
 
 @jax.jit
-def _roots(lora: LoRA, scale_E):
-    rank = lora.b.shape[-2]
-    unit_LERR = jnp.broadcast_to(jnp.eye(rank), (*lora.b.shape[:2], rank, rank))
-    found = low_rank_svd(LoRA(unit_LERR, lora.b))
-    return (scale_E[None, :, None] * found.s)[..., None] * found.v
+def _roots(b_LERO, scale_LE):
+    rank = b_LERO.shape[-2]
+    unit_LERR = jnp.broadcast_to(jnp.eye(rank), (*b_LERO.shape[:2], rank, rank))
+    found = low_rank_svd(Factors(unit_LERR, b_LERO))
+    return (scale_LE[..., None] * found.s)[..., None] * found.v
 
 
 def _once(a_LERI):

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from modjax.experts.library import Library
 from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import LoRA, Mix
-from modjax.routing.base import Router, check_choice, per_site, static, top_k_softmax
+from modjax.routing.base import Router, per_site, static
+from modjax.routing.prototypes import score_scale
+from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class Spectr(Router):
@@ -41,20 +43,23 @@ def spectr(
 
     Raises InputError for a top_k or a temperature that cannot be.
     """
-    check_choice(top_k, temperature)
-    scale_E = library.scale if scaled else jnp.ones_like(library.scale)
-    return Spectr(directions(library, scale_E), top_k, float(temperature), mix)
+    check_top_k(top_k)
+    check_temperature(temperature)
+    return Spectr(directions(library, scaled), top_k, float(temperature), mix)
 
 
-def directions(library: Library, scale_E: jax.Array) -> dict[str, jax.Array]:
-    """{site: float32[L,E,R,I]}: right singular vectors of s_e B_e^T A_e, each by its singular value."""
-    return {site: _directions(lora, scale_E) for site, lora in library.loras.items()}
+def directions(library: Library, scaled: bool) -> dict[str, jax.Array]:
+    """{site: float32[L,E,R,I]}: the right singular vectors of B_e^T A_e, each times its singular value.
+
+    scaled: multiply them by the expert's scale too.
+    """
+    return {site: _directions(lora, score_scale(lora, scaled)) for site, lora in library.loras.items()}
 
 
 @jax.jit
-def _directions(lora: LoRA, scale_E):
-    found = low_rank_svd(lora)
-    return (scale_E[None, :, None] * found.s)[..., None] * found.v
+def _directions(lora: LoRA, scale_LE):
+    found = low_rank_svd(lora.factors)
+    return (scale_LE[..., None] * found.s)[..., None] * found.v
 
 
 def lengths(x_BTI: jax.Array, directions_ERI: jax.Array) -> jax.Array:

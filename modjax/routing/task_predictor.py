@@ -10,10 +10,11 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import BaseModel, check_choice, named, static, top_k_shares
+from modjax.routing.base import BaseModel, named, static
 from modjax.routing.embedding import embed, embedding
 from modjax.routing.examples import first_of, known_tasks
 from modjax.routing.prompt import PromptRouter
+from modjax.routing.top_k import check_top_k, top_k_shares
 
 
 class TaskPredictor(PromptRouter):
@@ -23,7 +24,7 @@ class TaskPredictor(PromptRouter):
     top_k: int = static(1)
     mix: Mix = static("outputs")
 
-    def weigh(self, decoder, loras, scale_E, rows):
+    def weigh(self, decoder, loras, rows):
         score_BK = jnp.einsum("bd,kd->bk", embedding(decoder, rows), self.directions) + self.offsets[None]
         return top_k_shares(jnp.einsum("bk,ke->be", jax.nn.softmax(score_BK), self.experts), self.top_k)
 
@@ -59,7 +60,7 @@ def task_predictor(
 
     Raises InputError when no task has an expert, and for a task without examples in the split.
     """
-    check_choice(top_k)
+    check_top_k(top_k)
     if not inverse_penalty > 0:
         raise InputError(f"inverse_penalty={inverse_penalty}: expected a positive number")
     names, experts_KE = known_tasks(library, tasks)

@@ -9,10 +9,12 @@ import numpy as np
 from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import BaseModel, check_choice, named, static, top_k_softmax
+from modjax.routing.base import BaseModel, named, static
 from modjax.routing.embedding import embed, embedding
 from modjax.routing.examples import first_of, known_tasks
+from modjax.routing.norm import unit
 from modjax.routing.prompt import PromptRouter
+from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class TaskRepresentations(PromptRouter):
@@ -23,8 +25,8 @@ class TaskRepresentations(PromptRouter):
     temperature: float = static(0.1)
     mix: Mix = static("outputs")
 
-    def weigh(self, decoder, loras, scale_E, rows):
-        query_BD = _unit(embedding(decoder, rows) - self.centre[None])
+    def weigh(self, decoder, loras, rows):
+        query_BD = unit(embedding(decoder, rows) - self.centre[None])
         similarity_BK = jnp.einsum("bd,kd->bk", query_BD, self.tasks)
         weights_BK = top_k_softmax(similarity_BK[:, None], self.top_k, self.temperature)[:, 0]
         return jnp.einsum("bk,ke->be", weights_BK, self.experts)
@@ -60,17 +62,13 @@ def task_representations(
 
     Raises InputError when no task has an expert, and for a task without examples in the split.
     """
-    check_choice(top_k, temperature)
+    check_top_k(top_k)
+    check_temperature(temperature)
     names, experts_KE = known_tasks(library, tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in names}
     embedded = embed(model, [source for name in names for source in sources[name]], system, batch)
     ends = np.cumsum([len(sources[name]) for name in names])[:-1]
     task_KD = np.stack([own_nD.mean(axis=0) for own_nD in np.split(embedded, ends)])
     centre_D = task_KD.mean(axis=0)
-    unit_KD = _unit(jnp.float32(task_KD - centre_D[None]))
+    unit_KD = unit(jnp.float32(task_KD - centre_D[None]))
     return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)
-
-
-def _unit(x_nD):
-    length_n1 = jnp.linalg.norm(x_nD, axis=1, keepdims=True)
-    return x_nD / jnp.where(length_n1 > 0, length_n1, 1)

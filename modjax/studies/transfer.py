@@ -109,7 +109,7 @@ def losses(
     cells = [(e, task) for e, own in enumerate(library.tasks) for task in own]
     read = [one for _, task in cells for one in encoded[task]]
     ids = [e for e, task in cells for _ in encoded[task]]
-    totals_n, counts_n = target_loss(model, read, model.experts(library, oracle(library)), ids, batch)
+    totals_n, counts_n = target_loss(model, read, model.bind(library, oracle(library)), ids, batch)
     ends = np.cumsum([len(encoded[task]) for _, task in cells])[:-1]
     means = [
         nats.sum() / count.sum() for nats, count in zip(*(np.split(x, ends) for x in (totals_n, counts_n)), strict=True)

@@ -1,7 +1,6 @@
-"""How well members answer their validation prompts: what few-shot adaptation stops by in arXiv 2405.11157."""
+"""Rouge-L of the answers to validation prompts: the criterion of early stopping in arXiv 2405.11157."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -9,15 +8,16 @@ from modjax.data.tasks import Tasks
 from modjax.eval.evaluate import Method, check_room, prepared
 from modjax.eval.metrics import rouge_l
 from modjax.experts.library import ExpertInfo, Library
+from modjax.model import Model
 from modjax.ops.lora import Loras
 from modjax.routing.oracle import oracle
 from modjax.train.settings import Settings
 
 
 class Answers:
-    """The validation prompts of E members, and how well they are answered."""
+    """The validation prompts of E members, and the score of their answers."""
 
-    def __init__(self, model: Any, members: Mapping[str, Tasks], settings: Settings):
+    def __init__(self, model: Model, members: Mapping[str, Tasks], settings: Settings):
         """Raises InputError for prompts that leave no room for `settings.max_new_tokens`."""
         self.model, self.settings, self.names = model, settings, tuple(members)
         read = {"length": settings.length, "system": settings.system, "too_long": settings.too_long}
@@ -31,12 +31,12 @@ class Answers:
         self.prompts = [one.encoded.tokens[: one.encoded.n_prompt] for one in chosen]
         self.accepted = [one.example.answers for one in chosen]
 
-    def rouge_l(self, loras: Loras, scale_E: np.ndarray) -> np.ndarray:
-        """float32[E], the mean over each member's prompts; one expert a member."""
+    def rouge_l(self, loras: Loras) -> np.ndarray:
+        """float32[E], the mean over each member's prompts; loras: one expert per member."""
         settings = self.settings
         infos = tuple(ExpertInfo(name, (), settings.rank, settings.alpha) for name in self.names)
-        library = Library(loras, scale_E, infos)
-        given = {"max_new_tokens": settings.max_new_tokens, "experts": self.ids}
+        library = Library(loras, infos)
+        given = {"max_new_tokens": settings.max_new_tokens, "choices": self.ids}
         answers = self.model.generate(self.prompts, library, oracle(library), **given)
         rouge_n = [rouge_l(*pair) for pair in zip(answers, self.accepted, strict=True)]
         return np.float32(np.bincount(self.ids, rouge_n) / np.bincount(self.ids))

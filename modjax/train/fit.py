@@ -1,4 +1,4 @@
-"""One training run: data in, one jitted step many times, trained arrays out. Killed and run again, it resumes."""
+"""One training run: data in, one jitted step many times, trained arrays out. A killed run resumes when repeated."""
 
 import contextlib
 import pathlib
@@ -19,6 +19,7 @@ from modjax.data.tasks import Tasks
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
+from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.train.answers import Answers
 from modjax.train.metrics import MetricsLog
@@ -29,24 +30,24 @@ from modjax.train.state import State, member_keys
 
 
 class Fitted(NamedTuple):
-    """What a run leaves, on the host."""
+    """The result of a run, on the host."""
 
     trained: Any  # with early stopping each member's arrays at its best validation, else the last
-    lowest_E: np.ndarray  # float32, its loss, or minus its Rouge-L; inf where there is none
+    lowest_E: np.ndarray  # float32, its validation loss, or minus its Rouge-L; inf if never validated
     failed_E: np.ndarray  # bool, whether a loss or gradient was not finite
-    steps: int  # done
+    steps: int  # steps done
     stop_by: StopBy
 
     @property
     def scores(self) -> tuple[tuple[tuple[str, float], ...], ...]:
-        """Of each member what an ExpertInfo keeps."""
+        """The scores of each member for its ExpertInfo."""
         found_E = self.lowest_E if self.stop_by == "loss" else -self.lowest_E
         name = f"validation_{self.stop_by}"
         return tuple(((name, float(found)),) if np.isfinite(found) else () for found in found_E)
 
 
 def fit(
-    model: Any,
+    model: Model,
     tasks: Tasks,
     groups: Mapping[str, Sequence[str]],
     recipe: Recipe,
@@ -57,12 +58,13 @@ def fit(
     """Trains the members of a recipe, all in lockstep over the frozen model.
 
     Args:
-      model: what `modjax.load` returns; its mesh, if it has one, is the training's.
-      groups: {member: [task, ...]}, what each learns from.
-      recipe: what is trained and how it acts.
-      workdir: where metrics and checkpoints go; a run that was killed continues from there, equal to one that was not.
+      model: from `modjax.load`; its mesh, if it has one, is used for training.
+      groups: {member: [task, ...]}, the tasks that each learns from.
+      recipe: the trained arrays and how they act.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there and ends equal to one
+        that was not.
 
-    Of several processes each gets all members; only the first writes metrics, all must see the same `workdir`.
+    With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
     Raises InputError for settings, sites and tasks that do not fit, before anything is trained.
     """
     run = _Run(model, tasks, dict(groups), recipe, settings)
@@ -97,7 +99,7 @@ class _Run:
 
     def _answers(self, tasks) -> Answers:
         fresh = jax.eval_shape(self.programs.fresh, self.given)
-        jax.eval_shape(self.recipe.experts, fresh.trained, self.frozen)  # raises where members are no experts
+        jax.eval_shape(self.recipe.experts, fresh.trained, self.frozen)  # raises if members are not experts
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
@@ -140,7 +142,8 @@ class _Run:
                 if validated:
                     state = self._validate(state, step, log)
                 if checkpoints and step % settings.save_every == 0:
-                    pending = self._report(log, bar, pending, None)  # what a checkpoint is past is not trained again
+                    # Flush first: steps before a checkpoint are never rerun, so their metrics would be lost.
+                    pending = self._report(log, bar, pending, None)
                     checkpoints.save(step, state)
                 if validated and not self._goes_on(state):
                     break
@@ -158,7 +161,7 @@ class _Run:
         return rows[int(state.step) :].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
 
     def _report(self, log, bar, pending, latest):
-        """Writes the step before the one just dispatched: the device never waits for the host."""
+        """Logs the step before the one just dispatched, so that the device never waits for the host."""
         if pending:
             step, metrics = pending
             metrics = distributed.gather(metrics)
@@ -176,7 +179,7 @@ class _Run:
         found = {"loss": distributed.gather(total_E / jnp.maximum(count_E, 1))}
         if self.answers:
             experts = self.programs.experts(state.trained, self.frozen)
-            found["rouge_l"] = self.answers.rouge_l(*distributed.gather(experts))
+            found["rouge_l"] = self.answers.rouge_l(distributed.gather(experts))
         log.write("validation", step, found)
         lower_E = found["loss"] if self.settings.stop_by == "loss" else -found["rouge_l"]
         return self.programs.judge(state, lower_E) if self.settings.patience else state
@@ -188,7 +191,7 @@ class _Run:
 
     def fitted(self, state: State) -> Fitted:
         trained = state.trained
-        if self.settings.patience:  # a member never validated has nothing better than its last arrays
+        if self.settings.patience:  # a member never validated keeps its last arrays
             trained = jax.tree.map(_pick(np.isfinite(state.lowest_E)), state.best, state.trained)
         return Fitted(trained, state.lowest_E, state.failed_E, int(state.step), self.settings.stop_by)
 

@@ -1,22 +1,21 @@
-"""Full fine-tuning: all weights on the union of the tasks, the baseline that adapters are held against."""
-
-from __future__ import annotations
+"""Full fine-tuning: all weights on the union of the tasks, a baseline for adapters."""
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
+from modjax.model import Model
 from modjax.models import weights
 from modjax.models.decoder import Decoder
 from modjax.parallel import rules
 from modjax.train.fit import fit
 from modjax.train.recipe import Recipe
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, SettingsFields
 
 
 class FullTraining(Recipe):
@@ -37,31 +36,31 @@ class FullTraining(Recipe):
 
 
 def filled(decoder: Decoder, leaves: dict[str, Any]) -> Decoder:
-    """The decoder with other weights, in the dtypes of its own."""
+    """The decoder with these weights, cast to the dtypes of its own."""
     own = weights.leaves(decoder)
     cast = [jnp.asarray(leaves[path], leaf.dtype) for path, leaf in own.items()]
     return jax.tree.unflatten(jax.tree.structure(decoder), cast)
 
 
 def train_full(
-    model: Any,
+    model: Model,
     tasks: Tasks,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
     learning_rate: float = 3e-5,
-    **settings: Any,
-) -> Any:
-    """Trains all weights on all tasks together; the given model stays as it is.
+    **settings: Unpack[SettingsFields],
+) -> Model:
+    """Trains all weights on all tasks together; the given model is not changed.
 
-    Takes sixteen bytes a weight beside the model: float32 copies, gradients and two moments. They lie on the mesh as
-    the model's weights do.
+    Needs sixteen bytes per weight beside the model: a float32 copy, the gradient and two moments, sharded on the mesh as
+    the model's weights are.
 
     Args:
-      model: what `modjax.load` returns, not quantised.
-      tasks: what is learned from; held-out tasks are left out.
-      workdir, progress, settings: as in `train_library`; what concerns adapters alone has no effect.
+      model: from `modjax.load`, not quantised.
+      tasks: the tasks to learn from; held-out tasks are left out.
+      workdir, progress, settings: as in `train_library`; settings of adapters have no effect.
 
-    Returns a model with the trained weights in the dtypes of the given one's; with early stopping those of the lowest
+    Returns a model with the trained weights in the dtypes of the given one; with early stopping those of the lowest
     validation loss. Raises InputError for a quantised model, and as `train_library`.
     """
     integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]

@@ -1,102 +1,93 @@
-"""Training PhatGoose's gates (arXiv 2402.05859): when is an expert, as it is, of use to its own tasks?"""
-
-from __future__ import annotations
+"""Training of PhatGoose's gates (arXiv 2402.05859): one vector per expert and site that scores tokens for the expert."""
 
 import pathlib
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.model import Model
 from modjax.ops.lora import Mix, low_rank
 from modjax.routing.examples import groups
 from modjax.routing.gates import PhatGoose
+from modjax.routing.top_k import check_top_k
 from modjax.train.fit import fit
 from modjax.train.recipe import Recipe
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, SettingsFields
+
+DEFAULTS = {
+    "steps": 100,
+    "batch": 1,
+    "length": 1024,
+    "learning_rate": 1e-3,
+    "warmup": 0.1,
+    "dropout": 0.0,
+    "too_long": "truncate",
+}
 
 
 class GateTraining(Recipe):
-    """One vector for each expert and site, which opens or shuts the frozen expert there, token by token."""
+    """A gate for each frozen expert and site, {site: float32[L,E,I]}, which scales the expert's output per token."""
 
     def __init__(self, library: Library):
         self.shapes = {site: (*lora.b.shape[:2], lora.a.shape[-1]) for site, lora in library.loras.items()}
-        self.frozen = jax.tree.map(np.asarray, (library.scale, library.loras))
+        self.frozen = jax.tree.map(np.asarray, library.loras)
 
     def start(self, key, given):
         return {site: jnp.zeros(shape, jnp.float32) for site, shape in self.shapes.items()}
 
     def attach(self, decoder, trained, frozen, rows, key):
-        scale, loras = frozen
-
         def adapt(layer, sites, x_BTI):
-            own, gates = layer
+            loras, gates = layer
             return {
-                site: _opening(x_BTI, gates[site]) * low_rank(x_BTI, own[site].a, scale * own[site].b)
+                site: _opening(x_BTI, gates[site]) * low_rank(x_BTI, loras[site].a, loras[site].scale * loras[site].b)
                 for site in sites
-                if site in own
+                if site in loras
             }
 
-        return decoder, {"adapters": (loras, trained), "adapt": adapt}
+        return decoder, {"adapters": (frozen, trained), "adapt": adapt}
 
 
 def phatgoose(
     library: Library,
-    model: Any,
+    model: Model,
     tasks: Tasks,
-    steps: int = 100,
-    learning_rate: float = 1e-3,
-    batch: int = 1,
-    length: int = 1024,
     top_k: int = 2,
     temperature: float = -1.0,
     mix: Mix = "outputs",
-    system: str | None = None,
-    seed: int = 0,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
+    **settings: Unpack[SettingsFields],
 ) -> PhatGoose:
     """A router of gates, each trained with its expert frozen on that expert's tasks; all experts in lockstep.
 
         training:  delta = sigmoid(v_e . x) s_e B_e^T A_e x,  v_e from 0
         routing:   weights = softmax over the top k of LayerNorm(v_e) . LayerNorm(x) / temperature
 
-    LayerNorm has no gain and no bias. Gates learn by AdamW without weight decay, 10 % of the steps warming up, as in
-    the reference code.
+    LayerNorm has no gain and no bias. By default each gate learns for 100 steps of one packed row of 1024 tokens, by AdamW
+    without weight decay, with 10 % of the steps warming up, as in the reference code.
 
     Args:
-      model: what `modjax.load` returns.
-      tasks: must hold at least one task of every expert; `library.tasks` says which are whose.
-      steps: of each gate, each on `batch` packed rows of `length` tokens (of the model's context, if that is less).
-      top_k: experts kept for each token, 2 in the paper; -1, or more than there are, keeps all.
+      model: from `modjax.load`.
+      tasks: must hold at least one task of every expert; `library.tasks` says which belong to which expert.
+      top_k: experts kept per token, 2 in the paper; -1, or more than there are, keeps all.
       temperature: of the softmax; 0 or less means sqrt(I).
-      system: as in `Model.generate`.
-      seed: of the order of the rows.
-      workdir: where metrics and checkpoints go; a run that was killed continues from there.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there.
+      settings: as in `train_library`. `length` is at most the model's context; the sites are the library's, and
+        settings of LoRA itself have no effect.
 
-    Raises InputError for a setting that cannot be, for an expert without tasks and for a task without examples.
+    Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
-    if top_k == 0 or top_k < -1:
-        raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
+    check_top_k(top_k)
     model.check(library)
-    settings = Settings(
-        steps=steps,
-        learning_rate=learning_rate,
-        batch=batch,
-        length=min(length, model.config.context),
-        sites=library.sites,
-        dropout=0.0,
-        warmup=0.1,
-        seed=seed,
-        system=system,
-        too_long="truncate",
-        save_every=max(1, steps // 4),
-    )
-    found = fit(model, tasks, groups(library, tasks), GateTraining(library), settings, workdir, progress)
+    settings = DEFAULTS | settings
+    settings["length"] = min(settings["length"], model.config.context)
+    settings = {"save_every": max(1, settings["steps"] // 4)} | settings | {"sites": library.sites}
+    recipe, own = GateTraining(library), groups(library, tasks)
+    found = fit(model, tasks, own, recipe, Settings(**settings), workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, float(temperature), mix)
 
 

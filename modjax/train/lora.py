@@ -1,10 +1,8 @@
 """Training LoRA experts: A and B of every member in lockstep, beside the frozen decoder."""
 
-from __future__ import annotations
-
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Unpack
 
 import jax
 import jax.numpy as jnp
@@ -15,36 +13,39 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts import tie
 from modjax.experts.library import ExpertInfo, Library
+from modjax.model import Model
 from modjax.models.config import ModelConfig
-from modjax.ops.lora import LoRA, Loras, low_rank
+from modjax.models.decoder import Decoder
+from modjax.ops.lora import Factors, LoRA, Loras, low_rank
 from modjax.train.fit import Fitted, fit
 from modjax.train.recipe import Recipe
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, SettingsFields
 
 
 def train_library(
-    model: Any,
+    model: Model,
     tasks: Tasks,
     groups: Mapping[str, Sequence[str]] | None = None,
     workdir: str | pathlib.Path | None = None,
     init: Library | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: Unpack[SettingsFields],
 ) -> Library:
     """Trains one LoRA expert for each group of tasks, all in lockstep over the frozen model.
 
     Args:
-      model: what `modjax.load` returns; its mesh, if it has one, is the training's.
-      tasks: what the experts may learn from; held-out tasks are left out.
-      groups: {expert: [task, ...]}; by default one expert a task, named after it (a private library). One group of
+      model: from `modjax.load`; its mesh, if it has one, is used for training.
+      tasks: the tasks that the experts may learn from; held-out tasks are left out.
+      groups: {expert: [task, ...]}; by default one expert per task, named after it (a private library). One group of
         all tasks is the shared expert, the clusters of MBC are its experts.
-      workdir: where metrics and checkpoints go; a run that was killed continues from there, equal to one that was not.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there and ends equal to one
+        that was not.
       init: experts to start from, one for each group in its order; by default A is random and B zero.
-      settings: the fields of `modjax.train.settings.Settings`.
+      settings: the fields of `modjax.train.settings.Settings`, such as steps, batch, rank and learning_rate.
 
     Returns:
-      The experts in the order of `groups`; with early stopping, each at its best validation. Of several
-      processes each gets all of them; only the first writes metrics, all must see the same `workdir`.
+      The experts in the order of `groups`; with early stopping, each at its best validation. With several processes
+      each gets all experts; only the first writes metrics, and all must see the same `workdir`.
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
@@ -52,94 +53,106 @@ def train_library(
     groups = dict(groups) if groups is not None else {name: (name,) for name in tasks}
     if init is not None:
         _check_init(model, groups, settings, init)
-        init = init.with_shared_a() if settings.shared_a else init.expanded()
     kind = SharedATraining if settings.shared_a else LoRATraining
-    recipe = kind(model.config, settings, len(groups), None if init is None else init.loras)
+    recipe = kind(model.config, settings, len(groups), init)
     fitted = fit(model, tasks, groups, recipe, settings, workdir, progress)
-    return _library(model, groups, settings, *recipe.experts(fitted.trained, recipe.frozen), fitted)
+    infos = tuple(
+        expert_info(model, settings, fitted, member, name, own) for member, (name, own) in enumerate(groups.items())
+    )
+    return Library(jax.tree.map(jnp.asarray, recipe.experts(fitted.trained, recipe.frozen)), infos)
+
+
+def expert_info(
+    model: Model,
+    settings: Settings,
+    fitted: Fitted,
+    member: int,
+    name: str,
+    tasks: Sequence[str],
+    **method: str | int | float,
+) -> ExpertInfo:
+    """The info of a trained expert. method: what its history has beside steps, learning rate and seed."""
+    run = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
+    return ExpertInfo(
+        name=name,
+        tasks=tuple(tasks),
+        rank=settings.rank,
+        alpha=settings.alpha,
+        base=model.name,
+        family=model.config.family,
+        fingerprint=model.fingerprint,
+        training=tuple((method | run).items()),
+        scores=fitted.scores[member],
+    )
 
 
 def _check_init(model, groups, settings, init) -> None:
     model.check(init)
-    found = (len(init), init.rank, set(init.sites), set(np.asarray(init.scale).tolist()))
-    expected = (len(groups), settings.rank, set(settings.sites), {settings.alpha / settings.rank})
+    scales = {float(scale) for lora in init.loras.values() for scale in np.unique(lora.scale)}
+    found = (len(init), init.rank, set(init.sites), scales)
+    expected = (len(groups), settings.rank, set(settings.sites), {float(np.float32(settings.alpha / settings.rank))})
     if found != expected:
         raise InputError(
-            f"init: experts, rank, sites, scales are {found}; the groups and settings of this run ask for {expected}"
+            f"init: experts, rank, sites, scales are {found}; the groups and settings of this run need {expected}"
         )
     tie.check_factors(settings.tie, init.loras)
 
 
-def _library(model, groups, settings, loras: Loras, scale_E, fitted: Fitted) -> Library:
-    training = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
-    infos = tuple(
-        ExpertInfo(
-            name=name,
-            tasks=tuple(own),
-            rank=settings.rank,
-            alpha=settings.alpha,
-            base=model.name,
-            family=model.config.family,
-            fingerprint=model.fingerprint,
-            training=tuple(training.items()),
-            scores=scores,
-        )
-        for (name, own), scores in zip(groups.items(), fitted.scores, strict=True)
-    )
-    return Library(jax.tree.map(jnp.asarray, loras), jnp.asarray(scale_E), infos)
-
-
 class LoRATraining(Recipe):
-    """E experts of one rank, each its own A and B."""
+    """E experts of one rank, each with its own A and B: {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
 
-    def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Loras | None = None):
+    def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
         self.config, self.settings, self.n_experts = config, settings, n_experts
-        self.given = init
-        self.frozen = np.full(n_experts, settings.alpha / settings.rank, np.float32)
+        self.given = None if init is None else {site: lora.factors for site, lora in init.loras.items()}
+        scale_LE = np.full((config.L, n_experts), settings.alpha / settings.rank, np.float32)
+        self.frozen = dict.fromkeys(settings.sites, scale_LE)
 
     def start(self, key, given):
         if given is None:
-            given = init_loras(key, self.n_experts, self.config, self.settings)
+            given = init_factors(key, self.n_experts, self.config, self.settings)
         return tie.once(given, self.settings.tie)
 
     def attach(self, decoder, trained, frozen, rows, key):
-        return decoder, beside(decoder, *self.experts(trained, frozen), self.settings.dropout, key)
+        return decoder, beside(decoder, self.experts(trained, frozen), self.settings.dropout, key)
 
     def experts(self, trained, frozen):
-        return tie.everywhere(trained, self.settings.tie), frozen
+        factors = tie.everywhere(trained, self.settings.tie)
+        return {site: LoRA(*own, frozen[site]) for site, own in factors.items()}
 
 
 class SharedATraining(LoRATraining):
-    """E experts with one A, which stays as it began: only B is trained (SEQR, arXiv 2509.18093)."""
+    """E experts that share one frozen A; only B is trained (SEQR, arXiv 2509.18093): {site: b[L,E,R,O]}."""
 
-    def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Loras | None = None):
+    def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
         super().__init__(config, settings, n_experts)
         if init is None:
-            init = jax.jit(lambda: init_loras(jax.random.key(settings.seed), 1, config, settings))()
-        self.given = {site: lora.b for site, lora in init.items()}
-        self.frozen = self.frozen, {site: lora.a for site, lora in init.items()}
+            factors = jax.jit(lambda: init_factors(jax.random.key(settings.seed), 1, config, settings))()
+        else:
+            factors = init.with_shared_a().loras
+        self.given = {site: own.b for site, own in factors.items()}
+        self.frozen = self.frozen, {site: own.a for site, own in factors.items()}
 
     def start(self, key, given):
         return {site: jnp.broadcast_to(b, (b.shape[0], self.n_experts, *b.shape[2:])) for site, b in given.items()}
 
     def experts(self, trained, frozen):
-        scale_E, a = frozen
-        return {site: LoRA(a[site], b) for site, b in trained.items()}, scale_E
+        scale, a = frozen
+        return {site: LoRA(a[site], b, scale[site]) for site, b in trained.items()}
 
 
-def init_loras(key: jax.Array, n_experts: int, config: ModelConfig, settings: Settings) -> Loras:
-    """A from U(+-1/sqrt(I)) (Kaiming-uniform), B zero: every expert begins as the base model.
+def init_factors(key: jax.Array, n_experts: int, config: ModelConfig, settings: Settings) -> dict[str, Factors]:
+    """A from U(+-1/sqrt(I)) (Kaiming-uniform), B zero: every expert starts as the base model.
 
-    All experts begin with the same A, as runs of one seed do. Experts of few steps stay near it, so their
-    similarity tells what they learned and not where they began, and the mean of their factors is worth something.
+    All experts start with the same A, as runs with one seed do. Experts of few steps stay near it, so that their
+    similarity reflects what they learned rather than where they started, and the mean of their factors is meaningful.
     """
-    loras, first = {}, tie.firsts(settings.tie)
+    factors, first = {}, tie.firsts(settings.tie)
     for site in settings.sites:
         width, out = config.sites[site]
         a = init_a(jax.random.fold_in(key, key_of(first.get(site, site), 0)), (config.L, 1, settings.rank, width))
         b = jnp.zeros((config.L, n_experts, settings.rank, out), jnp.float32)
-        loras[site] = LoRA(jnp.broadcast_to(a, (config.L, n_experts, settings.rank, width)), b)
-    return loras
+        factors[site] = Factors(jnp.broadcast_to(a, (config.L, n_experts, settings.rank, width)), b)
+    return factors
 
 
 def init_a(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -148,21 +161,21 @@ def init_a(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def beside(decoder, loras: Loras, scale, dropout: float, key: jax.Array | None) -> dict:
-    """One expert's arrays and keys by layer, and the function that lets the decoder use them."""
+def beside(decoder: Decoder, loras: Loras, dropout: float, key: jax.Array | None) -> dict:
+    """The decoder's keyword arguments that add one expert, {site: LoRA(a[L,R,I], b[L,R,O], scale[L])}."""
 
     def adapt(layer, sites, x_BTI):
         own, key = layer
         sites = [site for site in sites if site in own]
         if key is not None and sites:
             x_BTI = drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
-        return {site: low_rank(x_BTI, own[site].a, scale * own[site].b) for site in sites}
+        return {site: low_rank(x_BTI, own[site].a, own[site].scale * own[site].b) for site in sites}
 
     return {"adapters": (loras, layer_keys(decoder, dropout, key)), "adapt": adapt}
 
 
-def layer_keys(decoder, dropout: float, key: jax.Array | None) -> jax.Array | None:
-    """key[L]; None where nothing is dropped."""
+def layer_keys(decoder: Decoder, dropout: float, key: jax.Array | None) -> jax.Array | None:
+    """key[L]; None without dropout."""
     if key is None or not dropout:
         return None
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(decoder.config.L))

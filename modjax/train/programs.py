@@ -1,4 +1,4 @@
-"""The compiled functions of one training run, and where their arrays lie on the mesh."""
+"""The compiled functions of one training run, and the placement of their arrays on the mesh."""
 
 import functools
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from modjax.train.step import judge, loss_sums, train_step
 
 
 class Programs(NamedTuple):
-    """Jitted functions. Their results that belong to members lie along `expert`, so nothing gathers them."""
+    """Jitted functions. Their results for members lie along the mesh axis `expert`, so nothing is gathered."""
 
     fresh: Callable[[Any], State]  # the recipe's given arrays -> the state before the first step
-    step: Callable  # (decoder, state, batch, keys_E, frozen) -> (state, Metrics); the given state is used up
+    step: Callable  # (decoder, state, batch, keys_E, frozen) -> (state, Metrics); the given state is donated
     loss_sums: Callable  # (decoder, trained, frozen, batch) -> (summed losses [E], numbers of target tokens [E])
-    judge: Callable[[State, jax.Array], State]  # (state, what validation found [E]) -> state
-    experts: Callable  # (trained, frozen) -> (loras, scale [E]), as `Recipe.experts`
+    judge: Callable[[State, jax.Array], State]  # (state, validation measure [E]) -> state
+    experts: Callable  # (trained, frozen) -> {site: LoRA}, as `Recipe.experts`
 
 
 def programs(
     recipe: Recipe, settings: Settings, given: Any, keys_E: jax.Array, mesh: jax.sharding.Mesh | None
 ) -> Programs:
-    """The programs of a run of E members; they are compiled when first called."""
+    """The programs of a run of E members; each is compiled at its first call."""
     optimizer = per_expert(settings, recipe.rates)
     key = jax.random.key(settings.seed)
 

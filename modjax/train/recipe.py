@@ -1,4 +1,4 @@
-"""What a run trains, and how that changes the decoder: all that differs from one way of training to another."""
+"""Recipes: what a run trains, and how the trained arrays change the decoder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import jax
 from modjax.data.pack import Rows
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Loras
 from modjax.parallel import rules
 
 
 class Recipe:
-    """A way of training. One run trains E members of it in lockstep: E experts, E new tasks, one shared model.
+    """A kind of training. One run trains E members in lockstep: E experts, E new tasks, or one shared model.
 
     Attributes:
       given: arrays that `start` may read.
-      frozen: arrays that `attach` reads and no step changes. Axis 1 is that of the members, axis 0 in vectors; a leaf
-        with 1 there belongs to all members alike.
-      rates: {top-level key of the trained arrays: what the learning rate is multiplied with there}; 1 elsewhere.
-      by_task: whether a row holds examples of one task alone, so that `rows.task` says which of its member's tasks
-        it is; else rows are packed from all.
+      frozen: arrays that `attach` reads and that no step changes. Axis 1 is the axis of members, axis 0 in vectors; a
+        leaf of size 1 there is shared by all members.
+      rates: {top-level key of the trained arrays: factor of the learning rate there}; 1 elsewhere.
+      by_task: whether each row holds examples of one task, whose index `rows.task` gives; else rows are packed from
+        all tasks of a member.
     """
 
     given: Any = ()
@@ -32,11 +32,11 @@ class Recipe:
     by_task: bool = False
 
     def partition(self, name: str) -> jax.P:
-        """Where trained arrays lie on a mesh, axis of members second; name is the last key of their dicts."""
+        """The placement of trained arrays on a mesh, axis of members second; name: the last key of their dicts."""
         return rules.LORA
 
     def start(self, key: jax.Array, given: Any) -> Any:
-        """The trained arrays before the first step: float32 with at least two axes, that of the members second."""
+        """The trained arrays before the first step: float32 with at least two axes, the axis of members second."""
         raise NotImplementedError
 
     def attach(
@@ -46,20 +46,20 @@ class Recipe:
 
         Args:
           trained, frozen: that member's, without their axis of members.
-          key: for dropout; None when the model is judged.
+          key: for dropout; None in validation.
         """
         raise NotImplementedError
 
-    def experts(self, trained: Any, frozen: Any) -> tuple[dict[str, LoRA], Any]:
-        """Each member as one expert, {site: LoRA(a[L,E,R,I], b[L,E,R,O])} and scales float32[E].
+    def experts(self, trained: Any, frozen: Any) -> Loras:
+        """Each member as one expert, {site: LoRA(a[L,E,R,I], b[L,E,R,O], scale[L,E])}.
 
-        Raises InputError where members are none.
+        Raises InputError if a member is not one LoRA.
         """
-        raise InputError("stop_by='rouge_l': what is trained is not one LoRA a member; expected stop_by='loss'")
+        raise InputError("stop_by='rouge_l': this training has no LoRA per member; expected stop_by='loss'")
 
 
 def along(tree: Any, n_members: int) -> tuple[Any, Any]:
-    """(frozen arrays, their `in_axes` for a vmap over members): what belongs to all members alike is not mapped."""
+    """(frozen arrays, their `in_axes` for a vmap over members): arrays that all members share are not mapped."""
 
     def one(leaf):
         axis = min(1, leaf.ndim - 1)

@@ -40,7 +40,7 @@ def coefficients(merged, library):
 
 def mean_loss(model, tasks, merged):
     encoded = [one for task in tasks.values() for one in encode(model.tokenizer, task, task.split("train"), 64)]
-    total, count = target_loss(model, encoded, model.experts(merged, None))
+    total, count = target_loss(model, encoded, model.bind(merged, None))
     return total.sum() / count.sum()
 
 

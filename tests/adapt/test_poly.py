@@ -43,18 +43,13 @@ def assert_equal(first, second, atol=0.0):
 def test_weights_and_update_of_a_site(heads, agrees):
     rng = np.random.default_rng(heads)
     z_HS, x_TI, scale_S = rng.normal(size=(heads, 3)), rng.normal(size=(5, 8)), rng.uniform(0.5, 2, 3)
-    lora = LoRA(rng.normal(size=(3, 2, 8)) / 8**0.5, rng.normal(size=(3, 2, 12)) / 12**0.5)
+    lora = LoRA(rng.normal(size=(3, 2, 8)) / 8**0.5, rng.normal(size=(3, 2, 12)) / 12**0.5, scale_S)
     weights_HS = adapting.task_weights(z_HS)
     agrees("Poly weights", task_weights(np.float32(z_HS)), weights_HS)
-    delta_BTO = mixture(
-        np.float32(x_TI)[None],
-        jax.tree.map(np.float32, lora),
-        np.float32(scale_S),
-        np.float32(weights_HS)[None],
-        "heads",
-    )
+    x_BTI, weights_BHS = np.float32(x_TI)[None], np.float32(weights_HS)[None]
+    delta_BTO = mixture(x_BTI, jax.tree.map(np.float32, lora), weights_BHS, "heads")
     name = "Poly update" if heads == 1 else "MHR update"
-    agrees(name, delta_BTO[0], adapting.poly_delta(x_TI, *lora, scale_S, weights_HS))
+    agrees(name, delta_BTO[0], adapting.poly_delta(x_TI, *lora, weights_HS))
 
 
 def test_weights_alone_leave_experts_untouched(adapted, library, agrees):
@@ -115,7 +110,7 @@ def test_early_stopping_keeps_the_best(adapt, word_model, new_tasks, tmp_path):
         ((_, best),) = found[name].infos[0].scores
         assert best == pytest.approx(min(losses), abs=1e-5) and losses[-1] > best
         encoded = encode(word_model.tokenizer, task, task.split("validation"), 32)
-        totals, counts = target_loss(word_model, encoded, word_model.experts(found[name], None))
+        totals, counts = target_loss(word_model, encoded, word_model.bind(found[name], None))
         assert totals.sum() / counts.sum() == pytest.approx(best, abs=1e-4)
 
 

@@ -25,8 +25,8 @@ def own(random_library, library):
     """Experts of the two tasks: near expert 4 and near expert 7."""
     noise = random_library(SITES, experts=2, seed=1, names=TASKS)
     loras = {
-        site: LoRA(*(near[:, [4, 7]] + 0.5 * far for near, far in zip(lora, noise.loras[site], strict=True)))
-        for site, lora in library.loras.items()
+        site: LoRA(*(near[:, [4, 7]] + 0.5 * far for near, far in zip(lora[:2], own[:2], strict=True)), own.scale)
+        for (site, lora), own in zip(library.loras.items(), noise.loras.values(), strict=True)
     }
     return dataclasses.replace(noise, loras=loras)
 

@@ -66,8 +66,8 @@ def batches():
 
 @pytest.fixture(scope="module")
 def runs(benchmark, path, batches):
-    loras = benchmark.initial_loras(hf.config(path), EXPERTS, SETTINGS)
-    return {side: build(path, loras, SETTINGS, batches) for side, build in benchmark.BUILD.items()}
+    factors = benchmark.initial_factors(hf.config(path), EXPERTS, SETTINGS)
+    return {side: build(path, factors, SETTINGS, batches) for side, build in benchmark.BUILD.items()}
 
 
 def test_rows_are_packed_and_padded(batches):

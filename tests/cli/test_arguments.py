@@ -5,8 +5,8 @@ from typing import Literal
 import pytest
 
 from modjax.cli.arguments import parsed
-from modjax.studies.catalogue import called
 from modjax.errors import InputError
+from modjax.studies.catalogue import called
 
 
 def test_literals_are_read_as_in_python():

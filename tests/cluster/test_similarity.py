@@ -8,7 +8,6 @@ from references import clustering as reference
 
 from modjax.cluster import cross_similarity, mbc, similarity
 from modjax.errors import InputError
-from modjax.ops.lora import LoRA
 
 SITES = {"attn.q": (16, 12), "mlp.down": (10, 16)}
 
@@ -30,7 +29,7 @@ def test_similarity_equals_the_steps(mixed_ranks, sparsity, components, agrees):
 def shared_a(random_library):
     """Experts of one A at every site: a[L,1,R,I] beside b[L,E,R,O]."""
     own = random_library(SITES, experts=5)
-    return dataclasses.replace(own, loras={site: LoRA(a[:, :1], b) for site, (a, b) in own.loras.items()})
+    return dataclasses.replace(own, loras={site: lora._replace(a=lora.a[:, :1]) for site, lora in own.loras.items()})
 
 
 @pytest.mark.parametrize("components", [3, 64])
@@ -52,7 +51,8 @@ def test_sites_and_layers_that_an_expert_lacks_do_not_count(random_library):
     """Zeros where it has no factors take no part in its quantile: it is as similar to itself as ever."""
     both = random_library(SITES, experts=3, names=list("abc"))
     few = random_library({"attn.q": SITES["attn.q"]}, experts=2, seed=1)
-    few.loras["attn.q"] = jax.tree.map(lambda leaf: leaf.at[1, 0].set(0), few.loras["attn.q"])
+    lora = few.loras["attn.q"]
+    few.loras["attn.q"] = lora._replace(a=lora.a.at[1, 0].set(0), b=lora.b.at[1, 0].set(0))
     got = similarity(both + few, 0.7, 64)
 
     def sparse(entries):
@@ -93,7 +93,9 @@ def test_cross_similarity_where_either_shares_its_a_is_that_of_b(shared_a, rando
     new = random_library(SITES, experts=n_new, seed=3)
     new_NP, rows_EP = (reference.sparse_rows(one, 0.5, sides="b") for one in (new, shared_a))
     agrees("similarity with new experts", cross_similarity(new, shared_a), reference.cosines(new_NP, rows_EP))
-    shared_too = dataclasses.replace(new, loras={site: LoRA(a[:, :1], b) for site, (a, b) in new.loras.items()})
+    shared_too = dataclasses.replace(
+        new, loras={site: lora._replace(a=lora.a[:, :1]) for site, lora in new.loras.items()}
+    )
     np.testing.assert_allclose(cross_similarity(shared_too, shared_a), cross_similarity(new, shared_a), atol=1e-6)
     np.testing.assert_allclose(cross_similarity(shared_a, new), cross_similarity(new, shared_a).T, atol=1e-6)
 

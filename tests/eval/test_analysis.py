@@ -14,29 +14,27 @@ from modjax.eval import Method, analyse
 from modjax.eval.evaluate import sample
 from modjax.eval.traces import token_weights
 from modjax.routing import arrow, oracle, pooled, uniform
-from modjax.routing.base import Context, bind
+from modjax.routing.base import Bound, Context
 from modjax.routing.poly import Poly
-from modjax.routing.prompt import PromptRows, settle
+from modjax.routing.prompt import PromptRows, routed
 
 SETTINGS = {"examples": 3, "length": 32, "batch": 4}
 
 
 @jax.jit
-def _look(decoder, experts, context, tokens_BT):
-    experts = settle(decoder, experts, PromptRows.whole(tokens_BT))
-    adapters, adapt = bind(*experts, context)
-
+def _look(decoder, bound, context, tokens_BT):
     def look(layer, sites, x_BTI):
-        own = [site for site in sites if site in layer[0]]
-        return {site: token_weights(layer[1], site, x_BTI, context, experts[1].shape[0])[0] for site in own}
+        own = [site for site in sites if site in layer.loras]
+        n_experts = layer.loras[own[0]].b.shape[0] if own else 0
+        return {site: token_weights(layer.router, site, x_BTI, context, n_experts)[0] for site in own}
 
-    return decoder.observe(look, tokens_BT, adapters=adapters, adapt=adapt)
+    return decoder.observe(look, tokens_BT, **routed(decoder, bound, PromptRows.whole(tokens_BT), context))
 
 
 def _weights(model, library, router, tokens, told):
     """{site: [L,T,E]} of one prompt, read alone."""
     context = Context(None if told is None else np.asarray([told], np.int32))
-    return _look(model.params, (library.loras, library.scale, router), context, tokens[None])
+    return _look(model.params, Bound(library.loras, router), context, tokens[None])
 
 
 def _poly(library):

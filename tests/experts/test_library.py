@@ -104,7 +104,7 @@ def test_expert_of_a_task(library):
 def test_library_is_a_pytree(library):
     doubled = jax.jit(lambda library: jax.tree.map(lambda leaf: 2 * leaf, library))(library)
     assert doubled.infos == library.infos
-    np.testing.assert_array_equal(doubled.scale, 2 * library.scale)
+    np.testing.assert_array_equal(doubled.loras["attn.q"].scale, 2 * library.loras["attn.q"].scale)
 
     def norm(loras):
         return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(loras))

@@ -47,7 +47,7 @@ def count(library):
 def test_it_holds_one_a(library, expanded):
     assert {lora.a.shape[1] for lora in library.loras.values()} == {1} and len(library) == 4
     assert {lora.a.shape[1] for lora in expanded.loras.values()} == {4}
-    per_expert = sum(lora.b.size for lora in library.loras.values())
+    per_expert = sum(lora.b.size + lora.scale.size for lora in library.loras.values())
     assert count(library) == per_expert + count(expanded) // 4 - per_expert // 4
     equal(expanded.with_shared_a(), library)
     equal(library.with_shared_a(), library)
@@ -104,7 +104,7 @@ def test_an_expert_with_another_a_is_named(library, random_library):
 
 
 def test_an_a_of_some_experts_is_none(library):
-    a, b = library.loras["attn.q"]
+    a, b, _ = library.loras["attn.q"]
     with pytest.raises(
         InputError, match=r"a \(2, 2, 3, 32\) and b \(2, 4, 3, 32\); expected a\[L,E,R,I\], or a\[L,1,R,I\]"
     ):
@@ -138,7 +138,7 @@ def test_routers_and_logits(word_model, library, expanded, method):
 def test_answers_and_the_oracle(word_model, library, expanded):
     prompts = ["w1 w2 w3", "w7", "w30 w31 w32 w33"]
     got, expected = (
-        word_model.generate(prompts, one, routing.oracle(one), max_new_tokens=6, experts=["a", 3, -1])
+        word_model.generate(prompts, one, routing.oracle(one), max_new_tokens=6, choices=["a", 3, -1])
         for one in (library, expanded)
     )
     assert got == expected and any(got)
@@ -150,9 +150,7 @@ MERGES = {
     "concatenate": merge.concatenate,
     "svd": merge.svd,
     "ties": merge.ties,
-    "ties over experts": lambda library: merge.ties(library, trim="expert"),
     "ties of products": lambda library: merge.ties(library, form="products"),
-    "ties of products over experts": lambda library: merge.ties(library, form="products", trim="expert"),
     "magnitude_prune": merge.magnitude_prune,
     "dare": merge.dare,
     "dare of products": lambda library: merge.dare(library, form="products"),

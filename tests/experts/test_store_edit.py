@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 
@@ -40,6 +39,10 @@ def equal(left, right):
     jax.tree.map(np.testing.assert_array_equal, (left.loras, left.scale), (right.loras, right.scale))
 
 
+def add(path, library):
+    store.add(path, list(library.adapters()), library.layers)
+
+
 def files(folder, kept=lambda name: True):
     """{path: (bytes, when written)} of the adapters in a library whose folder's name is kept."""
     found = (path for path in folder.glob("*/*") if kept(path.parent.name))
@@ -47,14 +50,14 @@ def files(folder, kept=lambda name: True):
 
 
 def test_added_experts_stand_behind_the_others(saved, library, other):
-    store.add(saved, other)
+    add(saved, other)
     equal(Library.load(saved), library + other)
     assert sorted(path.name for path in saved.iterdir()) == ["A_", "a", "b", "library.json", "z__last_", "z__last__"]
 
 
 def test_adding_and_dropping_leave_the_others_files_alone(saved, library, other):
     before = files(saved)
-    store.add(saved, other)
+    add(saved, other)
     assert before.items() <= files(saved).items()
     before = files(saved, lambda name: name not in ("a", "A_"))
     store.drop(saved, ["a", "A"])
@@ -63,7 +66,7 @@ def test_adding_and_dropping_leave_the_others_files_alone(saved, library, other)
 
 
 def test_what_is_known_of_the_others_stays(saved, library, other):
-    store.add(saved, other)
+    add(saved, other)
     store.drop(saved, "b")
     saved_infos = Library.load(saved).infos
     assert saved_infos[:2] == library.infos[:2]
@@ -72,14 +75,14 @@ def test_what_is_known_of_the_others_stays(saved, library, other):
 
 def test_dropped_and_added_again(saved, library):
     store.drop(saved, "a")
-    store.add(saved, library["a"])
+    add(saved, library["a"])
     equal(Library.load(saved), library[["z: last?", "b", "a"]])
 
 
 def test_an_adapter_of_someone_elses_in_the_folder_stays(saved, library, other):
     shutil.copytree(saved / "b", saved / "mine")
     (renamed,) = other["A"].infos
-    store.add(saved, dataclasses.replace(other["A"], infos=(dataclasses.replace(renamed, name="mine"),)))
+    add(saved, dataclasses.replace(other["A"], infos=(dataclasses.replace(renamed, name="mine"),)))
     assert files(saved, lambda name: name == "mine").keys() == {
         path.with_name(path.name) for path in (saved / "mine").iterdir()
     }
@@ -92,7 +95,7 @@ def test_an_adapter_of_someone_elses_in_the_folder_stays(saved, library, other):
 def test_killed_anywhere_it_loses_nothing(saved, library, other, monkeypatch, call, at):
     """Whatever the first few changes of the folder leave is the library before or after, and one can go on."""
     after = library + other if call == "add" else library[["z: last?", "b"]]
-    run = (lambda: store.add(saved, other)) if call == "add" else (lambda: store.drop(saved, "a"))
+    run = (lambda: add(saved, other)) if call == "add" else (lambda: store.drop(saved, "a"))
     left = at
 
     def mortal(change):
@@ -118,16 +121,6 @@ def test_killed_anywhere_it_loses_nothing(saved, library, other, monkeypatch, ca
     assert not (saved / ".writing").exists()
 
 
-def test_libraries_of_earlier_versions_learn_their_layers(saved, library, other):
-    path = saved / "library.json"
-    index = json.loads(path.read_text())
-    del index["layers"]
-    path.write_text(json.dumps(index))
-    store.add(saved, other)
-    assert json.loads(path.read_text())["layers"] == 2
-    equal(Library.load(saved), library + other)
-
-
 REFUSED = {
     "name": ({"names": ["c", "a"]}, "library.json: has an expert 'a' already; drop it first"),
     "base": (
@@ -145,7 +138,7 @@ def test_experts_that_do_not_fit_are_named_and_change_nothing(saved, random_libr
     settings, words = REFUSED[kind]
     before = files(saved) | {"index": (saved / "library.json").read_bytes()}
     with pytest.raises(InputError, match=words):
-        store.add(saved, random_library(**({"sites": SITES, "experts": 2, "names": ["c", "d"]} | settings)))
+        add(saved, random_library(**({"sites": SITES, "experts": 2, "names": ["c", "d"]} | settings)))
     assert files(saved) | {"index": (saved / "library.json").read_bytes()} == before
 
 
@@ -162,6 +155,6 @@ def test_what_cannot_be_dropped_is_named_and_changes_nothing(saved, names, words
 
 def test_there_is_no_library(tmp_path, library):
     with pytest.raises(InputError, match="library.json: cannot be read"):
-        store.add(tmp_path, library)
+        add(tmp_path, library)
     with pytest.raises(InputError, match="library.json: cannot be read"):
         store.drop(tmp_path, "a")

@@ -30,7 +30,7 @@ def agree(agrees):
 
 def of_layer(library, site, layer):
     """a[E,R,I], b[E,R,O] and the scales, float64."""
-    return *(np.float64(factor[layer]) for factor in library.loras[site]), np.float64(library.scale)
+    return tuple(np.float64(leaf[layer]) for leaf in library.loras[site])
 
 
 @pytest.mark.parametrize("kind", ["library", "mixed"])
@@ -69,26 +69,23 @@ def own_arrays(library, site, e, side):
     if side == "product":
         return list(updates(library)[site][:, e])
     rank = library.ranks[site][0, e]
-    return list(np.float64(library.loras[site][side == "b"])[:, e, :rank])
+    return list(np.float64(getattr(library.loras[site], side))[:, e, :rank])
 
 
-def trimmed(library, density, sides, scope):
-    """{(site, side): float64[L][E] arrays}, each expert's trimmed by itself or over all its arrays."""
-    kept = {(site, side): [[None] * len(library) for _ in range(2)] for site in SITES for side in sides}
-    for e in range(len(library)):
-        own = {
-            (*key, layer): array
-            for key in kept
-            for layer, array in enumerate(own_arrays(library, key[0], e, key[1]))
-            if library.ranks[key[0]][layer, e]
-        }
-        if scope == "module":
-            thin = {key: references.trimmed([array], density)[0] for key, array in own.items()}
-        else:
-            thin = dict(zip(own, references.trimmed(list(own.values()), density), strict=True))
-        for (site, side, layer), array in thin.items():
-            kept[site, side][layer][e] = array
-    return kept
+def trimmed(library, density, sides):
+    """{(site, side): float64[L][E] arrays}, each matrix of each expert trimmed by itself."""
+    return {
+        (site, side): [
+            [references.trimmed(array, density) if rank else None for array, rank in zip(layer, ranks_E, strict=True)]
+            for layer, ranks_E in zip(
+                zip(*(own_arrays(library, site, e, side) for e in range(len(library))), strict=True),
+                library.ranks[site],
+                strict=True,
+            )
+        ]
+        for site in SITES
+        for side in sides
+    }
 
 
 def stack(arrays, shape):
@@ -116,17 +113,15 @@ def sparse(library, thinned, form, elect):
 
 
 @pytest.mark.parametrize("kind", ["library", "mixed"])
-@pytest.mark.parametrize("scope", ["module", "expert"])
 @pytest.mark.parametrize("form", ["factors", "roots", "products"])
-def test_trimmed_merges_are_their_formulas(kind, scope, form, request, agree):
+def test_trimmed_merges_are_their_formulas(kind, form, request, agree):
     library = request.getfixturevalue(kind)
-    thinned = trimmed(library, 0.3, ("product",) if form == "products" else ("a", "b"), scope)
+    thinned = trimmed(library, 0.3, ("product",) if form == "products" else ("a", "b"))
     rank = FULL if form == "products" else None
-    for elect in ("total", "frequency"):
-        got = merge.ties(library, 0.3, WEIGHTS, form, scope, elect, rank)
-        agree(f"ties, {form}", got, sparse(library, thinned, form, elect))
-    got = merge.magnitude_prune(library, 0.3, WEIGHTS, form, scope, rank)
-    agree(f"magnitude_prune, {form}", got, sparse(library, thinned, form, None))
+    got = merge.ties(library, 0.3, WEIGHTS, form, rank)
+    agree(f"ties, {form}", got, sparse(library, thinned, form, elect=True))
+    got = merge.magnitude_prune(library, 0.3, WEIGHTS, form, rank)
+    agree(f"magnitude_prune, {form}", got, sparse(library, thinned, form, elect=False))
 
 
 def dropped(library, density, seed=0):
@@ -134,7 +129,7 @@ def dropped(library, density, seed=0):
     alone = [merge.dare(library[[e]], density, seed=seed) for e in range(len(library))]
     assert [one.scale[0] for one in alone] == list(library.scale)
     return {
-        (site, side): [[np.float64(one.loras[site][side == "b"])[layer, 0] for one in alone] for layer in range(2)]
+        (site, side): [[np.float64(getattr(one.loras[site], side))[layer, 0] for one in alone] for layer in range(2)]
         for site in SITES
         for side in "ab"
     }
@@ -144,7 +139,7 @@ def test_dare_keeps_a_share_and_the_expectation(library):
     density, kept, total = 0.4, 0, 0
     for (site, side), layers in dropped(library, density).items():
         for layer, experts in enumerate(layers):
-            own = np.float64(library.loras[site][side == "b"])[layer]
+            own = np.float64(getattr(library.loras[site], side))[layer]
             left = np.stack(experts)
             np.testing.assert_allclose(left[left != 0], own[left != 0] / density, rtol=1e-6)
             kept, total = kept + np.count_nonzero(left), total + left.size
@@ -157,7 +152,7 @@ def masked(library, density, sides, seed):
     for site in SITES:
         for side in sides:
             own = [own_arrays(library, site, e, side) for e in range(len(library))]
-            shape = SITES[site] if side == "product" else library.loras[site][side == "b"].shape[2:]
+            shape = SITES[site] if side == "product" else getattr(library.loras[site], side).shape[2:]
             found[site, side] = [
                 [
                     references.rescaled(own[e][layer], mask_XY[: len(own[e][layer])], density)
@@ -168,7 +163,7 @@ def masked(library, density, sides, seed):
     return found
 
 
-@pytest.mark.parametrize("elect", [None, "total", "frequency"])
+@pytest.mark.parametrize("elect", [False, True])
 @pytest.mark.parametrize("form", ["factors", "roots", "products"])
 def test_dare_is_its_formula_with_the_same_entries_dropped(library, form, elect, agree):
     rank = FULL if form == "products" else None
@@ -177,7 +172,7 @@ def test_dare_is_its_formula_with_the_same_entries_dropped(library, form, elect,
     agree(f"dare, {form}", got, sparse(library, left, form, elect))
 
 
-@pytest.mark.parametrize("elect", [None, "total", "frequency"])
+@pytest.mark.parametrize("elect", [False, True])
 @pytest.mark.parametrize("form", ["factors", "roots"])
 def test_an_expert_loses_the_same_entries_alone_and_among_others(library, form, elect, agree):
     got = merge.dare(library, 0.4, WEIGHTS, form, elect, seed=3)

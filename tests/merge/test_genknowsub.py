@@ -27,9 +27,8 @@ def general(random_library):
 
 def updates(library):
     """{site: s_e B_e^T A_e as float64[L, E, O, I]}."""
-    scale_E = np.float64(library.scale)[None, :, None, None]
     return {
-        site: scale_E * np.einsum("lero,leri->leoi", np.float64(lora.b), np.float64(lora.a))
+        site: np.einsum("le,lero,leri->leoi", *(np.float64(leaf) for leaf in (lora.scale, lora.b, lora.a)))
         for site, lora in library.loras.items()
     }
 
@@ -37,10 +36,10 @@ def updates(library):
 def test_factors_less_the_mean_factors(library, general):
     got = genknowsub(library, general)
     for site, lora in got.loras.items():
-        for leaf, own, others in zip(lora, library.loras[site], general.loras[site], strict=True):
+        for leaf, own, others in zip(lora[:2], library.loras[site][:2], general.loras[site][:2], strict=True):
             np.testing.assert_allclose(leaf, own - others.mean(1, keepdims=True), atol=1e-6)
+        np.testing.assert_array_equal(lora.scale, library.loras[site].scale)
     assert got.infos == library.infos
-    np.testing.assert_array_equal(got.scale, library.scale)
 
 
 @pytest.mark.parametrize("form", ["factors", "products"])
@@ -48,10 +47,7 @@ def test_both_forms_are_their_formulas(library, general, form, agrees):
     got = updates(genknowsub(library, general, form))
     for site in SITES:
         for layer in range(2):
-            own, others = (
-                [np.float64(factor[layer]) for factor in one.loras[site]] + [np.float64(one.scale)]
-                for one in (library, general)
-            )
+            own, others = ([np.float64(leaf[layer]) for leaf in one.loras[site]] for one in (library, general))
             if form == "factors":
                 expected_EIO = references.less_general_factors(*own, *others[:2])
             else:
@@ -109,29 +105,24 @@ def test_an_expert_of_smaller_rank_gains_the_means(library, general):
         site: lora._replace(a=lora.a.at[:, 0, 2].set(0), b=lora.b.at[:, 0, 2].set(0))
         for site, lora in library.loras.items()
     }
-    got = genknowsub(Library(loras, library.scale, (small, *library.infos[1:])), general)
+    got = genknowsub(Library(loras, (small, *library.infos[1:])), general)
     assert (got.infos[0].rank, got.infos[0].alpha) == (3, 6.0)
 
 
-def test_scales_of_single_modules_play_no_part_in_the_factors(random_library):
-    """As if b were the file's own, whatever scale the file gives the module."""
+def test_scales_of_single_modules_have_no_part_in_the_factors(random_library):
     library = random_library(SITES, rank=3, names=list("abc"))
-    ratios = (("attn.q", (2.0, 1.0)),)
-    scaled = dataclasses.replace(library.infos[1], ratios=ratios)
-    twice = library.loras["attn.q"].b.at[0, 1].multiply(2)
-    loras = library.loras | {"attn.q": library.loras["attn.q"]._replace(b=twice)}
-    given = Library(loras, library.scale, (library.infos[0], scaled, library.infos[2]))
-    for own, others in ((given, library), (library, given)):
-        got, plain = genknowsub(own, others), genknowsub(library, library)
-        factor = 2.0 if own is given else 1.0
-        np.testing.assert_array_equal(got.loras["attn.q"].b[0, 1], factor * plain.loras["attn.q"].b[0, 1])
-        np.testing.assert_array_equal(got.loras["attn.q"].a, plain.loras["attn.q"].a)
-        np.testing.assert_array_equal(got.loras["attn.q"].b[1], plain.loras["attn.q"].b[1])
+    lora = library.loras["attn.q"]
+    scaled = library.loras | {"attn.q": lora._replace(scale=lora.scale.at[0, 1].multiply(2))}
+    got, plain = genknowsub(Library(scaled, library.infos), library), genknowsub(library, library)
+    for own, expected in zip(got.loras["attn.q"][:2], plain.loras["attn.q"][:2], strict=True):
+        np.testing.assert_array_equal(own, expected)
+    np.testing.assert_array_equal(got.loras["attn.q"].scale, scaled["attn.q"].scale)
 
 
 def test_a_silent_expert_stays_finite(library, general):
-    silent = Library(library.loras, jnp.zeros(3), library.infos)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(genknowsub(silent, general, "products")))
+    silent = {site: lora._replace(scale=jnp.zeros_like(lora.scale)) for site, lora in library.loras.items()}
+    got = genknowsub(Library(silent, library.infos), general, "products")
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(got))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modjax.ops.linalg import kth_smallest_magnitude, low_rank_svd
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 16, 24), (1, 1, 1, 9, 5), (2, 2, 8, 8, 8)])
@@ -12,7 +12,7 @@ def test_low_rank_svd_equals_the_svd_of_the_product(shape):
     *lead, rank, width, out = shape
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(*lead, rank, width)), rng.normal(size=(*lead, rank, out))
-    u, s, v = jax.jit(low_rank_svd)(LoRA(jnp.float32(a), jnp.float32(b)))
+    u, s, v = jax.jit(low_rank_svd)(Factors(jnp.float32(a), jnp.float32(b)))
     product = np.swapaxes(b, -1, -2) @ a
     expected_u, expected_s, expected_vt = np.linalg.svd(product, full_matrices=False)
     np.testing.assert_allclose(s, expected_s[..., :rank], rtol=1e-4, atol=1e-4)
@@ -28,7 +28,7 @@ def test_low_rank_svd_of_deficient_factors_is_finite():
     a, b = (np.float32(rng.normal(size=(3, 4, 10))) for _ in range(2))
     b[0], b[1, 2:] = 0, 0
     a[2, 1:] = a[2, :1]
-    u, s, v = low_rank_svd(LoRA(jnp.array(a), jnp.array(b)))
+    u, s, v = low_rank_svd(Factors(jnp.array(a), jnp.array(b)))
     assert all(np.isfinite(leaf).all() for leaf in (u, s, v))
     # Directions of A's row space are unit vectors whatever B is; a[2] has only one, and the others are zero.
     np.testing.assert_allclose(np.linalg.norm(v, axis=-1), [[1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]], atol=1e-5)

@@ -18,8 +18,8 @@ def case():
     """Inputs, factors and scales that differ from expert to expert; what the experts add is as large as the inputs."""
     rng = np.random.default_rng(0)
     a_ERI, b_ERO = (rng.normal(size=(E, R, width)) / width**0.5 for width in (WIDTH, OUT))
-    lora = LoRA(jnp.float32(a_ERI), jnp.float32(b_ERO))
-    return jnp.float32(rng.normal(size=(B, T, WIDTH))), lora, jnp.array([0.5, 1.0, 4.0, 0.1])
+    lora = LoRA(jnp.float32(a_ERI), jnp.float32(b_ERO), jnp.array([0.5, 1.0, 4.0, 0.1]))
+    return jnp.float32(rng.normal(size=(B, T, WIDTH))), lora
 
 
 def weights_of(form, seed=1):
@@ -29,8 +29,8 @@ def weights_of(form, seed=1):
 
 def slow(case, weights, mix):
     """The definition, in float64."""
-    x_BTI, lora, scale_E = case
-    return mixing.delta(x_BTI, *lora, scale_E, weights, mix)
+    x_BTI, lora = case
+    return mixing.delta(x_BTI, *lora, weights, mix)
 
 
 def close(got, expected):
@@ -40,7 +40,7 @@ def close(got, expected):
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_every_plan_equals_the_definition(case, agrees, plan, form, mix):
     weights = weights_of(form)
-    got = jax.jit(mixture, static_argnums=(4, 5))(*case, weights, mix, plan)
+    got = jax.jit(mixture, static_argnums=(3, 4))(*case, weights, mix, plan)
     assert got.dtype == jnp.float32
     agrees(f"mixture, {mix}", got, slow(case, weights, mix))
     close(mixture(*case, weights, mix), got)
@@ -61,11 +61,11 @@ def test_both_mixes_agree_on_one_hot_weights(case, form):
 
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_one_a_for_all_experts_is_that_a_for_each(case, agrees, plan, form, mix):
-    x_BTI, lora, scale_E = case
+    x_BTI, lora = case
     weights, shared = weights_of(form), lora._replace(a=lora.a[:1])
-    got = mixture(x_BTI, shared, scale_E, weights, mix, plan)
-    agrees(f"mixture, {mix}", got, slow((x_BTI, shared, scale_E), weights, mix))
-    close(got, mixture(x_BTI, lora._replace(a=jnp.repeat(lora.a[:1], E, 0)), scale_E, weights, mix, plan))
+    got = mixture(x_BTI, shared, weights, mix, plan)
+    agrees(f"mixture, {mix}", got, slow((x_BTI, shared), weights, mix))
+    close(got, mixture(x_BTI, lora._replace(a=jnp.repeat(lora.a[:1], E, 0)), weights, mix, plan))
 
 
 @pytest.mark.parametrize("n_heads", [1, 2, 4])
@@ -77,55 +77,55 @@ def test_heads_with_the_same_weights_are_parameters_mixed(case, n_heads):
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_one_expert_is_plain_lora(case, agrees, mix):
-    x_BTI, lora, scale_E = case
-    one = LoRA(lora.a[2:3], lora.b[2:3])
+    x_BTI, lora = case
+    one = LoRA(*(leaf[2:3] for leaf in lora))
     expected = 4.0 * np.float64(x_BTI) @ np.float64(lora.a[2]).T @ np.float64(lora.b[2])
     for weights in (jnp.ones(1), jnp.ones((B, 1)), jnp.ones((B, T, 1))):
-        agrees(f"mixture, {mix}", mixture(x_BTI, one, scale_E[2:3], weights, mix), expected)
+        agrees(f"mixture, {mix}", mixture(x_BTI, one, weights, mix), expected)
 
 
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_the_order_of_experts_does_not_matter(case, plan, form, mix):
-    x_BTI, lora, scale_E = case
+    x_BTI, lora = case
     weights, order = weights_of(form), np.array([2, 0, 3, 1])
-    shuffled = mixture(x_BTI, LoRA(*(leaf[order] for leaf in lora)), scale_E[order], weights[..., order], mix, plan)
+    shuffled = mixture(x_BTI, LoRA(*(leaf[order] for leaf in lora)), weights[..., order], mix, plan)
     close(shuffled, mixture(*case, weights, mix, plan))
 
 
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_padded_ranks_and_zero_b_add_nothing(case, plan, form, mix):
-    x_BTI, lora, scale_E = case
+    x_BTI, lora = case
     weights = weights_of(form)
-    padded = LoRA(*(jnp.pad(leaf, ((0, 0), (0, 2), (0, 0))) for leaf in lora))
-    close(mixture(x_BTI, padded, scale_E, weights, mix, plan), mixture(*case, weights, mix, plan))
+    padded = LoRA(*(jnp.pad(leaf, ((0, 0), (0, 2), (0, 0))) for leaf in (lora.a, lora.b)), lora.scale)
+    close(mixture(x_BTI, padded, weights, mix, plan), mixture(*case, weights, mix, plan))
     without_b = lora._replace(b=jnp.zeros_like(lora.b))
-    assert not mixture(x_BTI, without_b, scale_E, weights, mix, plan).any()
+    assert not mixture(x_BTI, without_b, weights, mix, plan).any()
 
 
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_bfloat16_activations_accumulate_in_float32(case, plan, form, mix):
-    x_BTI, lora, scale_E = case
+    x_BTI, lora = case
     x_BTI, weights = x_BTI.astype(jnp.bfloat16), weights_of(form)
-    got = mixture(x_BTI, lora, scale_E, weights, mix, plan)
-    expected = slow((x_BTI, lora, scale_E), weights, mix)
+    got = mixture(x_BTI, lora, weights, mix, plan)
+    expected = slow((x_BTI, lora), weights, mix)
     assert got.dtype == jnp.float32
     assert np.linalg.norm(got - expected) < 0.01 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("plan, form, mix", WAYS)
 def test_gradients_equal_finite_differences(case, plan, form, mix):
-    """Along one random direction of input, factors and weights together."""
-    x_BTI, lora, scale_E = case
+    """Along one random direction of input, factors, scales and weights together."""
+    x_BTI, lora = case
     point = (x_BTI, lora, weights_of(form))
     rng = np.random.default_rng(4)
     direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
 
     def loss(x_BTI, lora, weights):
-        return jnp.sum(jnp.square(mixture(x_BTI, lora, scale_E, weights, mix, plan)))
+        return jnp.sum(jnp.square(mixture(x_BTI, lora, weights, mix, plan)))
 
     def slow_loss(step):
         x_BTI, lora, weights = jax.tree.map(lambda leaf, along: np.float64(leaf) + step * along, point, direction)
-        return np.sum(np.square(slow((x_BTI, lora, scale_E), weights, mix)))
+        return np.sum(np.square(slow((x_BTI, lora), weights, mix)))
 
     gradient = jax.grad(loss, argnums=(0, 1, 2))(*point)
     slope = sum(np.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))

@@ -9,9 +9,8 @@ def of_experts(a_ERI, b_ERO, scale_E):
 
 def updates(library):
     """{site: float64[L,E,I,O]}."""
-    scale_E = np.float64(library.scale)
     return {
-        site: np.stack([of_experts(np.float64(a), np.float64(b), scale_E) for a, b in zip(*lora, strict=True)])
+        site: np.stack([of_experts(*layer) for layer in zip(*(np.float64(leaf) for leaf in lora), strict=True)])
         for site, lora in library.loras.items()
     }
 
@@ -52,11 +51,10 @@ def nearest(update_IO, rank):
     return u_IK[:, :rank] * s_K[None, :rank] @ v_KO[:rank]
 
 
-def trimmed(arrays, density):
-    """The arrays with all but the largest entries of all of them together zeroed."""
-    magnitudes = np.sort(np.concatenate([np.abs(array).ravel() for array in arrays]))
-    least = magnitudes[-max(1, int(density * len(magnitudes)))]
-    return [np.where(np.abs(array) >= least, array, 0) for array in arrays]
+def trimmed(array, density):
+    """The array with all but its largest entries zeroed."""
+    magnitudes = np.sort(np.abs(array).ravel())
+    return np.where(np.abs(array) >= magnitudes[-max(1, int(density * len(magnitudes)))], array, 0)
 
 
 def rescaled(x, mask, density):
@@ -67,10 +65,9 @@ def rescaled(x, mask, density):
 def elected(x_EXY, weights_E, elect):
     """The weighted sum, or for each entry the mean over the experts that have the elected sign."""
     weighted_EXY = np.asarray(weights_E)[:, None, None] * x_EXY
-    if elect is None:
+    if not elect:
         return weighted_EXY.sum(axis=0)
-    votes_EXY = x_EXY if elect == "total" else np.sign(x_EXY)
-    agrees_EXY = np.sign(x_EXY) == np.where(votes_EXY.sum(axis=0) >= 0, 1, -1)
+    agrees_EXY = np.sign(x_EXY) == np.where(x_EXY.sum(axis=0) >= 0, 1, -1)
     return np.ma.masked_where(~agrees_EXY, weighted_EXY).mean(axis=0).filled(0)
 
 

@@ -1,6 +1,6 @@
-"""What each router weighs, as its formula says: plain NumPy in float64, with every product formed.
+"""The weights of each router by its formula: plain NumPy in float64, with every product formed.
 
-`update_EOI` are the experts' B_e^T A_e at one site of one layer, without alpha / rank; x is what the site reads.
+`update_EOI` are the experts' B_e^T A_e at one site of one layer, without alpha / rank; x is the input of the site.
 """
 
 import numpy as np
@@ -8,13 +8,13 @@ import numpy as np
 
 def updates(library, site, layer):
     """float64[E,O,I]; A may be one for all experts."""
-    a_ERI, b_ERO = (np.float64(factor[layer]) for factor in library.loras[site])
+    a_ERI, b_ERO = (np.float64(factor[layer]) for factor in library.loras[site][:2])
     return np.stack([b_RO.T @ a_ERI[e % len(a_ERI)] for e, b_RO in enumerate(b_ERO)])
 
 
 def mean_of_factors(library, site, layer):
     """The update[O,I] of the mean A and the mean of B, each by its alpha / rank; one A for all is its own mean."""
-    a_ERI, b_ERO = (np.float64(factor[layer]) for factor in library.loras[site])
+    a_ERI, b_ERO = (np.float64(factor[layer]) for factor in library.loras[site][:2])
     return (np.float64(library.scale)[:, None, None] * b_ERO).mean(0).T @ a_ERI.mean(0)
 
 

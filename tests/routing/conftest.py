@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 import modjax
-from modjax.routing import Context, PromptRows, bind, load_router, settle
+from modjax.experts.axis import pad_rank
+from modjax.routing import Bound, Context, PromptRows, hook, load_router, settle
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +42,23 @@ def mixed(library, model, random_library):
 
 
 @pytest.fixture(scope="session")
-def padded(mixed):
-    """The same experts with rows of zeros behind their own."""
-    import dataclasses
+def of_rank():
+    """A function that pads the factors of a library with rows of zeros up to a rank."""
 
-    from modjax.experts.library import pad_rank
+    def make(library, rank):
+        loras = {
+            site: lora._replace(a=pad_rank(lora.a, rank), b=pad_rank(lora.b, rank))
+            for site, lora in library.loras.items()
+        }
+        return dataclasses.replace(library, loras=loras)
 
-    return dataclasses.replace(mixed, loras=jax.tree.map(lambda factor: pad_rank(factor, 5), mixed.loras))
+    return make
+
+
+@pytest.fixture(scope="session")
+def padded(mixed, of_rank):
+    """The same experts with rows of zeros after their own."""
+    return of_rank(mixed, 5)
 
 
 @pytest.fixture(scope="session")
@@ -69,9 +82,9 @@ def site_delta():
     """A function that gives what a library's experts add at a site under a router, float32[B,T,O]."""
 
     def make(library, router, layer, x_BTI, site="attn.q"):
-        layers, adapt = bind(library.loras, library.scale, router)
-        one = jax.tree.map(lambda leaf: leaf[layer], layers)
-        return jax.jit(adapt, static_argnums=1)(one, (site,), x_BTI)[site]
+        experts = hook(Bound(library.loras, router))
+        one = jax.tree.map(lambda leaf: leaf[layer], experts["adapters"])
+        return jax.jit(experts["adapt"], static_argnums=1)(one, (site,), x_BTI)[site]
 
     return make
 
@@ -106,7 +119,7 @@ def prompt_weights(model):
 
     def make(router, library, prompts):
         rows = PromptRows.left_padded(*left_padded(prompts, len(prompts) + 1, 16))
-        weights_LBE = np.asarray(settle(model.params, (library.loras, library.scale, router), rows)[2].weights)
+        weights_LBE = np.asarray(settle(model.params, Bound(library.loras, router), rows).router.weights)
         assert np.isfinite(weights_LBE).all() and (weights_LBE == weights_LBE[:1]).all()
         return weights_LBE[0, : len(prompts)]
 
@@ -183,7 +196,7 @@ def text_weights(word_model, texts):
 
     def make(router, library):
         rows = PromptRows.left_padded(*left_padded(encode_prompts(word_model.tokenizer, texts), 4, 16))
-        weights_LBE = settle(word_model.params, (library.loras, library.scale, router), rows)[2].weights
+        weights_LBE = settle(word_model.params, Bound(library.loras, router), rows).router.weights
         assert np.isfinite(weights_LBE).all()
         return np.asarray(weights_LBE[0, :3])
 
@@ -201,8 +214,8 @@ def decodes_as_recomputed(word_model, words, texts):
     def recomputed(router, library, context, head):
         row = np.zeros((1, 16), np.int32)
         row[0, : len(head)] = head
-        experts = (library.loras, library.scale, router)
-        settled = settle(word_model.params, experts, PromptRows.right_padded(row, np.array([len(head)])))[2]
+        bound = Bound(library.loras, router)
+        settled = settle(word_model.params, bound, PromptRows.right_padded(row, np.array([len(head)]))).router
         for end in range(len(head), len(head) + 5):
             row[0, end] = np.argmax(word_model.logits(row, library, settled, context)[0, end - 1])
         return word_model.tokenizer.decode(row[0, len(head) : len(head) + 5]).split("<end>")[0].strip()
@@ -210,7 +223,7 @@ def decodes_as_recomputed(word_model, words, texts):
     def make(router, library=words, expert=None):
         ids = None if expert is None else [expert] * len(texts)
         context = Context(None if expert is None else np.array([expert], np.int32))
-        got = word_model.generate(texts, library, router, max_new_tokens=5, batch=2, experts=ids)
+        got = word_model.generate(texts, library, router, max_new_tokens=5, batch=2, choices=ids)
         heads = encode_prompts(word_model.tokenizer, texts)
         assert [text.strip() for text in got] == [recomputed(router, library, context, head) for head in heads]
         assert any(got)

@@ -7,7 +7,7 @@ from references.routing import arrow_weights, leading, normed, power_prototypes,
 
 from modjax.errors import InputError
 from modjax.routing import Arrow, arrow
-from modjax.routing.torch_normal import torch_normal
+from modjax.routing.prototypes import peft_start
 
 SITE = "attn.q"
 SETTINGS = [(1, 1.0), (2, 1.0), (3, 0.2), (4, 1.0), (9, 2.0), (-1, 1.0), (2, 0), (-1, -1)]
@@ -28,7 +28,7 @@ def test_outputs_mixed_equal_the_definition(mixed, x_BTI, site_delta, agrees, to
     router = arrow(mixed, top_k=top_k, temperature=temperature, mix="outputs")
     for layer in range(3):
         weights_BTE = arrow_weights(leading(updates(mixed, SITE, layer))[0], x_BTI, top_k, temperature)
-        a_ERI, b_ERO = (factor[layer] for factor in mixed.loras[SITE])
+        a_ERI, b_ERO = (factor[layer] for factor in mixed.loras[SITE][:2])
         expected = mixing.delta(x_BTI, a_ERI, b_ERO, mixed.scale, weights_BTE, "outputs")
         agrees("arrow, outputs mixed", site_delta(mixed, router, layer, x_BTI), expected)
 
@@ -57,7 +57,7 @@ def test_prototypes_can_be_as_long_as_their_singular_value(mixed, x_BTI, token_w
 def test_power_iterations_equal_the_definition(mixed, x_BTI, token_weights, agrees):
     router = arrow(mixed, top_k=3, prototypes="power", seed=4, length="singular")
     update_EOI = updates(mixed, SITE, 1)
-    prototype_EI = power_prototypes(update_EOI, np.float64(torch_normal(32, 4)))
+    prototype_EI = power_prototypes(update_EOI, np.float64(peft_start(32, 4)))
     value_E = np.linalg.norm(np.einsum("eoi,ei->eo", update_EOI, prototype_EI), axis=-1)
     agrees("arrow, power", router.prototypes[SITE][1], value_E[:, None] * prototype_EI)
     expected = arrow_weights(value_E[:, None] * prototype_EI, x_BTI, 3, 1.0)
@@ -111,7 +111,7 @@ def test_more_than_all_experts_is_all(model, library, tokens_BT):
         ({"input_norm": "l2"}, "input_norm='l2': expected one of none, unit, layernorm"),
         ({"prototype_norm": "l2"}, "prototype_norm='l2'"),
         ({"of": "weights"}, "needs model="),
-        ({"prototypes": "power", "seed": -1}, "seed -1"),
+        ({"prototypes": "power", "seed": -1}, "seed=-1"),
     ],
 )
 def test_impossible_settings_are_named(library, settings, message):

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from modjax.errors import InputError
 from modjax.routing import Router, arrow, check, load_router, oracle, per_site, static, top_k_softmax, uniform
-from modjax.routing.base import _compared, _scattered, spread
+from modjax.routing.top_k import _compared, _scattered, spread
 
 
 class Gates(Router):

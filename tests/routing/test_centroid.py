@@ -7,8 +7,7 @@ from references.routing import centroid_weights
 
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
-from modjax.routing import Context, centroid, uniform
-from modjax.routing.base import hook
+from modjax.routing import Bound, Context, centroid, hook, uniform
 
 SITE = "attn.v"
 
@@ -25,16 +24,16 @@ def last_input(word_model):
     """A function that gives what the site reads at the last of some tokens, one text alone, float64[L, I]."""
 
     @jax.jit
-    def seen(experts, row):
+    def seen(bound, row):
         def look(_, sites, x_BTI):
             return {site: x_BTI for site in sites if site == SITE}
 
-        return word_model.params.observe(look, row, **hook(experts, Context()))[SITE]
+        return word_model.params.observe(look, row, **hook(bound, Context()))[SITE]
 
-    def make(experts, tokens):
+    def make(bound, tokens):
         row = np.zeros((1, 32), np.int32)
         row[0, : len(tokens)] = tokens
-        return np.float64(seen(experts, row))[:, 0, len(tokens) - 1]
+        return np.float64(seen(bound, row))[:, 0, len(tokens) - 1]
 
     return make
 
@@ -49,14 +48,14 @@ def test_weights_equal_the_definition(
     inputs = []
     for name, tasks in zip(pairs.names, pairs.tasks, strict=True):
         alone = pairs[name]
-        experts = (alone.loras, alone.scale, uniform(alone)) if through == "expert" else None
+        bound = Bound(alone.loras, uniform(alone)) if through == "expert" else None
         encoded = [
             one
             for task in tasks
             for one in encode(word_model.tokenizer, word_tasks[task], word_tasks[task].split("train")[:3], 32)
         ]
         heads = [one.tokens if end == "answer" else one.tokens[: one.n_prompt] for one in encoded]
-        inputs.append(np.stack([last_input(experts, tokens) for tokens in heads]))
+        inputs.append(np.stack([last_input(bound, tokens) for tokens in heads]))
     for layer in range(2):
         own = [x_mLI[:, layer] for x_mLI in inputs]
         expected = centroid_weights(own, x_BTI, options.get("top_k", -1), options.get("temperature", -1))

@@ -116,7 +116,7 @@ def test_routers_of_a_whole_library_are_refused(word_model, words, word_tasks):
 def test_routers_that_do_not_fit_are_named(library, random_library):
     one = arrow(library)
     narrow = Library.from_arrays(
-        {site: tuple(np.array(x)[..., :9] for x in library.loras[site]) for site in library.loras}
+        {site: tuple(np.array(x)[..., :9] for x in lora[:2]) for site, lora in library.loras.items()}
     )
     less = dataclasses.replace(library, loras={"attn.q": library.loras["attn.q"]})
     for other, words in (

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from modjax import routing
-from modjax.experts.library import pad_rank
 from modjax.merge.genknowsub import genknowsub
-from modjax.routing import Context, PromptRows, calibrate, settle
+from modjax.routing import Bound, Context, PromptRows, calibrate, settle
 
 NEUTRAL = ["w5 w6 w7 w8", "w50 w51", "w9 w31 w17 w2 w44"]
 TIED = (("attn.k", "attn.v"),)
@@ -75,7 +74,7 @@ def weigh(word_model):
         ]
 
     def make(library, router):
-        settled = settle(word_model.params, (library.loras, library.scale, router), rows)[2]
+        settled = settle(word_model.params, Bound(library.loras, router), rows).router
         weights = np.stack([_per_token(one) for one in of_layers(settled)])
         assert weights.dtype == np.float32 and weights.shape == (2, 3, 9, len(library))
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
@@ -98,9 +97,8 @@ def test_decoding_equals_recomputing(built, decodes_as_recomputed):
     decodes_as_recomputed(router, library, 2 if isinstance(router, routing.Oracle) else None)
 
 
-def test_rows_of_zeros_change_nothing(build, built, words, weigh):
-    padded = dataclasses.replace(words, loras=jax.tree.map(lambda factor: pad_rank(factor, 5), words.loras))
-    np.testing.assert_allclose(weigh(*build(padded)), weigh(*built), atol=1e-5)
+def test_rows_of_zeros_change_nothing(build, built, words, weigh, of_rank):
+    np.testing.assert_allclose(weigh(*build(of_rank(words, 5))), weigh(*built), atol=1e-5)
 
 
 def test_permuting_the_library_permutes_the_weights(build, built, words, weigh):

@@ -40,9 +40,9 @@ def test_it_is_saved_and_loaded(router, loaded):
 
 def test_prompts_are_answered_by_their_tasks(word_model, words, router, loaded):
     prompts = ["w1 w2 w3"] * 3
-    answers = word_model.generate(prompts, words, router, max_new_tokens=6, experts=["copy", "count", -1])
+    answers = word_model.generate(prompts, words, router, max_new_tokens=6, choices=["copy", "count", -1])
     for name, answer in zip(["copy", "count", -1], answers, strict=True):
-        alone = word_model.generate(prompts[:1], words, loaded(router), max_new_tokens=6, experts=[name])
+        alone = word_model.generate(prompts[:1], words, loaded(router), max_new_tokens=6, choices=[name])
         assert alone == [answer]
     assert word_model.generate(prompts[:1], words, router, max_new_tokens=6) == [answers[2]]
 

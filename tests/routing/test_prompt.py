@@ -8,7 +8,7 @@ from modjax.errors import InputError
 from modjax.eval import Method
 from modjax.eval.likelihood import target_loss
 from modjax.eval.traces import routing_weights
-from modjax.routing import Context, PromptRows, arrow, bind, logo, settle
+from modjax.routing import Bound, Context, PromptRows, arrow, hook, logo, settle
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def examples():
 
 
 def settled(model, library, router, rows):
-    return settle(model.params, (library.loras, library.scale, router), rows)[2]
+    return settle(model.params, Bound(library.loras, router), rows).router
 
 
 def test_logits_take_each_row_as_a_prompt(model, mixed, router, tokens_BT):
@@ -52,7 +52,7 @@ def test_padding_on_either_side_is_no_prompt(model, mixed, router, prompts):
 
 
 def test_a_loss_is_that_of_weights_from_the_prompt_alone(model, mixed, router, examples):
-    totals, counts = target_loss(model, examples, model.experts(mixed, router), batch=2)
+    totals, counts = target_loss(model, examples, model.bind(mixed, router), batch=2)
     for one, total, count in zip(examples, totals, counts, strict=True):
         row = np.zeros((1, 16), np.int32)
         row[0, : len(one.tokens)] = one.tokens
@@ -79,8 +79,8 @@ def test_targets_are_not_read(model, mixed, router, examples):
 def test_routers_of_tokens_and_no_experts_are_given_back(model, mixed, tokens_BT):
     rows = PromptRows.whole(tokens_BT)
     assert settle(model.params, None, rows) is None
-    experts = (mixed.loras, mixed.scale, arrow(mixed))
-    assert settle(model.params, experts, rows) is experts
+    bound = Bound(mixed.loras, arrow(mixed))
+    assert settle(model.params, bound, rows) is bound
 
 
 def test_what_was_settled_is_saved_and_loaded(model, mixed, router, tokens_BT, loaded):
@@ -90,8 +90,8 @@ def test_what_was_settled_is_saved_and_loaded(model, mixed, router, tokens_BT, l
 
 
 def test_tokens_cannot_be_weighed(mixed, router, x_BTI):
-    _, adapt = bind(mixed.loras, mixed.scale, router)
-    with pytest.raises(InputError, match="a Logo router weighs prompts; modjax.routing.settle"):
+    bound = Bound(mixed.loras, router)
+    with pytest.raises(InputError, match="a Logo router weighs prompts, not tokens; call modjax.routing.settle"):
         router("attn.q", x_BTI, Context())
     with pytest.raises(InputError, match="weighs prompts"):
-        adapt((mixed.loras, router), ("attn.q",), x_BTI)
+        hook(bound)["adapt"](bound, ("attn.q",), x_BTI)

@@ -87,7 +87,7 @@ def test_an_a_that_all_experts_share_may_be_stored_once(one_a, model, tmp_path):
 @pytest.mark.parametrize(
     ("tie", "message"),
     [
-        ((("attn.q", "attn.o"),), "the A of attn.o is not that of attn.q"),
+        ((("attn.q", "attn.o"),), "attn.o and attn.q have different A"),
         ((("attn.q", "attn.x"),), "'attn.x' is tied 1 times; expected once, and one of attn.q, attn.k"),
         ((QKV, ("attn.o", "attn.k")), "'attn.k' is tied 2 times"),
     ],
@@ -99,7 +99,7 @@ def test_what_cannot_be_tied_is_named(one_a, tie, message):
 
 @pytest.mark.parametrize("other", [{"prototypes": "power"}, {"scaled": True}])
 def test_whole_weights_go_with_neither_power_nor_scale(one_a, model, other):
-    with pytest.raises(InputError, match="prototypes='svd' and without scaled"):
+    with pytest.raises(InputError, match="prototypes='svd', and scaled=False"):
         arrow(one_a, of="weights", model=model, **other)
 
 

@@ -13,7 +13,7 @@ from modjax.routing import calibrate, seqr, spectr
 def frozen(mixed):
     """Experts that differ in B alone."""
     return Library.from_arrays(
-        {site: (jnp.broadcast_to(a[:, :1], a.shape), b) for site, (a, b) in mixed.loras.items()}, names=mixed.names
+        {site: (jnp.broadcast_to(a[:, :1], a.shape), b) for site, (a, b, _) in mixed.loras.items()}, names=mixed.names
     )
 
 
@@ -57,7 +57,7 @@ def test_scores_are_standardised_by_what_they_are_on_the_calibrating_prompts(
 def test_calibration_makes_loudness_irrelevant(mixed, model, prompts, x_BTI, token_weights):
     """Factors of another size, and a second calibration in place of the first, give the same weights."""
     loud = jax.tree.map(jnp.copy, mixed)
-    for site, (a, b) in mixed.loras.items():
+    for site, (a, b, _) in mixed.loras.items():
         loud.loras[site] = loud.loras[site]._replace(a=a, b=b * jnp.array([1, 9, 0.2, 3, 1])[None, :, None, None])
     expected = token_weights(calibrate(seqr(mixed), model, prompts), 1, x_BTI)
     router = calibrate(seqr(loud), model, prompts[:2])

@@ -4,7 +4,7 @@ from references.routing import task_weights
 
 from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
-from modjax.routing import PromptRows, settle, task_representations
+from modjax.routing import Bound, PromptRows, settle, task_representations
 
 
 @pytest.mark.parametrize(("top_k", "temperature"), [(2, 0.3), (3, 0.1)])
@@ -33,7 +33,7 @@ def test_a_tasks_own_examples_go_to_its_expert(word_model, word_tasks, words):
     for name in word_tasks:
         source = word_tasks[name].split("validation")[0].source
         rows = PromptRows.whole(encode_prompts(word_model.tokenizer, [source])[0][None])
-        _, _, settled = settle(word_model.params, (words.loras, words.scale, router), rows)
+        settled = settle(word_model.params, Bound(words.loras, router), rows).router
         assert words.names[int(settled.weights[0, 0].argmax())] == name
 
 

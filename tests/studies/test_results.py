@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from modjax.studies import results
 from modjax.data.tasks import Tasks
 from modjax.eval import Method
 from modjax.routing import arrow
+from modjax.studies import results
 
 CHOSEN = {"examples": 2, "length": 32}
 

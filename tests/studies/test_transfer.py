@@ -113,7 +113,7 @@ def test_a_loss_is_that_of_all_target_tokens_together(word_model, word_tasks, ra
     found = losses(word_model, library, word_tasks, examples=0, split="validation", system="", length=32)
     task = word_tasks["sort"]
     encoded = encode(word_model.tokenizer, task, task.split("validation"), 32, "")
-    nats_n, counts_n = target_loss(word_model, encoded, word_model.experts(library, oracle(library)), [0] * 6)
+    nats_n, counts_n = target_loss(word_model, encoded, word_model.bind(library, oracle(library)), [0] * 6)
     assert found == {"expert0": {"sort": pytest.approx(nats_n.sum() / counts_n.sum())}}
 
 

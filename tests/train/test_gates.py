@@ -5,6 +5,7 @@ import pytest
 from references.routing import gate_weights, opened, updates
 
 from modjax.errors import InputError
+from modjax.ops.lora import LoRA
 from modjax.routing import Context, PhatGoose, phatgoose
 from modjax.train.gates import GateTraining
 
@@ -42,11 +43,11 @@ def test_gates_open_the_frozen_expert(library, word_model, x_BTI, agrees, shared
         library.loras["attn.q"] = library.loras["attn.q"]._replace(a=library.loras["attn.q"].a[:, :1])
     recipe, rng = GateTraining(library), np.random.default_rng(2)
     gate_I = np.float32(rng.normal(size=32) / 4)
-    scale_E, loras = recipe.frozen
-    own = {site: lora._replace(a=lora.a[:, 1 % lora.a.shape[1]], b=lora.b[:, 1]) for site, lora in loras.items()}
-    _, beside = recipe.attach(
-        word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, (scale_E[1], own), None, None
-    )
+    own = {
+        site: LoRA(lora.a[:, 1 % lora.a.shape[1]], lora.b[:, 1], lora.scale[:, 1])
+        for site, lora in recipe.frozen.items()
+    }
+    _, beside = recipe.attach(word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, own, None, None)
     layer = jax.tree.map(lambda leaf: leaf[0], (own, {"attn.q": gate_I[None]}))
     got_BTO = beside["adapt"](layer, ("attn.q", "attn.k"), jnp.asarray(x_BTI))["attn.q"]
     agrees("phatgoose, a gate", got_BTO, opened(updates(library, "attn.q", 0)[1], library.scale[1], gate_I, x_BTI))

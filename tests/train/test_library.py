@@ -178,7 +178,7 @@ def test_experts_to_start_from_must_fit_the_run(train, together, change):
     init = {
         "fewer": together[:2],
         "scale": dataclasses.replace(together, scale=together.scale * 2),
-        "sites": Library({"attn.q": together.loras["attn.q"]}, together.scale, together.infos),
+        "sites": Library({"attn.q": together.loras["attn.q"]}, together.infos),
     }[change]
     with pytest.raises(InputError, match="init: experts, rank, sites, scales are"):
         train(init=init)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from modjax.train.lora import init_loras
+from modjax.train.lora import init_factors
 from modjax.train.settings import Settings
 
 SITES = ("attn.q", "mlp.down")
@@ -15,7 +15,7 @@ def loras(word_model):
     """loras(number of experts, seed): experts as they begin."""
 
     def make(n_experts, seed=0):
-        return init_loras(jax.random.key(seed), n_experts, word_model.config, Settings(rank=3, sites=SITES))
+        return init_factors(jax.random.key(seed), n_experts, word_model.config, Settings(rank=3, sites=SITES))
 
     return make
 
@@ -47,8 +47,8 @@ def test_seeds_sites_and_layers_differ(loras):
 def test_of_a_shared_a_only_b_is_trained(train, word_model):
     """Each expert's B moves as its own data say; A stays what all began with."""
     library = train(shared_a=True, steps=3)
-    start = init_loras(jax.random.key(0), 1, word_model.config, Settings(rank=2, sites=SITES))
-    for site, (a, b) in library.loras.items():
+    start = init_factors(jax.random.key(0), 1, word_model.config, Settings(rank=2, sites=SITES))
+    for site, (a, b, _) in library.loras.items():
         for e in range(a.shape[1]):
             np.testing.assert_array_equal(a[:, e], start[site].a[:, 0])
         assert b.shape[1] == 4 and np.abs(b).max(axis=(0, 2, 3)).min() > 1e-4

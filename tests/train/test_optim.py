@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors
 from modjax.train.optim import per_expert, schedule
 from modjax.train.settings import Settings
 
@@ -26,7 +26,7 @@ def test_warm_up_over_six_percent_then_down_to_zero(steps, warm):
 @pytest.fixture
 def params():
     keys = jax.random.split(jax.random.key(0), 2)
-    return {"attn.q": LoRA(jax.random.normal(keys[0], (2, E, 4, 8)), jax.random.normal(keys[1], (2, E, 4, 6)))}
+    return {"attn.q": Factors(jax.random.normal(keys[0], (2, E, 4, 8)), jax.random.normal(keys[1], (2, E, 4, 6)))}
 
 
 def grads_of(params, step):

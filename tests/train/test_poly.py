@@ -111,7 +111,7 @@ def test_what_cannot_be_is_refused(poly, change, words):
 def test_held_out_tasks_have_no_row(poly, word_tasks):
     tasks = type(word_tasks)(dataclasses.replace(task, held_out=task.name == "copy") for task in word_tasks.values())
     library, router = poly(tasks=tasks, steps=1)
-    assert router.id_of("copy", library) == -1 and router.id_of("sort", library) == 1
+    assert router.choice_of("copy", library) == -1 and router.choice_of("sort", library) == 1
     assert router.weights.shape[1] == 3
 
 
@@ -119,15 +119,17 @@ def test_frozen_skills_stay_and_only_weights_are_trained(word_model, word_tasks,
     rng = np.random.default_rng(0)
     widths = {site: word_model.config.sites[site] for site in small["sites"]}
     skills = {
-        site: LoRA(*(jnp.float32(rng.normal(size=(2, 1, 3, 2, width)) / width**0.5) for width in pair))
+        site: LoRA(
+            *(jnp.float32(rng.normal(size=(2, 1, 3, 2, width)) / width**0.5) for width in pair), jnp.ones((2, 1, 3))
+        )
         for site, pair in widths.items()
     }
     given = {"weights": np.zeros((1, 4, 1, 3), np.float32)}
-    recipe = PolyTraining(given, np.ones((1, 1, 3), np.float32), skills, 100.0, Settings(dropout=0.0))
+    recipe = PolyTraining(given, skills, 100.0, Settings(dropout=0.0))
     groups = {name: (name,) for name in TASKS}
     together = fit(word_model, word_tasks, groups, recipe, Settings(**small), progress=False)
     assert set(together.trained) == {"weights"} and np.abs(together.trained["weights"]).min(axis=(0, 2, 3)).min() > 1e-3
     given = {"weights": given["weights"][:, :1]}
-    alone = PolyTraining(given, recipe.frozen[0], skills, 100.0, Settings(dropout=0.0))
+    alone = PolyTraining(given, skills, 100.0, Settings(dropout=0.0))
     sort = fit(word_model, word_tasks, {"sort": ("sort",)}, alone, Settings(**small), progress=False)
     np.testing.assert_allclose(together.trained["weights"][:, 2:3], sort.trained["weights"], rtol=0, atol=1e-6)

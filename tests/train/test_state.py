@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.loader import key_of
-from modjax.ops.lora import LoRA
+from modjax.ops.lora import Factors
 from modjax.train.optim import per_expert
 from modjax.train.settings import Settings
 from modjax.train.state import init_state, member_keys
 
 
 def loras(n_experts):
-    return {"attn.q": LoRA(jnp.ones((2, n_experts, 3, 8)), jnp.zeros((2, n_experts, 3, 6)))}
+    return {"attn.q": Factors(jnp.ones((2, n_experts, 3, 8)), jnp.zeros((2, n_experts, 3, 6)))}
 
 
 def test_keys_are_those_of_the_seeds():

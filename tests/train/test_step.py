@@ -46,6 +46,11 @@ def begin(decoder, n_experts, settings):
     return init_state(loras, n_experts, optimizer, settings), keys_E, step
 
 
+def frozen(decoder, n_experts, scale=2.0):
+    """The scales of all experts."""
+    return dict.fromkeys(SITES, jnp.full((decoder.config.L, n_experts), scale))
+
+
 def plain_loss(decoder, loras, scale, rows):
     """Cross-entropy of a model whose kernels are W + scale A^T B, written without experts, masks and lists."""
     model = jax.tree.map(lambda leaf: leaf, decoder)  # a copy to write to
@@ -69,7 +74,7 @@ def test_one_expert_is_plain_lora_training(decoder):
     plain = jax.jit(jax.value_and_grad(lambda params, rows: plain_loss(decoder, params, 2.0, rows)))
     for i in range(3):
         batch = batch_of(1, seed=i)
-        state, metrics = step(decoder, state, batch, keys_E, jnp.full(1, 2.0))
+        state, metrics = step(decoder, state, batch, keys_E, frozen(decoder, 1, 2.0))
         loss, grads = plain(params, Rows(*(field[0] for field in batch)))
         updates, opt_state = chain.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -86,7 +91,7 @@ def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
     batch = jax.tree.map(lambda field: np.stack([field[0]] * 2), batch_of(1))
     same = jax.tree.map(lambda leaf: jnp.stack([leaf[:, 0]] * 2, axis=1), state.trained)
     fixed = {"recipe": LoRATraining(decoder.config, settings, 2), "settings": settings}
-    losses = jax.jit(lambda keys_E: loss_sums(decoder, same, jnp.full(2, 2.0), batch, keys_E, **fixed)[0])
+    losses = jax.jit(lambda keys_E: loss_sums(decoder, same, frozen(decoder, 2), batch, keys_E, **fixed)[0])
     still, dropped, swapped = losses(None), losses(keys_E), losses(keys_E[::-1])
     assert still[0] == still[1] and dropped[0] != dropped[1]
     np.testing.assert_allclose(swapped, dropped[::-1], rtol=1e-6)
@@ -100,7 +105,7 @@ def test_a_loss_that_is_not_finite_freezes_its_expert_alone(decoder, value):
     runs = []
     for state in (start, broken):
         for i in range(3):
-            state, metrics = step(decoder, state, batch_of(3, seed=i), keys_E, jnp.full(3, 2.0))
+            state, metrics = step(decoder, state, batch_of(3, seed=i), keys_E, frozen(decoder, 3))
         runs.append((state, metrics))
     (sound, _), (found, metrics) = runs
     np.testing.assert_array_equal(found.failed_E, [False, True, False])

@@ -11,7 +11,7 @@ from modjax.experts.library import Library
 from modjax.experts.tie import everywhere, once
 from modjax.models.config import ModelConfig
 from modjax.routing import arrow
-from modjax.train.lora import LoRATraining, init_loras
+from modjax.train.lora import LoRATraining, init_factors
 from modjax.train.poly import train_poly
 from modjax.train.settings import Settings
 
@@ -47,7 +47,7 @@ def assert_equal(one, other):
 
 
 def test_one_a_is_learned_for_all(tied, word_model):
-    start = init_loras(jax.random.key(0), 4, word_model.config, Settings(rank=2, sites=SITES, tie=TIE))
+    start = init_factors(jax.random.key(0), 4, word_model.config, Settings(rank=2, sites=SITES, tie=TIE))
     a = {site: lora.a for site, lora in tied.loras.items()}
     for site in TIE[0]:
         np.testing.assert_array_equal(a[site], a["attn.q"])
@@ -61,7 +61,7 @@ def test_its_gradient_is_the_sum_of_the_sites(word_model):
     """One A read by three sites moves as the A of all three together."""
     settings = Settings(rank=2, sites=SITES, tie=TIE, dropout=0.0)
     recipe, plain = (LoRATraining(word_model.config, dataclasses.replace(settings, tie=tie), 1) for tie in (TIE, ()))
-    start = jax.tree.map(lambda x: x[:, 0], init_loras(jax.random.key(0), 1, word_model.config, settings))
+    start = jax.tree.map(lambda x: x[:, 0], init_factors(jax.random.key(0), 1, word_model.config, settings))
     start = {site: lora._replace(b=0.3 + lora.b) for site, lora in start.items()}
     tokens_BT = np.random.default_rng(0).integers(4, 60, (2, 9))
 
