@@ -169,7 +169,8 @@ def _refuse(config, where):
     if isinstance(start, str) and start.lower().startswith(RESIDUAL):
         raise InputError(
             f"{where}: init_lora_weights = {start!r}: the factors need base weights from which their initial product "
-            "was subtracted. Convert it: PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=START)"
+            "was subtracted. Convert the adapter with PEFT: save_pretrained(DIR, "
+            "path_initial_model_for_weight_conversion=START)"
         )
 
 
