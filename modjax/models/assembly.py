@@ -23,7 +23,7 @@ class Assembly:
         self.shape, self.sharding = shape, sharding
         whole = (slice(None),) * len(shape)
         self.places = {None: whole} if sharding is None else sharding.addressable_devices_indices_map(shape)
-        # Slices are not hashable before Python 3.12, so shards are told apart by their bounds.
+        # Slices are not hashable before Python 3.12, so shards are identified by their bounds.
         indices = {_bounds(index): index for index in self.places.values()}
         self.parts = {bounds: (index, _buffer(_shape(index, shape), dtype)) for bounds, index in indices.items()}
 

@@ -95,7 +95,7 @@ def write(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     write_json(draft / "config.json", described)
-    _write_beside(draft, folder, tokenizer, ends)
+    _write_tokenizer(draft, folder, tokenizer, ends)
     _write_shards(draft, pieces, decoder.config, dtype, shard_bytes)
     os.replace(draft, path)
 
@@ -144,7 +144,7 @@ def _pieces(decoder: Decoder) -> dict[str, Piece]:
     return found
 
 
-def _write_beside(draft: pathlib.Path, folder, tokenizer, ends) -> None:
+def _write_tokenizer(draft: pathlib.Path, folder, tokenizer, ends) -> None:
     if folder is not None:
         for file in {file for pattern in BESIDE for file in folder.glob(pattern) if file.is_file()}:
             shutil.copyfile(file, draft / file.name)
