@@ -1,20 +1,22 @@
-"""MBC at the size of the paper's library: time and memory, against the steps written out with NumPy and scikit-learn.
+"""Time and memory of MBC at the size of the paper's library, against the same steps in NumPy and scikit-learn.
 
     python benchmarks/mbc_scale.py --out=benchmarks/results/NAME.json
 
-The library is that of Phi-2 with 256 experts of rank 4: q, k and v with one A (`attn.qkv`) and the output projection of
-32 layers, 1,966,080 numbers an expert, 2 GB in all. Its experts are noisy copies of ten, so that both sides have
-something to find. Each side runs in a process of its own, whose peak resident memory is reported, library included:
+The library has the size of one for Phi-2 with 256 experts of rank 4: q, k and v with one shared A (`attn.qkv`) and the
+output projection, in 32 layers; 1,966,080 numbers per expert, 2 GB in all. Its experts are noisy copies of ten
+originals, so that there are clusters to find. Each side runs in a separate process, whose peak resident memory is
+reported, including the library:
 
-    modjax      modjax.cluster.mbc on the stacked library; a first run, which compiles, and a second
-    homemade    the reference recipe on X[E, P]: each expert's quantile, TruncatedSVD (randomised, n_iter 5), cosine
-                similarity, KMeans with 10 starts
+    modjax      modjax.cluster.mbc on the stacked library; a first run, which compiles, and a second one
+    homemade    the reference method on X[E, P]: quantiles per expert, TruncatedSVD (randomised, n_iter 5), cosine
+                similarity, KMeans with 10 restarts
 
-    exact       no contestant: the same steps in float64, with the whole eigendecomposition of X X^T
+    exact       not measured: the same steps in float64, with the full eigendecomposition of X X^T
 
-Reported are seconds, processor seconds over all cores, and memory of both with their ratios, whether they find what was
-planted, and how far their similarities are from the exact ones. Truncation cuts through the noise, whose components are
-all but equally large: which of them are kept is where similarities err, a randomised SVD's most of all.
+The result has seconds, CPU seconds over all cores, and memory of both sides with their ratios, whether they find the
+planted clusters, and the difference of their similarities from the exact ones. Components of the noise are almost
+equally large, and truncation keeps only some of them. Similarities differ by which ones are kept, most of all with a
+randomised SVD.
 """
 
 import argparse
@@ -33,16 +35,16 @@ from collections.abc import Iterator
 import numpy as np
 
 CONTESTANTS = ("modjax", "homemade")
-SITES = {"attn.qkv": (1, 3), "attn.o": (1, 1)}  # input and output width over the model's
+SITES = {"attn.qkv": (1, 3), "attn.o": (1, 1)}  # input and output width, in units of the model width
 
 
 def planted(args) -> np.ndarray:
-    """int[E], the copy that each expert is."""
+    """int[E], the original that each expert is a copy of."""
     return np.random.default_rng(args.seed).integers(0, args.clusters, args.experts)
 
 
 def layers(args, factor: int, width: int) -> Iterator[np.ndarray]:
-    """float32[E,R,W] of each layer: the experts' common originals under three times as much noise."""
+    """float32[E,R,W] of each layer: the originals of the experts, with noise of three times their size."""
     labels = planted(args)
     for layer in range(args.layers):
         rng = np.random.default_rng([args.seed, factor, layer])
@@ -57,7 +59,7 @@ def factors(args) -> list[tuple[str, int]]:
 
 
 def stacked(args, factor: int, width: int) -> np.ndarray:
-    """float32[L,E,R,W]."""
+    """One factor of all layers, float32[L,E,R,W]."""
     whole = np.empty((args.layers, args.experts, args.rank, width), np.float32)
     for layer, x_ERW in enumerate(layers(args, factor, width)):
         whole[layer] = x_ERW
@@ -65,7 +67,7 @@ def stacked(args, factor: int, width: int) -> np.ndarray:
 
 
 def flattened(args) -> np.ndarray:
-    """X, float32[E, P], every expert in a row."""
+    """X, float32[E, P], one expert per row."""
     x_EP = np.empty((args.experts, args.layers * args.rank * sum(width for _, width in factors(args))), np.float32)
     start = 0
     for factor, (_, width) in enumerate(factors(args)):
@@ -76,7 +78,7 @@ def flattened(args) -> np.ndarray:
 
 
 def run_modjax(args) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Figures, labels and similarity."""
+    """Measurements, labels int[E] and similarity float32[E,E] of modjax."""
     import jax
 
     import modjax
@@ -95,7 +97,7 @@ def run_modjax(args) -> tuple[dict, np.ndarray, np.ndarray]:
 
 
 def run_homemade(args) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Figures, labels and similarity; the rows are sparsified where they are, so there is one run."""
+    """The same for NumPy and scikit-learn; rows are sparsified in place, so there is only one run."""
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
     from sklearn.metrics.pairwise import cosine_similarity
@@ -117,7 +119,7 @@ def run_homemade(args) -> tuple[dict, np.ndarray, np.ndarray]:
 
 
 def run_exact(args) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Nothing is measured; labels are those of KMeans."""
+    """The same for the exact steps, with no measurements; labels are those of KMeans."""
     from sklearn.cluster import KMeans
 
     x_EP = flattened(args)
@@ -135,12 +137,12 @@ SIDES = {"modjax": run_modjax, "homemade": run_homemade, "exact": run_exact}
 
 
 def peak_gib() -> float:
-    """The most memory that this process has had resident, GiB."""
+    """Peak resident memory of this process so far, in GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def compared(found: dict[str, dict], outputs: dict[str, dict], labels: np.ndarray) -> dict:
-    """Ratios of the homemade side to modjax, and the agreement of what all found."""
+    """Ratios of the homemade side to modjax, and the agreement of all labels and similarities."""
     from sklearn.metrics import adjusted_rand_score
 
     ratios = {key: found["homemade"][key] / found["modjax"][key] for key in ("seconds", "cpu_seconds", "peak_gib")}
@@ -157,7 +159,7 @@ def compared(found: dict[str, dict], outputs: dict[str, dict], labels: np.ndarra
 
 
 def machine() -> dict:
-    """What a reader needs to place the figures."""
+    """The machine and the versions of packages."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
@@ -175,18 +177,18 @@ def _arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=32, help="L")
     parser.add_argument("--width", type=int, default=2560, help="D")
     parser.add_argument("--rank", type=int, default=4, help="R")
-    parser.add_argument("--clusters", type=int, default=10, help="K, planted and looked for")
-    parser.add_argument("--sparsity", type=float, default=0.5)
-    parser.add_argument("--components", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--side", choices=SIDES, help="run one side alone, and write what it found to --arrays")
-    parser.add_argument("--arrays", type=pathlib.Path, help="an .npz file, with --side")
-    parser.add_argument("--out", type=pathlib.Path, help="a JSON file to write as well")
+    parser.add_argument("--clusters", type=int, default=10, help="number of clusters, both planted and searched for")
+    parser.add_argument("--sparsity", type=float, default=0.5, help="share of each expert that is set to 0")
+    parser.add_argument("--components", type=int, default=64, help="components of the SVD that are kept")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the library")
+    parser.add_argument("--side", choices=SIDES, help="run only this side and write its result to --arrays")
+    parser.add_argument("--arrays", type=pathlib.Path, help=".npz file for labels and similarity, with --side")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
     return parser.parse_args(argv)
 
 
 def main() -> None:
-    """Measures as the arguments say and prints one JSON object."""
+    """Runs the benchmark and prints one JSON object."""
     args = _arguments()
     if args.side:
         figures, labels, similarity_EE = SIDES[args.side](args)

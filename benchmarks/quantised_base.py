@@ -1,12 +1,12 @@
-"""What quantising the frozen base saves and costs: bytes, host memory of reading, speed, and the loss it adds.
+"""Savings and costs of quantising the frozen base: bytes, host memory of loading, speed, and added loss.
 
     python benchmarks/quantised_base.py --out=benchmarks/results/NAME.json
 
-The model is read with its weights in full, in int8 and in nf4. Each reading is made in a process of its own, whose peak
-memory is reported. Then, on the same packed rows of the first open48 tasks: the mean loss of the base model over all
-target tokens of validation rows, the speed of that forward pass, and the speed of a lockstep step that trains one LoRA
-expert a task (rank 4 on q, k, v, o) on training rows. First runs, which compile, are not timed; then the three take
-turns, and medians are reported. Tokens are counted without padding.
+The model is loaded with full weights, in int8 and in nf4, each in a separate process, whose peak memory is reported.
+Then these are measured on the same packed rows of the first open48 tasks: the mean loss of the base model over all
+target tokens of validation rows, the speed of that forward pass, and the speed of a lockstep training step with one
+LoRA expert per task (rank 4 on q, k, v, o) on training rows. First runs, which compile, are not timed; then the three
+bases take turns, and medians are reported. Tokens are counted without padding.
 """
 
 import argparse
@@ -43,7 +43,7 @@ BASES = {"full": None, "int8": "int8", "nf4": "nf4"}
 
 
 class Work(NamedTuple):
-    """What every base is measured on."""
+    """Data and settings for the measurements of every base."""
 
     validation: list[Rows]  # [E, B, ...] each
     training: list[Rows]
@@ -51,7 +51,7 @@ class Work(NamedTuple):
 
 
 def packed_work(words, tasks: Sequence[Task], rows: int, settings: Settings) -> Work:
-    """One expert a task: the first `rows` validation rows of each, and training rows for every step."""
+    """Work with one expert per task: the first `rows` validation rows of each task, and training rows for all steps."""
 
     def packed(task, split):
         return pack(encode(words, task, task.split(split), settings.length), settings.length)
@@ -63,7 +63,7 @@ def packed_work(words, tasks: Sequence[Task], rows: int, settings: Settings) -> 
 
 
 def forward(model: Model, work: Work) -> Callable[[], float]:
-    """A function that gives the mean loss over the target tokens of all validation rows, in nats."""
+    """A function that returns the mean loss over the target tokens of all validation rows, in nats."""
 
     @jax.jit
     def loss_sum(decoder, rows):
@@ -80,7 +80,7 @@ def forward(model: Model, work: Work) -> Callable[[], float]:
 
 
 def lockstep(model: Model, work: Work) -> Callable[[], float]:
-    """A function that trains new experts for all steps; the mean of their losses at the last one, in nats."""
+    """A function that trains new experts for all steps and returns their mean loss at the last one, in nats."""
     experts = len(work.training[0].tokens)
     keys_E = member_keys(tuple(map(str, range(experts))), work.settings.seed)
     recipe = LoRATraining(model.config, work.settings, experts)
@@ -96,7 +96,7 @@ def lockstep(model: Model, work: Work) -> Callable[[], float]:
 
 
 def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dict]:
-    """{base: its figures}; the bases take turns, `repeats` times after one run that is not timed."""
+    """{base: its measurements}; the bases take turns, `repeats` times after one run that is not timed."""
     rows = {"forward": work.validation, "train": work.training}
     tokens = {kind: sum(int((batch.segments > 0).sum()) for batch in batches) for kind, batches in rows.items()}
     runs = {
@@ -130,11 +130,11 @@ def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dic
 
 
 def reading_memory(read: Callable[[], Model]) -> dict | None:
-    """MiB resident at the peak of reading beyond what was resident before, and the model's; None outside Linux."""
+    """Peak resident memory of loading beyond that before it, and size of the model, in MiB; None if not on Linux."""
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
         return None
-    import gguf.quants  # noqa: F401, code is resident before the measurement begins
+    import gguf.quants  # noqa: F401, imported so that its code is resident before the measurement
     import transformers.models.auto  # noqa: F401
 
     jnp.ones(1).block_until_ready()
@@ -150,7 +150,7 @@ def _resident(status, key):
 
 
 def machine() -> dict:
-    """What a reader needs to place the figures."""
+    """The machine and the versions of packages."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
@@ -166,21 +166,23 @@ def machine() -> dict:
 
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2-135m", help="what modjax.load takes")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of what is not quantised")
+    parser.add_argument("--model", default="smollm2-135m", help="name or path for modjax.load")
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"), help="of weights that are not quantised"
+    )
     parser.add_argument("--experts", type=int, default=4, help="E")
-    parser.add_argument("--batch", type=int, default=1, help="B, rows an expert and step")
-    parser.add_argument("--length", type=int, default=256, help="T, tokens a row")
-    parser.add_argument("--rows", type=int, default=4, help="validation rows an expert, at most")
-    parser.add_argument("--steps", type=int, default=2, help="in one training run")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs a base")
-    parser.add_argument("--memory-of", choices=BASES, help="print the memory of reading one base, and nothing else")
-    parser.add_argument("--out", type=pathlib.Path, help="a JSON file to write as well")
+    parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
+    parser.add_argument("--length", type=int, default=256, help="T, tokens per row")
+    parser.add_argument("--rows", type=int, default=4, help="most validation rows per expert")
+    parser.add_argument("--steps", type=int, default=2, help="steps per training run")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs per base")
+    parser.add_argument("--memory-of", choices=BASES, help="only print the memory of loading this base")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
     return parser.parse_args()
 
 
 def main():
-    """Measures as the arguments say and prints one JSON object."""
+    """Runs the benchmark and prints one JSON object."""
     args = _arguments()
 
     def read(name):

@@ -1,13 +1,13 @@
-"""Tokens a second of training a library of LoRA experts: modjax in lockstep, peft one adapter after another.
+"""Tokens per second when training a library of LoRA experts: modjax in lockstep, peft one adapter after another.
 
     python benchmarks/train_throughput.py --out=benchmarks/results/NAME.json
 
 Both sides train the same experts (rank 4, alpha 16, on q, k, v, o) on the same packed rows of the first open48
 tasks over the embedded SmolLM2-135M in float32, from the same initial factors, with AdamW, gradient clipping and the
 same learning rates, so their losses must agree at every step: the first and last ones are reported. peft gets the same
-economies as modjax: a block-diagonal mask over packed rows, and logits at target positions only. A side's first run
-(compilation, warm-up) is reported but not compared; then runs alternate, and medians are compared. Tokens are counted
-without padding.
+optimisations as modjax: a block-diagonal mask over packed rows, and logits at target positions only. The first run of
+each side (compilation, warm-up) is reported but not compared; then runs alternate, and medians are compared. Tokens are
+counted without padding.
 """
 
 import argparse
@@ -41,11 +41,11 @@ from modjax.train.settings import Settings
 from modjax.train.state import member_keys
 
 SIDES = ("modjax", "peft")
-Run = Callable[[], np.ndarray]  # trains from the start; the losses, float[S,E] for S steps
+Run = Callable[[], np.ndarray]  # trains from the initial factors and returns the losses, float[S,E] for S steps
 
 
 def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list[Rows]:
-    """`settings.steps` batches [E, B, ...] of the first training tasks of open48, one task an expert."""
+    """`settings.steps` batches [E, B, ...] of the first training tasks of open48, one task per expert."""
     words = tokenizer.from_gguf(path)
     tasks = list(modjax.data.load("open48").training.values())[:experts]
     rows = {
@@ -55,12 +55,12 @@ def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list
 
 
 def initial_factors(config: ModelConfig, experts: int, settings: Settings) -> dict[str, Factors]:
-    """What both sides start from: A random, B zero, float32."""
+    """Initial factors of both sides: A random, B zero, float32."""
     return init_factors(jax.random.key(settings.seed), experts, config, settings)
 
 
 def modjax_side(path: pathlib.Path, factors: Mapping[str, Factors], settings: Settings, batches: Sequence[Rows]) -> Run:
-    """All experts in lockstep: one compiled step a batch."""
+    """All experts in lockstep: one compiled step per batch."""
     params = modjax.load(path, dtype=jnp.float32).params
     experts = len(batches[0].tokens)
     keys_E = member_keys(tuple(map(str, range(experts))), settings.seed)
@@ -78,7 +78,7 @@ def modjax_side(path: pathlib.Path, factors: Mapping[str, Factors], settings: Se
 
 
 def peft_side(path: pathlib.Path, factors: Mapping[str, Factors], settings: Settings, batches: Sequence[Rows]) -> Run:
-    """One adapter after another, each with its own AdamW over the shared base: one step a batch and adapter."""
+    """One adapter after another, each with its own AdamW over the shared base: one step per batch and adapter."""
     import torch
 
     torch.set_num_threads(os.cpu_count())
@@ -149,7 +149,7 @@ def _peft_loss(model, rows: Rows):
     import torch
 
     causal_TT = torch.ones(rows.tokens.shape[-1:] * 2, dtype=torch.bool).tril()
-    # Padding reads padding: a query that reads nothing would be nan.
+    # Padding reads padding, because a query with no keys would give NaN.
     mask_BTT = causal_TT & (rows.segments[:, :, None] == rows.segments[:, None, :])
     base = model.get_base_model()
     hidden_BTD = base.model(
@@ -167,10 +167,10 @@ BUILD = {"modjax": modjax_side, "peft": peft_side}
 
 
 def compare(runs: dict[str, Run], tokens: int, repeats: int) -> dict:
-    """Runs the sides in turn, `repeats` times after one run that is not counted; a dictionary of figures.
+    """Measurements of the sides, which run in turn, `repeats` times after one run that is not counted.
 
     Args:
-      tokens: that one run of a side trains on.
+      tokens: number of tokens in one run of a side.
     """
     first, losses = {}, {}
     for side, run in runs.items():
@@ -203,9 +203,9 @@ def _timed(run):
 
 
 def peak_memory(build: Callable[[], Run]) -> float | None:
-    """MiB resident at the peak of a warm run, beyond what was resident before the model; None outside Linux.
+    """Peak resident memory of a warm run beyond that before the model was loaded, in MiB; None if not on Linux.
 
-    A process of its own should call this: memory that another side has used is not all given back.
+    Call it in a separate process: memory that another side has used is not all returned to the system.
     """
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
@@ -213,7 +213,7 @@ def peak_memory(build: Callable[[], Run]) -> float | None:
     before = _resident(status, "VmRSS")
     run = build()
     run()
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far: loading and compiling
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets the peak, to leave out loading and compiling
     run()
     return _resident(status, "VmHWM") - before
 
@@ -224,7 +224,7 @@ def _resident(status, key):
 
 
 def machine() -> dict:
-    """What a reader needs to place the figures."""
+    """The machine and the versions of packages."""
     packages = ("jax", "jaxlib", "flax", "optax", "torch", "transformers", "peft", "numpy")
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -241,21 +241,21 @@ def machine() -> dict:
 def _arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experts", type=int, default=8, help="E")
-    parser.add_argument("--batch", type=int, default=1, help="B, rows an expert and step")
-    parser.add_argument("--length", type=int, default=256, help="T, tokens a row")
-    parser.add_argument("--steps", type=int, default=2, help="in one run")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs a side")
+    parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
+    parser.add_argument("--length", type=int, default=256, help="T, tokens per row")
+    parser.add_argument("--steps", type=int, default=2, help="steps per run")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs per side")
     parser.add_argument("--remat", action="store_true", help="modjax recomputes activations: less memory, slower")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
-    parser.add_argument("--memory-of", choices=SIDES, help="print one side's peak memory in MiB, and nothing else")
-    parser.add_argument("--out", type=pathlib.Path, help="a JSON file to write as well")
+    parser.add_argument("--memory-of", choices=SIDES, help="only print the peak memory of this side in MiB")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
     return parser.parse_args()
 
 
 def main():
-    """Measures as the arguments say and prints one JSON object."""
+    """Runs the benchmark and prints one JSON object."""
     args = _arguments()
-    # Children first: while this process is small and idle.
+    # Child processes run first, while this process is small and idle.
     children = {}
     if args.memory and not args.memory_of:
         for side in SIDES:
@@ -268,7 +268,7 @@ def main():
     builds = {side: functools.partial(build, path, factors, settings, batches) for side, build in BUILD.items()}
     if args.memory_of:
         if args.memory_of == "peft":
-            import peft  # noqa: F401, code is resident before the measurement begins, as jax's is
+            import peft  # noqa: F401, imported so that its code is resident before the measurement, as jax's is
         print(json.dumps(peak_memory(builds[args.memory_of])))
         return
     tokens = sum(int((batch.segments > 0).sum()) for batch in batches)

@@ -1,4 +1,4 @@
-"""Checkpoints of a training state with Orbax: written in the background, restored onto the same shardings."""
+"""Checkpoints of a training state with Orbax: written in the background, restored with the same shardings."""
 
 import pathlib
 from typing import Any
@@ -10,9 +10,10 @@ from modjax.errors import InputError
 
 
 class Checkpoints:
-    """The last two checkpoints of a folder; a context manager that finishes what is being written."""
+    """The last two checkpoints in a folder; as a context manager, it waits on exit until all writes are complete."""
 
     def __init__(self, path: str | pathlib.Path, every: int):
+        """every: steps between checkpoints."""
         self._path = pathlib.Path(path).absolute()
         self._checkpointer = ocp.training.Checkpointer(
             self._path,
@@ -27,9 +28,9 @@ class Checkpoints:
         self._checkpointer.close()
 
     def restore(self, state: Any) -> Any:
-        """The newest checkpoint in the shapes, dtypes and shardings of `state`; `state` where there is none.
+        """The newest checkpoint with the shapes, dtypes and shardings of `state`; `state` itself if there is none.
 
-        Raises InputError when the checkpoint holds other arrays, or cannot be read.
+        Raises InputError if the checkpoint has other arrays or cannot be read.
         """
         if self._checkpointer.latest is None:
             return state
@@ -45,7 +46,7 @@ class Checkpoints:
         raise self._unreadable(step)
 
     def save(self, step: int, state: Any) -> None:
-        """Saves when the interval says so; the arrays may be donated as soon as this returns."""
+        """Saves the state if the step is due; the arrays may be donated as soon as this returns."""
         self._checkpointer.save(step, state)
 
     def _check(self, step, found, expected):
@@ -53,11 +54,11 @@ class Checkpoints:
             if found.get(path) != expected.get(path):
                 raise InputError(
                     f"{self._path}: checkpoint {step} has {path} {found.get(path, 'missing')}, this run's is "
-                    f"{expected.get(path, 'missing')}; expected the settings it was made with, or a new folder"
+                    f"{expected.get(path, 'missing')}; expected the settings that made the checkpoint, or a new folder"
                 )
 
     def _unreadable(self, step):
-        return InputError(f"{self._path}: checkpoint {step} cannot be read; remove it to go on from an older one")
+        return InputError(f"{self._path}: checkpoint {step} cannot be read; remove it to continue from an older one")
 
 
 def _shapes(tree):

@@ -1,9 +1,9 @@
-"""The one exception for input that modjax cannot use."""
+"""InputError, the only exception for invalid input."""
 
 
 class InputError(ValueError):
-    """Input a person can mend: names the file or key, what was found and what was expected.
+    """Invalid input that a user can correct. The message names the file or key, what was found and what was expected.
 
-    The command line prints its message alone and exits with code 2; everything else is a bug and
-    keeps its traceback.
+    The command line prints only the message and exits with code 2. Any other exception is a bug and keeps its
+    traceback.
     """

@@ -1,4 +1,4 @@
-"""JSON files: read with complaints that name the file, written whole or not at all."""
+"""JSON files: reading with errors that name the file, and atomic writing."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from typing import Any
 
 from modjax.errors import InputError
 
-_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # strings hold no line break, so that none is changed
+_NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # JSON strings have no raw line breaks, so this never matches inside one
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The value of one JSON file. Raises InputError where it is missing or no JSON."""
+    """The value in a JSON file. Raises InputError if the file is missing or is not JSON."""
     path = pathlib.Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -23,17 +23,17 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
-    """As `read_json`, for files that hold an object."""
+    """The object in a JSON file. Raises InputError as `read_json` does, and for any other value."""
     found = read_json(path)
     if not isinstance(found, dict):
-        raise InputError(f"{path}: holds {type(found).__name__}; expected an object")
+        raise InputError(f"{path}: found {type(found).__name__}; expected an object")
     return found
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes beside the place, in a folder made if need be, and moves there, so no file is seen half-written.
+    """Writes to a temporary file beside `path` and renames it, so that no partly written file is ever seen.
 
-    A list of numbers takes one line.
+    Creates missing folders. A list of numbers takes one line.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest comes back where it lay, and what cannot be used is said in words."""
+"""Checkpoints: the newest is restored with its shardings, and unusable ones raise clear errors."""
 
 import jax
 import jax.numpy as jnp

@@ -26,7 +26,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     assert read_json(tmp_path / "value.json") == 1
 
 
-@pytest.mark.parametrize("content, words", [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "holds list")])
+@pytest.mark.parametrize("content, words", [(None, "cannot be read"), ("{", "is not JSON"), ("[]", "found list")])
 def test_bad_files_are_named(tmp_path, content, words):
     path = tmp_path / "value.json"
     if content is not None:

@@ -1,4 +1,4 @@
-"""Tasks: what they are, where they come from, and how they become token arrays."""
+"""Tasks: their examples, their sources, and their conversion to token arrays."""
 
 import os
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ __all__ = ["SPLITS", "Example", "Task", "Tasks", "load"]
 
 
 def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> Tasks:
-    """Tasks by name ("open48") or from a path, as `modjax.data.sources.load` says."""
+    """Tasks by name ("open48") or from a path; see `modjax.data.sources.load`."""
     from modjax.data import sources
 
     return sources.load(name_or_path, only)

@@ -1,4 +1,4 @@
-"""Checked reading of JSON and JSON lines: every complaint names the file, the line and the key."""
+"""Checked reading of JSON and JSON lines: every error names the file, the line and the key."""
 
 import gzip
 import json
@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from modjax.errors import InputError
 
-REQUIRED = object()  # "no default": None is a value a file may hold
+REQUIRED = object()  # stands for "no default", because None is a valid default
 KINDS = {str: "a string", list: "a list", bool: "true or false"}
 
 
 def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
-    """Each non-empty line's value with its place, "file, line 3"; a .gz file is unpacked.
+    """(value, "FILE, line N") of each non-empty line; a .gz file is decompressed.
 
-    Raises InputError where the file is missing or damaged or a line is not JSON.
+    Raises InputError if the file is missing or damaged, or a line is not JSON.
     """
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
@@ -23,11 +23,11 @@ def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
             try:
                 yield json.loads(line), where
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{where}: not JSON ({error}); expected one object a line") from error
+                raise InputError(f"{where}: not JSON ({error}); expected one object per line") from error
 
 
 def field(record, key: str, kind: type, where, default=REQUIRED):
-    """`record[key]`, checked to be of `kind`; `default` where the key is absent or null.
+    """`record[key]`, checked to be of `kind`; `default` if the key is absent or null.
 
     `where` names the record in the InputError that a missing key or a value of another kind raises.
     """

@@ -1,4 +1,4 @@
-"""Many short examples in one row, told apart by segment ids, so that little of a row is padding."""
+"""Packing of several short examples into one row, separated by segment ids, so that there is little padding."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,18 +9,18 @@ from modjax.data.tokenize import Encoded
 
 
 class Rows(NamedTuple):
-    """Packed rows. In training batches the same fields carry leading axes [E, B] in place of [rows].
+    """Packed rows. In training batches the fields have leading axes [E, B] in place of [rows].
 
-    A row's M targets are listed, not masked: `at` says whose hidden state predicts which `label`.
+    The M targets of a row are listed, not masked: the hidden state at position `at` predicts the token `labels`.
     """
 
     tokens: np.ndarray  # int32[rows, T]
     positions: np.ndarray  # int32[rows, T], from 0 in each segment
-    segments: np.ndarray  # int32[rows, T], 1, 2, ... for the examples of a row, 0 for padding
-    at: np.ndarray  # int32[rows, M]
-    labels: np.ndarray  # int32[rows, M]
-    weights: np.ndarray  # float32[rows, M], 0 for padding
-    task: np.ndarray  # int32[rows, 1], which of several tasks all of a row's examples are of; 0 where nobody asks
+    segments: np.ndarray  # int32[rows, T], 1, 2, ... for the examples in a row, 0 for padding
+    at: np.ndarray  # int32[rows, M], the position before each target
+    labels: np.ndarray  # int32[rows, M], the target tokens
+    weights: np.ndarray  # float32[rows, M], 1 for targets, 0 for padding
+    task: np.ndarray  # int32[rows, 1], index of the task of all examples in the row; 0 unless rows are packed by task
 
     @property
     def n_rows(self) -> int:
@@ -28,9 +28,9 @@ class Rows(NamedTuple):
 
 
 def pack(examples: Sequence[Encoded], length: int, task: int = 0) -> Rows:
-    """Rows of `length` tokens by best fit, longest example first; every example is whole in one row.
+    """Packs examples into rows of `length` tokens by best fit, longest first; no example is split between rows.
 
-    M is the largest number of targets of any row.
+    M is the largest number of targets in a row. task: value of the field `task`.
     """
     bins = _best_fit([len(example.tokens) for example in examples], length)
     filled = [_fill([examples[i] for i in members], length, task) for members in bins]
@@ -39,19 +39,19 @@ def pack(examples: Sequence[Encoded], length: int, task: int = 0) -> Rows:
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of all parts, with room for the targets of those that have most."""
+    """The rows of all parts, padded to the largest number of targets."""
     n_targets = max(part.labels.shape[1] for part in parts)
     padded = [pad_targets(part, n_targets) for part in parts]
     return Rows(*(np.concatenate(fields) for fields in zip(*padded, strict=True)))
 
 
 def stack(rows: Iterable[Rows]) -> Rows:
-    """Rows (or batches of them) of equal shape along a new first axis."""
+    """Stacks rows (or batches of them) of equal shape along a new first axis."""
     return Rows(*(np.stack(fields) for fields in zip(*rows, strict=True)))
 
 
 def pad_targets(rows: Rows, n_targets: int) -> Rows:
-    """The same rows with room for `n_targets` targets each."""
+    """The rows, padded to `n_targets` targets each."""
 
     def pad(array):
         return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, n_targets - array.shape[-1])])
@@ -60,7 +60,7 @@ def pad_targets(rows: Rows, n_targets: int) -> Rows:
 
 
 def _best_fit(lengths, capacity):
-    """Indices by bin: each item goes to the open bin with the least space that still holds it."""
+    """Indices in each bin: an item goes to the bin with the least free space that is still enough for it."""
     by_space: dict[int, list[list[int]]] = {}
     bins = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):

@@ -1,17 +1,17 @@
-"""Where tasks come from: the embedded collection, task folders, Super-NaturalInstructions, JSON lines.
+"""Sources of tasks: the embedded collection, task folders, Super-NaturalInstructions, JSON lines.
 
 Four forms are read:
 
 * `"open48"`, the embedded collection (`modjax.data.open48`).
 * A task folder: `index.json`, a list of `{task, file, definition, category, ...}`, and one JSON-lines
-  file a task (plain or .gz) of `{id, split, input, outputs}`.
+  file per task (plain or .gz) of `{id, split, input, outputs}`.
 * The Super-NaturalInstructions layout: `tasks/*.json` with `Definition`, `Categories`, `Instances`, and
-  beside it, if there, `splits/default/{test,excluded}_tasks.txt`.
-* JSON lines of `{task, source, target}`, with `split`, `family`, `held_out` where known: one file, or a
+  optionally `splits/default/{test,excluded}_tasks.txt`.
+* JSON lines of `{task, source, target}`, optionally with `split`, `family`, `held_out`: one file, or a
   folder of them.
 
 In the two forms that have a definition, the prompt of an example is `definition + "\\n\\n" + input`.
-An example without a split gets one by its index in its task.
+An example without a split gets one from its index in its task.
 """
 
 import fnmatch
@@ -35,12 +35,12 @@ LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
 def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> Tasks:
-    """Every task of a named collection, a folder or a file, in the order in which it lists them.
+    """All tasks of a named collection, a folder or a file, in the order of the source.
 
     Args:
       name_or_path: one of the forms above.
       only: shell patterns; a task is read if its name, its family or its group (a task folder's `group`)
-        matches one of them. The files of the others are not opened.
+        matches one of them. Files of other tasks are not opened.
 
     Raises:
       InputError: the name is unknown, a file is missing or malformed, or nothing matches `only`. The
@@ -55,11 +55,11 @@ def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> 
 
 
 def write(tasks: Tasks, path: str | os.PathLike) -> None:
-    """Writes tasks as a task folder, which `load` gives back equal.
+    """Writes tasks as a task folder, from which `load` reads equal tasks.
 
-    The definition goes to `index.json` and is cut from the examples; where a task's prompts do not all
-    begin with it, they are written whole and the entry says so by `"whole_prompt": true`. A reference list
-    that adds nothing to the target is not kept.
+    The definition is stored in `index.json` and removed from the prompts. If not all prompts of a task begin with it,
+    they are stored whole, and the entry has `"whole_prompt": true`. A list of references that contains only the target
+    is not stored.
     """
     folder = pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +67,9 @@ def write(tasks: Tasks, path: str | os.PathLike) -> None:
     for task in tasks.values():
         prefix = _prefix(task.definition)
         whole = not all(example.source.startswith(prefix) for example in task)
-        file = urllib.parse.quote(task.name, safe=" ") + ".jsonl.gz"  # a name may hold a slash
+        file = urllib.parse.quote(task.name, safe=" ") + ".jsonl.gz"  # a name may contain a slash
         lines = [json.dumps(_record(task, i, "" if whole else prefix)) + "\n" for i in range(len(task))]
-        # mtime is part of a gzip header: without it equal tasks give equal bytes
+        # The gzip header contains mtime, which is set to 0 so that equal tasks give equal bytes.
         (folder / file).write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
         entry = {"task": task.name, "file": file, "definition": task.definition, "category": task.family}
         index.append(entry | {"held_out": task.held_out, "whole_prompt": whole})
@@ -92,7 +92,7 @@ def _prefix(definition: str) -> str:
 
 
 def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
-    """Whether any of a task's labels (name, family, group) matches any of the patterns."""
+    """A function that tells whether any label of a task (name, family, group) matches any of the patterns."""
     if only is None:
         return lambda *labels: True
     patterns = [only] if isinstance(only, str) else list(only)
@@ -118,7 +118,7 @@ def _read(name_or_path: str | os.PathLike, wanted: Callable[..., bool]) -> Itera
 
 
 def _read_folder(folder: pathlib.Path, wanted: Callable[..., bool]) -> Iterator[Task]:
-    """The form of `index.json`; `held_out`, or an `official_split` other than train, holds a task out."""
+    """Tasks of a folder with `index.json`; `held_out`, or an `official_split` other than train, holds a task out."""
     index_path = folder / "index.json"
     entries = read_json(index_path)
     if not isinstance(entries, list):
@@ -142,7 +142,7 @@ def _read_folder(folder: pathlib.Path, wanted: Callable[..., bool]) -> Iterator[
 
 
 def _examples(path: pathlib.Path, prefix: str) -> tuple[Example, ...]:
-    """One task's `{split, input, outputs}` lines."""
+    """The examples of one task, from lines of `{split, input, outputs}`."""
     examples = []
     for index, (record, where) in enumerate(read_json_lines(path)):
         outputs = _strings(record, "outputs", where)
@@ -154,7 +154,7 @@ def _examples(path: pathlib.Path, prefix: str) -> tuple[Example, ...]:
 
 
 def _read_natural_instructions(root: pathlib.Path, wanted: Callable[..., bool]) -> Iterator[Task]:
-    """The layout of the original repository; its test tasks are held out, its excluded ones left out."""
+    """Tasks in the layout of the original repository; its test tasks are held out, its excluded tasks are skipped."""
     held_out = _names(root / "splits" / "default" / "test_tasks.txt")
     excluded = _names(root / "splits" / "default" / "excluded_tasks.txt")
     for path in sorted((root / "tasks").glob("*.json")):
@@ -176,7 +176,7 @@ def _read_natural_instructions(root: pathlib.Path, wanted: Callable[..., bool]) 
 
 
 def _read_lines(paths: list[pathlib.Path], wanted: Callable[..., bool]) -> Iterator[Task]:
-    """`{task, source, target}` lines; what a task's first line says of its family and `held_out` stands."""
+    """Tasks from lines of `{task, source, target}`; `family` and `held_out` are those of a task's first line."""
     examples: dict[str, list[Example]] = {}
     about: dict[str, dict] = {}
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a task is: named examples of text in, text out, each in one split."""
+"""Example, Task and Tasks: text in, text out, each example in one split."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One example: `source` is the whole prompt, `target` the text to be learned."""
+    """One example: `source` is the whole prompt, `target` the text to learn."""
 
     source: str
     target: str
@@ -22,16 +22,17 @@ class Example:
 
     @property
     def answers(self) -> tuple[str, ...]:
+        """Every accepted answer."""
         return self.references or (self.target,)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task(Sequence):
-    """A task's examples in a fixed order, with what is known about the task as a whole."""
+    """The examples of a task in a fixed order, and facts about the task as a whole."""
 
     name: str
     examples: tuple[Example, ...]
-    family: str | None = None  # a natural grouping, for judging clusters; never an input to a method
+    family: str | None = None  # known group of related tasks, to judge clusters; never an input to a method
     held_out: bool = False  # kept out of training, for zero-shot evaluation
     definition: str = ""
 
@@ -78,7 +79,7 @@ class Tasks(Mapping):
         return f"Tasks({len(self)} tasks, {sum(map(len, self.values()))} examples)"
 
     def select(self, names: Iterable[str]) -> "Tasks":
-        """The named tasks, in the order of `names`. Raises InputError for a name that is not here."""
+        """The named tasks, in the order of `names`. Raises InputError for an unknown name."""
         names = list(names)
         for name in names:
             if name not in self._tasks:
@@ -97,15 +98,16 @@ class Tasks(Mapping):
 
     @property
     def families(self) -> tuple[str | None, ...]:
+        """The family of each task, in order."""
         return tuple(task.family for task in self.values())
 
 
 @functools.cache
 def assign_split(index: int, train: float = 0.8, validation: float = 0.1) -> str:
-    """The split of an example that comes without one, from its index alone.
+    """The split of an example that has none, from its index only.
 
-    The rule of the paper's FLAN preparation: u = RandomState(index).uniform() and train below 0.8,
-    validation below 0.9, test above, so that adding examples moves none.
+    As in the FLAN data of the MBC and Arrow paper (arXiv:2405.11157): u = RandomState(index).uniform(); train if u is
+    below 0.8, validation below 0.9, test above. So adding examples changes the split of no other.
     """
     u = np.random.RandomState(index).uniform()
     if u < train:

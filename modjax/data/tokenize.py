@@ -1,4 +1,4 @@
-"""Examples as token ids: the model's own chat template around the source, then the target and the end of turn."""
+"""Examples as token ids: the source in the model's chat template, then the target and the end-of-turn token."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -10,30 +10,30 @@ from modjax.data.tasks import Example, Task
 from modjax.errors import InputError
 
 TooLong = Literal["error", "truncate"]
-Prompt = str | Sequence[Mapping[str, str]]  # what the user says, or a conversation of {"role", "content"} messages
+Prompt = str | Sequence[Mapping[str, str]]  # a user message, or a conversation of {"role", "content"} messages
 
 
 class Encoded(NamedTuple):
-    """One example: prompt and target in one array; the loss counts the tokens from `n_prompt` on."""
+    """One example: prompt and target in one array; the loss is on the tokens from index `n_prompt` on."""
 
     tokens: np.ndarray  # int32[n]
     n_prompt: int
 
 
 def prompts(tokenizer: Any, sources: Iterable[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
-    """Token ids of each prompt, int32[n], ready for the model to answer; token ids among the sources stay as they are.
+    """Token ids of each prompt, int32[n], up to where the answer begins; sources that are token ids are not changed.
 
-    With a chat template that alone says which special tokens there are. Without one the prompt is the source (of a
-    conversation every message) and a newline, behind what the tokenizer puts before a text by itself, as Llama's and
-    Mistral's put their beginning-of-sequence token; an end-of-sequence token that it puts behind is left off.
+    A chat template alone decides which special tokens there are. Without a template the prompt is the source (of a
+    conversation, every message) and a newline. Special tokens that the tokenizer adds before a text, such as the
+    beginning-of-sequence token of Llama and Mistral, are kept; those that it adds after a text are removed.
 
     Args:
-      tokenizer: a transformers tokenizer; None will do where all sources are token ids.
-      system: the system message of prompts that bring none; None leaves it to the template, which may have its own.
-        Without a template there is no system message.
+      tokenizer: a transformers tokenizer; may be None if all sources are token ids.
+      system: the system message for prompts that have none; None leaves it to the template, which may have a default.
+        Not used without a template.
 
-    Raises InputError for messages without role and content, for those that the template refuses, and for arrays that
-    are no row of token ids.
+    Raises InputError for messages without role and content, for messages that the template refuses, and for arrays
+    that are not one row of token ids.
     """
     sources = list(sources)
     texts = [source for source in sources if not isinstance(source, np.ndarray)]
@@ -51,8 +51,8 @@ def encode(
 ) -> list[Encoded]:
     """Prompt, target and end-of-turn token of each example, at most `length` tokens.
 
-    Longer examples raise InputError, or lose the left end of their prompt with too_long="truncate", but for a
-    beginning-of-sequence token.
+    Longer examples raise InputError. With too_long="truncate" their prompts are cut on the left instead, after a
+    beginning-of-sequence token if there is one; a target that leaves no room for its prompt still raises InputError.
     """
     heads = prompts(tokenizer, [example.source for example in examples], system)
     tails = _ids(tokenizer, [example.target for example in examples])
@@ -64,7 +64,7 @@ def encode(
         if excess > 0 and (too_long == "error" or excess >= len(head) - start):
             raise InputError(
                 f"task {task.name!r}, {examples[index].split} example {index}: {length + excess} tokens; expected "
-                f"at most {length}, the row length. Give longer rows, or truncate prompts from the left"
+                f"at most {length}, the row length. Use longer rows, or truncate prompts on the left"
             )
         head = np.concatenate([head[:start], head[start + max(excess, 0) :]])
         encoded.append(Encoded(np.concatenate([head, tail, end]), len(head)))
@@ -81,7 +81,7 @@ def _texts(tokenizer, sources, system):
     conversations = [_messages(source) for source in sources]
     if tokenizer.chat_template:
         return _ids(tokenizer, [_render(tokenizer, messages, system) for messages in conversations])
-    return _begun(tokenizer, ["".join(one["content"] + "\n" for one in messages) for messages in conversations])
+    return _unfinished(tokenizer, ["".join(one["content"] + "\n" for one in messages) for messages in conversations])
 
 
 def _messages(source: Prompt) -> list[Mapping[str, str]]:
@@ -103,17 +103,18 @@ def _render(tokenizer, messages, system):
         raise InputError(f"the model's chat template refuses messages of roles {roles} ({error})") from error
 
 
-def _begun(tokenizer, texts):
-    """The ids of texts that go on: with the special tokens before them and without those behind."""
+def _unfinished(tokenizer, texts):
+    """Token ids of texts to continue: with the special tokens added before each text, without those added after it."""
     found = tokenizer(texts, return_special_tokens_mask=True)
     return [
-        np.asarray(ids[: max(_behind(special), int(ids[:1] == [tokenizer.bos_token_id]))], np.int32)
+        # An empty text has special tokens only, of which the beginning-of-sequence token is kept.
+        np.asarray(ids[: max(_text_end(special), int(ids[:1] == [tokenizer.bos_token_id]))], np.int32)
         for ids, special in zip(found["input_ids"], found["special_tokens_mask"], strict=True)
     ]
 
 
-def _behind(special):
-    """One more than the index of the last token that is the text's own."""
+def _text_end(special):
+    """Index after the last token that is not an added special token."""
     return max((i + 1 for i, added in enumerate(special) if not added), default=0)
 
 

@@ -1,9 +1,9 @@
-"""Pickles read as data: nothing is imported, nothing is called.
+"""Pickles read as data: nothing is imported and nothing is called.
 
-A pickle is a program for a stack machine, dangerous because some of its instructions fetch any function by name and
-call it. The machine here cannot: of the names it meets it knows those that make torch's tensors and plain dicts, and
-what any other would have made becomes a `Record` of the name and what it would have been given. Instructions that
-torch.save does not write, such as those for objects shared between programs, are refused.
+A pickle is a program for a stack machine. It is dangerous because some instructions look up any function by name and
+call it. The machine here cannot. It knows only the names that build torch tensors and plain dicts; any other call
+becomes a `Record` of the name and its arguments. Instructions that torch.save does not write, such as those for
+extension codes, are refused.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ DICTS = ("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
 
 @dataclasses.dataclass(eq=False)
 class Record:
-    """An object that was not made."""
+    """An object in the pickle that was not constructed."""
 
-    name: str  # of its class, or of the function that would have made it
+    name: str  # of its class, or of the function that would have constructed it
     args: Any = None
     state: Any = None
-    items: dict = dataclasses.field(default_factory=dict)  # of a mapping
-    elements: list = dataclasses.field(default_factory=list)  # of a list or set
+    items: dict = dataclasses.field(default_factory=dict)  # items of a mapping
+    elements: list = dataclasses.field(default_factory=list)  # elements of a list or set
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of an item or attribute."""
@@ -32,16 +32,16 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Storage:
-    """A flat array that lies outside the pickle."""
+    """A flat array, stored outside the pickle."""
 
-    kind: str  # torch's class of it
+    kind: str  # name of its torch class, such as "FloatStorage"
     key: str
-    size: int  # numbers
+    size: int  # number of elements
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tensor:
-    """How a tensor lies in its storage, in numbers."""
+    """A tensor as a view of a storage; offset and strides are counted in elements."""
 
     storage: Storage
     offset: int
@@ -51,19 +51,19 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Name:
-    """A class or function, by its name alone."""
+    """The name of a class or function, which is not imported."""
 
     name: str
 
 
 def load(program: bytes) -> Any:
-    """What the pickle holds, of dicts, lists, tuples, strings, bytes, numbers, None, `Tensor` and `Record`.
+    """The content of a pickle, made of dicts, lists, tuples, strings, bytes, numbers, None, `Tensor` and `Record`.
 
-    Sets become lists. Raises ValueError for anything damaged or beyond this machine.
+    Sets become lists. Raises ValueError for damaged pickles and for instructions that are not supported.
     """
     machine = _Machine()
     try:
-        for opcode, argument, _ in pickletools.genops(program):  # which ends with a STOP, or in a ValueError
+        for opcode, argument, _ in pickletools.genops(program):  # ends with STOP, or raises ValueError
             machine.step(opcode.name, argument)
         return machine.stack.pop()
     except (IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -82,6 +82,8 @@ _GETS, _PUTS = ("GET", "BINGET", "LONG_BINGET"), ("PUT", "BINPUT", "LONG_BINPUT"
 
 
 class _Machine:
+    """A stack machine that can only build data."""
+
     def __init__(self):
         self.stack, self.marks, self.memo = [], [], {}
 
@@ -114,10 +116,10 @@ class _Machine:
             case "BINPERSID":
                 self.stack.append(_storage(self.stack.pop()))
             case "REDUCE" | "NEWOBJ":
-                self.stack.append(_made(*self.popped(2)))
+                self.stack.append(_called(*self.popped(2)))
             case "NEWOBJ_EX":
-                made, arguments, named = self.popped(3)
-                self.stack.append(Record(made.name, (arguments, named)))
+                function, arguments, keywords = self.popped(3)
+                self.stack.append(Record(function.name, (arguments, keywords)))
             case "BUILD":
                 _give_state(*self.popped(1), self.stack[-1])
             case "TUPLE" | "LIST" | "FROZENSET":
@@ -138,7 +140,7 @@ class _Machine:
 
     def popped(self, count):
         if len(self.stack) < count:
-            raise ValueError("its stack runs empty")
+            raise ValueError("an instruction needs more values than the stack has")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
@@ -150,21 +152,22 @@ class _Machine:
         return values
 
 
-def _made(made, arguments):
-    if not isinstance(made, Name) or not isinstance(arguments, tuple):
-        raise ValueError(f"a {type(made).__name__} is called")
-    if made.name == TENSOR:
+def _called(function, arguments):
+    """The result of a call, if it builds a tensor or a dict; otherwise a Record of the call."""
+    if not isinstance(function, Name) or not isinstance(arguments, tuple):
+        raise ValueError(f"a {type(function).__name__} is called")
+    if function.name == TENSOR:
         return _tensor(*arguments[:4])
-    if made.name == PARAMETER and isinstance(arguments[0], Tensor):
+    if function.name == PARAMETER and isinstance(arguments[0], Tensor):
         return arguments[0]
-    if made.name in DICTS:
+    if function.name in DICTS:
         pairs = arguments[0] if arguments else []
         return _set_items({}, [part for key, value in pairs for part in (key, value)])
-    return Record(made.name, arguments)
+    return Record(function.name, arguments)
 
 
 def _give_state(state, target):
-    # A dict's state is what a subclass of it was given beside its items: torch's `_metadata`.
+    # The state of a dict, attributes of a subclass such as torch's `_metadata`, is not needed.
     if isinstance(target, Record):
         target.state = state
     elif not isinstance(target, dict):
@@ -183,7 +186,7 @@ def _set_items(target, values):
     if not isinstance(items, dict) or len(values) % 2:
         raise ValueError(f"a {type(target).__name__} is given items")
     for key, value in zip(values[::2], values[1::2], strict=True):
-        # Tuples that share their parts can take forever to hash.
+        # Nested tuples that share their parts can take exponential time to hash.
         if not isinstance(key, str | int | float | bytes | None | Record):
             raise ValueError(f"a key is a {type(key).__name__}")
         items[key] = value
@@ -194,17 +197,19 @@ def _is_size(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
 
-def _storage(named):
-    if not (isinstance(named, tuple) and len(named) == 5 and named[0] == "storage" and isinstance(named[1], Name)):
-        raise ValueError("what lies outside is no storage")
-    _, kind, key, _, size = named
+def _storage(reference):
+    """The storage that a persistent id of torch refers to: ("storage", class, key, device, size)."""
+    named = isinstance(reference, tuple) and len(reference) == 5 and isinstance(reference[1], Name)
+    if not named or reference[0] != "storage":
+        raise ValueError("a reference to external data is not a storage")
+    _, kind, key, _, size = reference
     if not isinstance(key, str) or not _is_size(size):
-        raise ValueError("a storage has no key or size")
+        raise ValueError("a storage has an invalid key or size")
     return Storage(kind.name.removeprefix("torch."), key, size)
 
 
 def _tensor(storage, offset, shape, strides):
     numbers = (offset, *shape, *strides)
     if not isinstance(storage, Storage) or len(shape) != len(strides) or not all(map(_is_size, numbers)):
-        raise ValueError("a tensor's storage, shape or strides are none")
+        raise ValueError("a tensor has an invalid storage, offset, shape or strides")
     return Tensor(storage, offset, tuple(shape), tuple(strides))

@@ -1,10 +1,10 @@
 """Experts of mttl (github.com/microsoft/mttl), the library of the MBC and Arrow paper, read without unpickling.
 
-mttl keeps an expert in files of torch.save, in one of three ways:
+mttl stores an expert in files written by torch.save, in one of three forms:
 
-    a library's folder   NAME.meta, what is known of the expert, and NAME.ckpt, its weights alone
-    an expert's dump     {"expert_info": what is known, "expert_weights": weights}
-    a training's .ckpt   {"hyper_parameters": settings, "state_dict": weights, their names after "model."}
+    folder of a library   NAME.meta, information about the expert, and NAME.ckpt, its weights only
+    dump of an expert     {"expert_info": information, "expert_weights": weights}
+    training checkpoint   {"hyper_parameters": settings, "state_dict": weights, with names after "model."}
 
 Weights are {MODULE.lora_a: [I, R], MODULE.lora_b: [R, O]}, the scale is lora_alpha / R.
 """
@@ -27,23 +27,24 @@ INFO, WEIGHTS = ".meta", ".ckpt"
 
 
 class Opened(NamedTuple):
-    """An expert whose tensors have not been read."""
+    """An expert whose tensors are not read yet."""
 
     file: TorchFile
-    info: Any  # what is known of it, a dict or a Record
-    settings: tuple[Any, ...]  # where to look for its LoRA settings, in order
+    info: Any  # information about the expert, a dict or a Record
+    settings: tuple[Any, ...]  # objects to search for its LoRA settings, in order
     pairs: dict[str, dict[str, inert.Tensor]]  # {module: {"lora_a": [I, R], "lora_b": [R, O]}}
 
 
 def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """The experts of these paths, in the order of their names within a folder.
+    """The experts of these paths; those of a folder are sorted by name.
 
     Args:
       paths: folders of mttl libraries, checkpoint files, or both.
 
+    Experts that mttl marks as deleted are skipped.
+
     Raises InputError naming file and key for files that torch.save did not write in its present format, for experts
-    that are more than LoRA factors, and for weights that are not finite or do not fit one model. An expert that mttl
-    marks as deleted is left out.
+    that are more than LoRA factors, and for weights that are not finite or do not fit one model.
     """
     paths = [paths] if isinstance(paths, str | pathlib.Path) else paths
     opened = [expert for path in paths for expert in _open(pathlib.Path(path))]
@@ -84,10 +85,10 @@ def _dump(file) -> Opened:
         return Opened(file, info, _settings(info), _pairs(file, _get(content, "expert_weights")))
     weights = _get(content, "state_dict") or _get(content, "module")
     stripped = {_stripped(key): tensor for key, tensor in _mapping(file, weights).items()}
-    known = {"expert_name": _get(hyper, "expert_name"), "expert_task_name": _get(hyper, "finetune_task_name")}
-    told = {key: _get(info, key) or value for key, value in known.items()}
+    defaults = {"expert_name": _get(hyper, "expert_name"), "expert_task_name": _get(hyper, "finetune_task_name")}
+    names = {key: _get(info, key) or default for key, default in defaults.items()}
     return Opened(
-        file, told | {"expert_model": _get(hyper, "model")}, (*_settings(info), hyper), _pairs(file, stripped)
+        file, names | {"expert_model": _get(hyper, "model")}, (*_settings(info), hyper), _pairs(file, stripped)
     )
 
 
@@ -105,7 +106,9 @@ def _get(holder, key):
 
 def _mapping(file, weights) -> Mapping[str, Any]:
     if not isinstance(weights, dict) or not weights:
-        raise InputError(f"{file.path}: its weights are a {type(weights).__name__}; expected a dict of tensors")
+        raise InputError(
+            f"{file.path}: its weights are a {type(weights).__name__}; expected a non-empty dict of tensors"
+        )
     return weights
 
 
@@ -114,12 +117,12 @@ def _pairs(file, weights):
     for key, tensor in _mapping(file, weights).items():
         module, _, side = key.rpartition(".") if isinstance(key, str) else ("", "", "")
         if side not in ("lora_a", "lora_b") or not isinstance(tensor, inert.Tensor):
-            raise InputError(f"{file.path}: {key!r:.80} is no LoRA factor; expected tensors MODULE.lora_a and lora_b")
+            raise InputError(f"{file.path}: {key!r:.80} is not a LoRA factor; expected MODULE.lora_a or MODULE.lora_b")
         pairs.setdefault(module, {})[side] = tensor
     for module, pair in pairs.items():
         if len(pair) < 2:
             raise InputError(
-                f"{file.path}: {module} has only {', '.join(pair)}; tied factors (tie_params) are not read"
+                f"{file.path}: {module} has only {', '.join(pair)}; tied factors (tie_params) are not supported"
             )
     return pairs
 
@@ -134,7 +137,7 @@ def _adapter(opened: Opened, family: str) -> Adapter:
         if a.shape[1] != b.shape[0]:
             raise InputError(f"{path}: {module} has lora_a {a.shape} and lora_b {b.shape}; expected [I, R] and [R, O]")
         updates.setdefault(site, {})[layer] = Update(a.T, b, alpha / len(b))
-    kinds = {pair.storage.kind for own in opened.pairs.values() for pair in own.values()}
+    kinds = {tensor.storage.kind for pair in opened.pairs.values() for tensor in pair.values()}
     dtype = np.dtype(STORAGES[kinds.pop()]).name if len(kinds) == 1 else "float32"
     name, tasks = _text(opened.info, "expert_name") or path.stem, _text(opened.info, "expert_task_name")
     base = next((one for one in map(_base, (opened.info, *opened.settings)) if one), "")
@@ -144,7 +147,7 @@ def _adapter(opened: Opened, family: str) -> Adapter:
 
 def _factor(file, key, tensor):
     if len(tensor.shape) != 2 or 0 in tensor.shape:
-        raise InputError(f"{file.path}: {key!r} has shape {tensor.shape}; expected two axes, of one expert's factor")
+        raise InputError(f"{file.path}: {key!r} has shape {tensor.shape}; expected two axes, the factor of one expert")
     factor = file.read(key, tensor)
     if not np.isfinite(factor.astype(np.float32)).all():
         raise InputError(f"{file.path}: {key!r} holds NaN or infinite values")
@@ -152,8 +155,8 @@ def _factor(file, key, tensor):
 
 
 def _alpha(opened):
-    told = [found for one in opened.settings if (found := _get(one, "lora_alpha")) is not None]
-    alpha = told[0] if told else None
+    alphas = [found for one in opened.settings if (found := _get(one, "lora_alpha")) is not None]
+    alpha = alphas[0] if alphas else None
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha) or abs(alpha) > 1e20:
         raise InputError(f"{opened.file.path}: lora_alpha is {alpha!r:.80}; expected a number in expert_config")
     return alpha

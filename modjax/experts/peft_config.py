@@ -1,7 +1,7 @@
-"""adapter_config.json: which PEFT settings LoRA factors can hold, and what the others mean for each module.
+"""adapter_config.json: the settings that LoRA factors cannot represent, and the rank and scale of each module.
 
-The rules are those of peft 0.21: the scale of a module is alpha / rank, or alpha / sqrt(rank) with use_rslora, where
-the first pattern that ends the module's path gives its rank or alpha in place of r or lora_alpha.
+The rules are those of peft 0.21: the scale of a module is alpha / rank, or alpha / sqrt(rank) with use_rslora. The
+first pattern that matches the end of the module's path gives its rank or alpha in place of r or lora_alpha.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import regex
 
 from modjax.errors import InputError
 
-# Settings that change what an adapter computes, in ways that LoRA factors cannot hold, and their plain values.
+# Settings that change an adapter in ways that LoRA factors cannot represent, and their values without effect.
 REFUSED = {
     "use_dora": False,
     "bias": "none",
@@ -33,7 +33,7 @@ REFUSED = {
     "use_qalora": False,
     "megatron_config": None,
 }
-# Initialisations that take the adapter's start out of the base weights, again whenever PEFT loads the adapter.
+# Initialisations that subtract the adapter's initial product from the base weights whenever PEFT loads the adapter.
 RESIDUAL = ("pissa", "corda", "olora", "loftq")
 # Settings that decide which modules have factors, and their ranks and scales.
 KEPT = (
@@ -49,7 +49,7 @@ KEPT = (
     "lora_dropout",
     "fan_in_fan_out",
 )
-# Settings that the factors' effect does not depend on: where they came from and how they were trained.
+# Settings without effect on what the factors compute: where they came from and how they were trained.
 _WITHOUT_EFFECT = """
     auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode init_lora_weights
     loftq_config lora_ga_config megatron_core peft_type peft_version qalora_group_size revision runtime_config task_type
@@ -61,29 +61,31 @@ ALL_LINEAR = "all-linear"
 
 @dataclasses.dataclass(frozen=True)
 class PeftConfig:
-    """What the settings say of modules, each given by its path, such as `model.layers.0.self_attn.q_proj`."""
+    """Settings of an adapter. Modules are given by their paths, such as `model.layers.0.self_attn.q_proj`."""
 
     rank: int
     alpha: float
     rslora: bool
-    ranks: Mapping[str, int]  # {pattern: rank}, the first that matches counts
-    alphas: Mapping[str, float]
+    ranks: Mapping[str, int]  # {pattern: rank}; the first that matches applies
+    alphas: Mapping[str, float]  # {pattern: alpha}; the first that matches applies
     targets: str | tuple[str, ...] | None
     excluded: str | tuple[str, ...]
-    layers: tuple[int, ...]  # () for all
-    lists: tuple[str, ...]  # patterns of the module lists that layers are numbered in; () for any
+    layers: tuple[int, ...]  # layers that have factors; () for all
+    lists: tuple[str, ...]  # patterns of the names of module lists whose indices are layers; () for any
     base: str
-    where: str  # the file's path, for the messages
+    where: str  # path of the file, for messages
 
     def rank_of(self, module: str) -> int:
+        """The rank of a module's factors."""
         return self.ranks.get(self._pattern(self.ranks, module), self.rank)
 
     def scale_of(self, module: str) -> float:
+        """The factor on the product of a module's factors."""
         alpha, rank = self.alphas.get(self._pattern(self.alphas, module), self.alpha), self.rank_of(module)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def selects(self, module: str) -> bool:
-        """Whether PEFT would put factors there; True where target_modules is missing and the family decides."""
+        """Whether PEFT would give this module factors; True if target_modules is missing: the family decides."""
         if self.excluded and self._names(self.excluded, module):
             return False
         if isinstance(self.targets, str):
@@ -100,7 +102,7 @@ class PeftConfig:
         return next((int(found["idx"]) for found in matches if found), None)
 
     def _pattern(self, patterns, module):
-        """The first key that, as a regular expression, is the module's path or its end after a dot; else the path."""
+        """The first key that, as a regular expression, matches the path or its end after a dot; else the path."""
         return next((key for key in patterns if self._match(rf"(.*\.)?({key})$", module)), module)
 
     def _names(self, names, module):
@@ -109,7 +111,7 @@ class PeftConfig:
         return module in names or any(module.endswith(f".{name}") for name in names)
 
     def _match(self, pattern, module, how=regex.match):
-        """As `re` matches, but not for ever: some patterns take a time that is exponential in the module's length."""
+        """Matches as `re` does, with a time limit: some patterns take time exponential in the length of the path."""
         try:
             return how(pattern, module, timeout=1)
         except TimeoutError as error:
@@ -119,37 +121,40 @@ class PeftConfig:
 
 
 def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
-    """The settings of one adapter_config.json; where: its path, for the messages.
+    """The settings of one adapter_config.json; where: its path, for messages.
 
-    Raises InputError naming the key for what LoRA factors cannot hold and for absurd values; warns of unknown keys.
+    Raises InputError naming the key for settings that LoRA factors cannot represent and for invalid values; warns about
+    unknown keys.
     """
     _refuse(config, where)
     if unknown := sorted(set(config) - KNOWN):
         warnings.warn(f"{where}: unknown keys {', '.join(map(repr, unknown))} are ignored", stacklevel=2)
-    told = functools.partial(_told, config, where)
+    setting = functools.partial(_setting, config, where)
     parsed = PeftConfig(
-        rank=told("r", _is_rank, "a positive whole number"),
-        alpha=told("lora_alpha", _is_alpha, "a number"),
-        rslora=told("use_rslora", _is_bool, "true or false", False),
-        ranks=told("rank_pattern", _maps_to(_is_rank), "an object of patterns and positive whole numbers") or {},
-        alphas=told("alpha_pattern", _maps_to(_is_alpha), "an object of patterns and numbers") or {},
-        targets=_listed(told("target_modules", _is_names, "a list of names or a string")),
-        excluded=_listed(told("exclude_modules", _is_names, "a list of names or a string")) or (),
-        layers=_layers(told("layers_to_transform", _is_layers, "a list of whole numbers")),
-        lists=_layer_lists(told("layers_pattern", _is_names, "a list of names or a string")),
-        base=told("base_model_name_or_path", lambda value: isinstance(value, str), "a string") or "",
+        rank=setting("r", _is_rank, "a positive whole number"),
+        alpha=setting("lora_alpha", _is_alpha, "a number"),
+        rslora=setting("use_rslora", _is_bool, "true or false", False),
+        ranks=setting("rank_pattern", _maps_to(_is_rank), "an object of patterns and positive whole numbers") or {},
+        alphas=setting("alpha_pattern", _maps_to(_is_alpha), "an object of patterns and numbers") or {},
+        targets=_listed(setting("target_modules", _is_names, "a list of names or a string")),
+        excluded=_listed(setting("exclude_modules", _is_names, "a list of names or a string")) or (),
+        layers=_layers(setting("layers_to_transform", _is_layers, "a list of whole numbers")),
+        lists=_layer_lists(setting("layers_pattern", _is_names, "a list of names or a string")),
+        base=setting("base_model_name_or_path", lambda value: isinstance(value, str), "a string") or "",
         where=where,
     )
-    told("lora_dropout", lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
-    told("fan_in_fan_out", _is_bool, "true or false", False)
+    setting("lora_dropout", lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
+    setting("fan_in_fan_out", _is_bool, "true or false", False)
     if isinstance(parsed.targets, str) and (parsed.layers or parsed.lists):
-        raise InputError(f"{where}: layers_to_transform goes with a list of target_modules, not with a string")
+        raise InputError(
+            f"{where}: layers_to_transform and layers_pattern need target_modules as a list; found a string"
+        )
     _check_patterns(parsed, where)
     return parsed
 
 
 def kept(config: Mapping[str, Any]) -> str:
-    """The settings that `parse` reads modules by, as JSON; patterns keep their order, which decides between them."""
+    """The settings in KEPT as JSON; patterns keep their order, because the first that matches applies."""
     return json.dumps({key: config[key] for key in KEPT if key in config})
 
 
@@ -159,17 +164,21 @@ def _refuse(config, where):
     for key, plain in REFUSED.items():
         value = config.get(key, plain)
         if value != plain and (value or plain):
-            raise InputError(f"{where}: {key} = {value!r} cannot be held as LoRA factors; expected {plain!r}")
+            raise InputError(f"{where}: {key} = {value!r} cannot be represented by LoRA factors; expected {plain!r}")
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(RESIDUAL):
         raise InputError(
-            f"{where}: init_lora_weights = {start!r}: the factors go with base weights that they were taken out of. "
-            "PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=START) converts them"
+            f"{where}: init_lora_weights = {start!r}: the factors need base weights from which their initial product "
+            "was subtracted. Convert the adapter with PEFT: save_pretrained(DIR, "
+            "path_initial_model_for_weight_conversion=START)"
         )
 
 
-def _told(config, where, key, fits, expected, default=None):
-    """The key's value, if it fits; the default where it is missing or null. PEFT's own 8 for two of them is none."""
+def _setting(config, where, key, fits, expected, default=None):
+    """The value of a key, checked by `fits`; the default if it is missing or null.
+
+    r and lora_alpha are required: PEFT's default of 8 for both is not assumed.
+    """
     value = config.get(key)
     if value is None and key not in ("r", "lora_alpha"):
         return default
@@ -199,7 +208,7 @@ def _is_rank(value):
 
 
 def _is_alpha(value):
-    # Not 0, the scale is to be a normal float32 at any rank.
+    # Unless alpha is 0, the scale must be a normal float32 at any rank.
     return _is_number(value) and (value == 0 or 1e-20 < abs(value) < 1e20)
 
 
@@ -241,4 +250,6 @@ def _check_patterns(parsed, where):
             try:
                 regex.compile(f"({pattern})")
             except (regex.error, OverflowError, RecursionError) as error:
-                raise InputError(f"{where}: {key} has {_short(pattern)}, no regular expression ({error})") from error
+                raise InputError(
+                    f"{where}: {key} has {_short(pattern)}, which is not a regular expression ({error})"
+                ) from error

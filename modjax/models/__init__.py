@@ -1,1 +1,1 @@
-"""The frozen base model: its config, its decoder, and the readers that fill it from files."""
+"""The frozen base model: its config, its decoder, and readers that load it from files."""

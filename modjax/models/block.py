@@ -1,4 +1,4 @@
-"""One layer of the decoder: attention and MLP, in the ways in which the families arrange them."""
+"""One layer of the decoder: attention and MLP, in the arrangements of all families."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ ACTIVATE = {
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What all layers share: where the tokens stand and which keys they may read."""
+    """Inputs that all layers share: the rotary angles of the tokens, and the keys that each token may read."""
 
-    angles_BTJ: jax.Array | None  # None: nothing is rotary
-    mask_BTS: jax.Array
-    window_BTS: jax.Array | None  # the mask of layers that are local, where only some are
-    column: jax.Array | None  # where these tokens' keys and values begin among the cached ones
+    angles_BTJ: jax.Array | None  # float32[B, T, J]; None: no rotary embedding
+    mask_BTS: jax.Array  # bool
+    window_BTS: jax.Array | None  # bool: the mask of local layers, if only some layers are local
+    column: jax.Array | None  # first column of the cache for the keys and values of these tokens
 
     def joined(self, cached_BSKH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
+        """The cached keys or values, with those of these tokens written to their columns."""
         start = (0, self.column, 0, 0)
         return jax.lax.dynamic_update_slice(cached_BSKH, new_BTKH.astype(cached_BSKH.dtype), start)
 
 
 class Layer(NamedTuple):
-    """What differs from layer to layer beside the weights; each None where nothing does."""
+    """Values, other than weights, that differ from layer to layer; None for those that are the same in all layers."""
 
-    local: jax.Array | None = None  # bool: reads the frame's window alone
-    scale: jax.Array | None = None  # float32: of the scores
+    local: jax.Array | None = None  # bool: use the window mask of the frame
+    scale: jax.Array | None = None  # float32: factor on attention scores
 
     @classmethod
     def stacked(cls, config: ModelConfig) -> Layer:
-        """All layers' values along a leading L."""
+        """The values of all layers along a leading L."""
         scale_L = None
         if config.inverse_layer_scale:
             scale = config.H**-0.5 if config.attn_scale is None else config.attn_scale
@@ -57,10 +58,10 @@ class Layer(NamedTuple):
 
 
 class Block(nnx.Module):
-    """One layer: attention and MLP one after the other, or side by side.
+    """One layer: attention and MLP, in sequence or in parallel.
 
-    A norm that the config does without is None: `mlp_norm` where the MLP reads attention's normed input, both where
-    only the outputs are normed (`attn_post_norm`, `mlp_post_norm`), and so on.
+    Norms that the config does not have are None: `mlp_norm` if the MLP reads the normalised input of attention,
+    `attn_norm` and `mlp_norm` if only outputs are normalised (by `attn_post_norm` and `mlp_post_norm`), and so on.
     """
 
     def __init__(self, config: ModelConfig, attn: Maps, mlp: Maps, norms: dict[str, Norm | None]):
@@ -71,7 +72,7 @@ class Block(nnx.Module):
 
     @classmethod
     def init(cls, config: ModelConfig, key: jax.Array, dtype: jnp.dtype) -> Block:
-        """All layers' blocks, every Param with a leading L: matrices normal(0, 0.02), norms 1, biases 0."""
+        """Random blocks of all layers, every Param with a leading L: matrices normal(0, 0.02), norms 1, biases 0."""
         halves: dict[str, dict[str, Linear]] = {"attn": {}, "mlp": {}}
         for number, (site, (inputs, outputs)) in enumerate(config.sites.items()):
             half, name = site.split(".")
@@ -81,17 +82,18 @@ class Block(nnx.Module):
         return cls(config, Maps(halves["attn"]), Maps(halves["mlp"]), norms)
 
     def __call__(self, x_BTD, frame: Frame, layer: Layer, hook, cached):
-        """(x_BTD behind this layer, the tokens' own (k_BTKH, v_BTKH))."""
+        """(x_BTD after this layer, (k_BTKH, v_BTKH) of these tokens)."""
         normed_BTD = _normed(self.attn_norm, x_BTD)
         attended_BTD, new = self.attention(normed_BTD, frame, layer, hook, cached)
-        behind_BTD = x_BTD + _normed(self.attn_post_norm, attended_BTD)
+        residual_BTD = x_BTD + _normed(self.attn_post_norm, attended_BTD)
         if self.config.parallel:
             read_BTD = _normed(self.mlp_norm, x_BTD) if self.config.two_norms else normed_BTD
         else:
-            read_BTD = _normed(self.mlp_norm, behind_BTD)
-        return behind_BTD + _normed(self.mlp_post_norm, self.feed_forward(read_BTD, hook)), new
+            read_BTD = _normed(self.mlp_norm, residual_BTD)
+        return residual_BTD + _normed(self.mlp_post_norm, self.feed_forward(read_BTD, hook)), new
 
     def attention(self, x_BTD, frame: Frame, layer: Layer, hook, cached):
+        """(output float[B, T, D], (k_BTKH, v_BTKH) of these tokens)."""
         config = self.config
         q_BTNH, k_BTKH, v_BTKH = self.heads(x_BTD, hook)
         if frame.angles_BTJ is not None:
@@ -128,6 +130,7 @@ class Block(nnx.Module):
         return q_BTNH, k_BTKH, v_BTKH
 
     def feed_forward(self, x_BTD, hook):
+        """Output of the MLP, float[B, T, D]."""
         config, activate = self.config, ACTIVATE[self.config.activation]
         if not config.gated:
             (wide_BTF,) = self.maps(("mlp.fc1",), x_BTD, hook)
@@ -142,7 +145,7 @@ class Block(nnx.Module):
         return out_BTD
 
     def maps(self, sites: tuple[str, ...], x_BTI, hook) -> list[jax.Array]:
-        """The outputs of the sites that read x, each with the hook's delta where it gives one."""
+        """The outputs of the sites that read x, each plus the delta of the hook if there is one."""
         deltas = hook(sites, x_BTI)
         outputs = []
         for site in sites:
@@ -151,7 +154,7 @@ class Block(nnx.Module):
         return outputs
 
     def linear(self, site: str) -> Linear:
-        """The linear map at a site such as `attn.q`; of stacked blocks all layers' maps."""
+        """The linear map at a site such as `attn.q`; in stacked blocks, the maps of all layers."""
         half, name = site.split(".")
         return getattr(getattr(self, half), name)
 
@@ -181,7 +184,7 @@ def linear(key: jax.Array, lead: tuple[int, ...], inputs: int, outputs: int, bia
 
 
 def norm(config: ModelConfig, shape: tuple[int, ...], dtype) -> Norm:
-    """A norm that multiplies by 1."""
+    """A norm whose factor is 1 and whose bias, if any, is 0."""
     bias = jnp.zeros(shape, dtype) if config.norm == "layer" else None
     offset = 1.0 if config.norm == "rms_offset" else 0.0
     return Norm(jnp.full(shape, 1.0 - offset, dtype), bias, config.norm_eps, offset)

@@ -1,4 +1,4 @@
-"""The keys and values that decoding has already computed."""
+"""The key-value cache of decoding."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from modjax.models.config import ModelConfig
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """S columns of keys and values, filled from the left, the same column in every row.
+    """S columns of keys and values, filled from the left; all rows are filled up to the same column.
 
-    Prompts are therefore padded on the left. Padding has segment 0, as have the columns not yet written, so no
-    query reads either. The caller sees to it that no more than S columns are written: under jit nothing can raise.
+    Prompts are therefore padded on the left. Padding and columns not yet written have segment 0, so no query reads
+    them. The caller must not write more than S columns: under jit no error can be raised.
     """
 
     k: jax.Array  # float[L, B, S, K, H], already rotated
@@ -33,7 +33,7 @@ class Cache:
         return cls(k=kept, v=kept, positions=columns, segments=columns, index=jnp.zeros((), jnp.int32))
 
     def placed(self, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
-        """With the positions and segments of the next T columns; their keys and values follow by `filled`."""
+        """A cache with the positions and segments of the next T columns; `filled` then adds their keys and values."""
         start = (0, self.index)
         return dataclasses.replace(
             self,
@@ -42,7 +42,7 @@ class Cache:
         )
 
     def filled(self, k_LBTKH: jax.Array, v_LBTKH: jax.Array) -> Cache:
-        """With the keys and values of the next T columns, which are then behind `index`."""
+        """A cache with the keys and values of the next T columns, and `index` after them."""
         start = (0, 0, self.index, 0, 0)
         return dataclasses.replace(
             self,

@@ -1,4 +1,4 @@
-"""What a decoder is made of: its sizes, and the choices in which the families differ."""
+"""ModelConfig: the sizes of a decoder, and the options in which the families differ."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from modjax.ops.rope import Scaling
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The sizes and choices of one decoder; hashable, so it can be a static part of a traced program."""
+    """The sizes and options of one decoder; hashable, so it can be a static argument of a jitted function."""
 
-    family: str  # whose names the weights have, one of FAMILIES
+    family: str  # a key of FAMILIES, which decides how a checkpoint names its tensors
     V: int  # vocabulary
     D: int  # model width
     N: int  # query heads
@@ -26,37 +26,37 @@ class ModelConfig:
     F: int  # MLP width
     L: int  # layers
     context: int  # longest sequence trained on, in tokens
-    norm: str = "rms"  # "rms", "rms_offset" (scales kept as their distance from 1), "layer"
-    norm_eps: float = 1e-5  # added to the (mean) square under the root
-    rope_theta: float = 10_000.0  # base of the rotary wavelengths
-    rope_dim: int = 0  # rotated coordinates of each head; even, at most H
-    window: int | None = None  # tokens a query reads, itself included; None for all before it
-    tied: bool = False  # the head is the embedding's transpose
+    norm: str = "rms"  # "rms", "rms_offset" (scale - 1 is stored) or "layer"
+    norm_eps: float = 1e-5  # added to the mean square, or variance, under the square root
+    rope_theta: float = 10_000.0  # base of the rotary frequencies
+    rope_dim: int = 0  # rotated dimensions per head; even, at most H
+    window: int | None = None  # tokens that a query may read, its own included; None for all earlier ones
+    tied: bool = False  # the output head is the transposed embedding
     parallel: bool = False  # attention and MLP both read the layer's input and are summed
-    gated: bool = True  # gate, up, down; else fc1, fc2
+    gated: bool = True  # the MLP has gate, up and down maps; if False, fc1 and fc2
     activation: str = "silu"  # a key of modjax.models.block.ACTIVATE
     qkv_bias: bool = False  # biases on attn.q, attn.k, attn.v
     out_bias: bool = False  # a bias on attn.o
     mlp_bias: bool = False  # biases on every linear map of the MLP
     head_bias: bool = False  # a bias on the logits
-    rope_scaling: Scaling | None = None  # None: the plain wavelengths
-    learned_positions: bool = False  # an embedding of each position up to `context` is added to the token's
-    local: tuple[bool, ...] | None = None  # whether `window` holds in a layer; None: in all of them
-    fused_qkv: str | None = None  # "stacked", one attn.qkv of rows [q, k, v]; "interleaved", [q, k, v] of each head
-    fused_mlp: bool = False  # one mlp.gate_up of rows [gate, up]
-    two_norms: bool = False  # where parallel: the MLP has a norm of its own and does not read attention's
-    pre_norm: bool = True  # attention and MLP read normed inputs
-    post_norm: bool = False  # what attention and MLP give is normed before it is added
-    qk_norm: str | None = None  # of queries and keys before rotation: "head", each by itself; "full", all as one
-    embed_scale: float = 1.0  # what embeddings are multiplied by
-    attn_scale: float | None = None  # what scores are multiplied by; None: 1 / sqrt(H)
-    inverse_layer_scale: bool = False  # the scores of layer i, counted from 1, are divided by i
-    attn_softcap: float | None = None  # scores go through c tanh(. / c)
-    logit_softcap: float | None = None  # likewise logits
+    rope_scaling: Scaling | None = None  # None: frequencies are not scaled
+    learned_positions: bool = False  # a learned embedding of each of the `context` positions is added to the token's
+    local: tuple[bool, ...] | None = None  # per layer: whether `window` applies; None: in all layers
+    fused_qkv: str | None = None  # one attn.qkv: "stacked", outputs [q, k, v]; "interleaved", [q, k, v] per head
+    fused_mlp: bool = False  # one mlp.gate_up, outputs [gate, up]
+    two_norms: bool = False  # if parallel: attention and MLP have a norm each; if False, they share one
+    pre_norm: bool = True  # the inputs of attention and MLP are normalised
+    post_norm: bool = False  # the outputs of attention and MLP are normalised before they are added
+    qk_norm: str | None = None  # norm of queries and keys before rotation: "head", per head; "full", over all heads
+    embed_scale: float = 1.0  # factor on token embeddings
+    attn_scale: float | None = None  # factor on attention scores; None: 1 / sqrt(H)
+    inverse_layer_scale: bool = False  # attention scores of layer i, counted from 1, are also divided by i
+    attn_softcap: float | None = None  # c: attention scores s become c tanh(s / c)
+    logit_softcap: float | None = None  # the same for logits
 
     @property
     def sites(self) -> dict[str, tuple[int, int]]:
-        """{site: (input width, output width)} of a block's linear maps, in the order of their use."""
+        """{site: (input width, output width)} of a block's linear maps, in the order of the forward pass."""
         query, key = self.N * self.H, self.K * self.H
         heads = {"attn.qkv": query + 2 * key} if self.fused_qkv else {"attn.q": query, "attn.k": key, "attn.v": key}
         if not self.gated:
@@ -78,9 +78,9 @@ class ModelConfig:
     def from_hf(cls, found: Mapping[str, Any], where: str) -> ModelConfig:
         """The config that a Hugging Face config.json describes.
 
-        found: the file's content; where: its path, for the messages.
-        Raises InputError naming file and key for a missing or impossible size and for anything not supported; warns of
-        keys that are not known to be without effect.
+        found: content of the file; where: its path, for messages.
+        Raises InputError naming file and key for missing or invalid sizes and for unsupported values; warns about keys
+        that are unknown and may have an effect.
         """
         model_type = found.get("model_type")
         if not isinstance(model_type, str) or model_type not in FAMILIES:
@@ -96,12 +96,12 @@ class ModelConfig:
         return cls(family=model_type, **sizes, **family.fixed, **chosen, **derived).checked(where)
 
     def checked(self, where: str) -> ModelConfig:
-        """This config, if its sizes fit each other; InputError if not."""
+        """This config, after a check that its sizes are consistent; raises InputError if not."""
         if self.N % self.K:
-            raise InputError(f"{where}: {self.N} query heads cannot share {self.K} key-value heads evenly")
-        turned = 0 < self.rope_dim <= self.H or (self.learned_positions and not self.rope_dim)
-        if self.rope_dim % 2 or not turned:
+            raise InputError(f"{where}: {self.N} query heads; expected a multiple of the {self.K} key-value heads")
+        in_range = 0 < self.rope_dim <= self.H or (self.learned_positions and not self.rope_dim)
+        if self.rope_dim % 2 or not in_range:
             raise InputError(
-                f"{where}: {self.rope_dim} of {self.H} coordinates of a head are rotary; expected an even number"
+                f"{where}: {self.rope_dim} rotary dimensions per head; expected an even number from 2 to {self.H}"
             )
         return self

@@ -1,8 +1,8 @@
-"""Batched generation on the device: prefill over left-padded prompts, then chunks of tokens from the cache.
+"""Batched generation on the device: prefill of left-padded prompts, then decoding with the cache in chunks of tokens.
 
-Every shape is static and every number that may differ from call to call is traced, so prompts of one padded length
-share two compiled programs, whatever the sampling settings and the number of new tokens. Between chunks the host
-looks at the text: a chunk costs one dispatch.
+All shapes are static and all numbers that may change from call to call are traced, so prompts of one padded length
+share two compiled programs, whatever the sampling settings and the number of new tokens. A chunk is one dispatch;
+between chunks the host checks which texts are complete.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from modjax.models.cache import Cache
 from modjax.models.decoder import Adapt, Decoder
 from modjax.models.sampling import Sampling, sample
 
-CHUNK = 16  # the most tokens between two looks of the host
+CHUNK = 16  # most tokens per dispatch
 
 
 class Prompts(NamedTuple):
     """A batch of prompts, padded on the left."""
 
     tokens_BT: jax.Array  # int32
-    lengths_B: jax.Array  # int32, how many of a row's last columns are its prompt; 0 is a row that fills the batch
-    keys_B: jax.Array  # each row draws from its own, so its text does not depend on its batch
+    lengths_B: jax.Array  # int32, tokens of each prompt, at the end of its row; 0 for rows that only fill the batch
+    keys_B: jax.Array  # one random key per row, so that a row's text does not depend on its batch
 
 
 class State(NamedTuple):
-    """What decoding goes on from."""
+    """The state of decoding between two chunks."""
 
-    cache: Cache  # everything read so far
-    newest_B: jax.Array  # int32, drawn but not yet read
-    drawn: jax.Array  # int32, how many tokens each row has drawn
+    cache: Cache  # of all tokens read so far
+    newest_B: jax.Array  # int32, last sampled token of each row, not yet read
+    drawn: jax.Array  # int32, number of tokens sampled so far per row
     lengths_B: jax.Array
     keys_B: jax.Array
 
@@ -46,17 +46,19 @@ def prefill(
     adapters: Any = None,
     adapt: Adapt | None = None,
 ) -> State:
-    """Reads the prompts and draws each row's first token.
+    """Reads the prompts and samples the first token of each row.
 
     Args:
       how: None is greedy.
-      room: columns of the cache behind the prompts; as many tokens, and the one drawn last, can follow.
+      room: columns of the cache after the prompts; room + 1 tokens can be sampled, as the last one is not read.
     """
     n_rows, n_columns = prompts.tokens_BT.shape
     cache = Cache.empty(decoder.config, n_rows, n_columns + room, decoder.embed[...].dtype)
     columns_BT = jnp.arange(n_columns)[None] - (n_columns - prompts.lengths_B)[:, None]
-    places = (jnp.maximum(columns_BT, 0), (columns_BT >= 0).astype(jnp.int32))
-    hidden_BTD, cache = decoder(prompts.tokens_BT, *places, cache=cache, adapters=adapters, adapt=adapt)
+    positions_BT, segments_BT = jnp.maximum(columns_BT, 0), (columns_BT >= 0).astype(jnp.int32)
+    hidden_BTD, cache = decoder(
+        prompts.tokens_BT, positions_BT, segments_BT, cache=cache, adapters=adapters, adapt=adapt
+    )
     first_B = _draw(decoder, hidden_BTD[:, -1], prompts.keys_B, 0, how)
     return State(cache, first_B, jnp.int32(1), prompts.lengths_B, prompts.keys_B)
 
@@ -72,13 +74,14 @@ def advance(
     adapters: Any = None,
     adapt: Adapt | None = None,
 ) -> tuple[jax.Array, State]:
-    """The next `steps` tokens of each row, int32[B, CHUNK], and the state behind them.
+    """The next `steps` tokens of each row, int32[B, CHUNK], and the state after them.
 
-    Stops early once all rows are over. What stands behind a row's end, or behind `steps`, means nothing.
+    Stops early when all rows are complete. Values after the end token of a row, or from column `steps` on, are
+    undefined.
 
     Args:
       over_B: bool, rows whose text is complete.
-      ends_Z: int32, the tokens that end a turn.
+      ends_Z: int32, ids of the tokens that end a turn.
       steps: int32, at most CHUNK.
     """
 
@@ -103,6 +106,6 @@ def advance(
 
 
 def _draw(decoder, hidden_BD, keys_B, drawn, how):
-    """Draw number `drawn` of each row."""
+    """Samples token number `drawn` of each row, int32[B]."""
     step_keys_B = jax.vmap(jax.random.fold_in, (0, None))(keys_B, drawn)
     return sample(decoder.logits(hidden_BD), step_keys_B, how)

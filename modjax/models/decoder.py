@@ -1,4 +1,4 @@
-"""One decoder for every family: blocks stacked along a leading layer axis and scanned."""
+"""The decoder of all families: blocks stacked along a leading layer axis and scanned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Adapt = Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]]
 
 
 class Decoder(nnx.Module):
-    """Embedding, stacked blocks, final norm, head. Adapters come beside it, as a pytree and a function."""
+    """Embedding, stacked blocks, final norm and head. Adapters are passed separately, as a pytree and a function."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Decoder(nnx.Module):
         self.position_embed = None if position_embed is None else nnx.Param(position_embed)  # [context, D]
         self.blocks = blocks  # every Param with a leading L
         self.final_norm = final_norm
-        self.head = head  # None: the embedding's transpose
-        self.tied_bias = None if tied_bias is None else nnx.Param(tied_bias)  # [V], beside that
+        self.head = head  # None: the transposed embedding
+        self.tied_bias = None if tied_bias is None else nnx.Param(tied_bias)  # [V], bias of a tied head
 
     @classmethod
     def init(cls, config: ModelConfig, key: jax.Array, dtype: jnp.dtype = jnp.float32) -> Decoder:
-        """Random weights: matrices normal(0, 0.02), norms 1, biases 0; under jax.eval_shape the abstract tree."""
+        """Random weights: matrices normal(0, 0.02), norms 1, biases 0. Under jax.eval_shape, the abstract tree."""
         embed_key, head_key, block_key = jax.random.split(key, 3)
         positions = None
         if config.learned_positions:
@@ -69,26 +69,27 @@ class Decoder(nnx.Module):
         remat: bool = False,
         constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
     ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states behind the final norm, float[B, T, D] in the weights' dtype, and the cache, these tokens in it.
+        """Hidden states after the final norm, float[B, T, D] in the weights' dtype, and the cache with these tokens.
 
-        Rotary factors that depend on the length (longrope) go by the tokens of a row's segment, as if it stood alone;
-        with a cache by the cache's length, so that all its keys are turned alike, whatever comes to be written.
-        A position beyond a learned embedding of positions makes its row NaN.
+        Rotary factors that depend on the sequence length (longrope) are chosen by the length of each segment, as if it
+        were alone in its row. With a cache they are chosen by the size of the cache, so that all its keys are rotated
+        in the same way, however many are written later.
+        A position beyond the learned position embeddings makes its row NaN.
 
         Args:
           tokens_BT: int[B, T].
-          positions_BT: int[B, T]; by default counted from 0, or on from the cache's next column.
-          segments_BT: int[B, T]; a token reads earlier tokens of its own segment, 0 is padding. By default all 1.
-          adapters: a pytree whose every leaf has a leading layer axis.
-          adapt: adapt(adapters of one layer, sites, x_BTI), called once for each input that sites share, gives
-            {site: delta_BTO} to add to the outputs of all, some or none of them.
-          cache: keys and values of earlier tokens; the columns are the same in every row, so pad on the left.
-          remat: recompute each layer in the backward pass instead of keeping its activations.
-          constrain: states the sharding of the hidden states between layers; without it, on a mesh, XLA may rather
-            split their width, as the weights' is split.
+          positions_BT: int[B, T]; by default counted from 0, or from the next column of the cache.
+          segments_BT: int[B, T]; a token reads earlier tokens of its own segment; 0 is padding. By default all 1.
+          adapters: a pytree; every leaf has a leading layer axis.
+          adapt: adapt(adapters of one layer, sites, x_BTI) -> {site: delta_BTO}, called once per input that sites
+            share; the deltas, for all, some or none of these sites, are added to their outputs.
+          cache: keys and values of earlier tokens; all rows use the same columns, so pad on the left.
+          remat: recompute each layer in the backward pass instead of storing its activations.
+          constrain: sets the sharding of the hidden states between layers. Without it XLA may, on a mesh, split their
+            width, because the weights are split that way.
         """
-        places = (tokens_BT, positions_BT, segments_BT)
-        hidden_BTD, cache, _ = self._scan(places, adapters, adapt, cache=cache, remat=remat, constrain=constrain)
+        inputs = (tokens_BT, positions_BT, segments_BT)
+        hidden_BTD, cache, _ = self._scan(inputs, adapters, adapt, cache=cache, remat=remat, constrain=constrain)
         return hidden_BTD, cache
 
     def observe(
@@ -101,15 +102,15 @@ class Decoder(nnx.Module):
         adapters: Any = None,
         adapt: Adapt | None = None,
     ) -> dict[str, jax.Array]:
-        """What `look` gives for each input on the way through, stacked over layers: {name: [L, ...]}.
+        """Results of `look` for the inputs of all sites, stacked over layers: {name: [L, ...]}.
 
-        `look` is called as `adapt` is, with the same arguments, and changes nothing.
+        `look` is called with the same arguments as `adapt`; it does not change the computation.
         """
         return self._scan((tokens_BT, positions_BT, segments_BT), adapters, adapt, look=look)[2]
 
-    def _scan(self, places, adapters, adapt, cache=None, remat=False, look=None, constrain=lambda x_BTD: x_BTD):
-        tokens_BT, positions_BT, segments_BT = places
-        positions_BT, segments_BT = _places(tokens_BT, positions_BT, segments_BT, cache)
+    def _scan(self, inputs, adapters, adapt, cache=None, remat=False, look=None, constrain=lambda x_BTD: x_BTD):
+        tokens_BT, positions_BT, segments_BT = inputs
+        positions_BT, segments_BT = _positions_and_segments(tokens_BT, positions_BT, segments_BT, cache)
         cache = None if cache is None else cache.placed(positions_BT, segments_BT)
         frame = _frame(self.config, positions_BT, segments_BT, cache)
 
@@ -132,7 +133,7 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD), None if cache is None else cache.filled(*new), seen
 
     def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        """What the first layer reads, float[B, T, D] in the weights' dtype."""
+        """The input of the first layer, float[B, T, D] in the weights' dtype."""
         x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0)
         if self.config.embed_scale != 1:
             x_BTD = x_BTD * jnp.asarray(self.config.embed_scale, x_BTD.dtype)
@@ -141,7 +142,7 @@ class Decoder(nnx.Module):
         return x_BTD
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """hidden: float[..., D] as the decoder gives it; result: float32[..., V], accumulated in float32."""
+        """Logits, float32[..., V], accumulated in float32; hidden: float[..., D] as the decoder returns it."""
         if self.head is not None:
             logits = self.head(hidden, jnp.float32)
         else:
@@ -152,7 +153,8 @@ class Decoder(nnx.Module):
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-def _places(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[jax.Array, jax.Array]:
+def _positions_and_segments(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[jax.Array, jax.Array]:
+    """int32[B, T] each, with defaults for those that are None."""
     if positions_BT is None:
         first = 0 if cache is None else cache.index
         positions_BT = jnp.broadcast_to(first + jnp.arange(tokens_BT.shape[1])[None, :], tokens_BT.shape)

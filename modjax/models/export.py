@@ -1,7 +1,7 @@
-"""A decoder written as a Hugging Face checkpoint: config.json, safetensors files, and the tokenizer beside them.
+"""Export of a decoder as a Hugging Face checkpoint: config.json, safetensors files and the tokenizer.
 
-transformers' AutoModelForCausalLM, vLLM and `modjax.load` read what is written. Tensors are made one at a time, by the
-table that reads them undone, so the host holds one tensor beside the decoder.
+transformers' AutoModelForCausalLM, vLLM and `modjax.load` can load it. Tensors are converted one at a time, by the
+inverse of the conversions that loading uses, so the host holds one tensor in addition to the decoder.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 SHARD_BYTES = 5 * 10**9
 FORMATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-# What lies beside the weights of a checkpoint and stays true of other weights of the same model.
+# Files of a checkpoint, besides weights and config, that are valid for other weights of the same model too.
 BESIDE = ("tokenizer*", "vocab.*", "merges.txt", "*_tokens*.json", "chat_template*", GENERATION)
-# Families whose config.json can be written from a ModelConfig: those that GGUF files hold.
+# Families whose config.json can be built from a ModelConfig: those of GGUF files, which have no config.json.
 ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One tensor to be written."""
+    """One tensor to write."""
 
     leaf: jax.Array
-    layer: int | None  # None: the leaf as a whole
+    layer: int | None  # None: the whole leaf
     transform: Transform
 
     @property
@@ -66,19 +66,18 @@ def write(
     dtype: Any = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes a checkpoint directory, beside its place and moved there when complete.
+    """Writes a checkpoint directory, under a temporary name until it is complete.
 
     Args:
       path: a new or an empty folder.
-      like: whose config.json this has: a checkpoint directory, whose tokenizer files are copied too, or the file's
-        content. By default it is made from the decoder's config, for llama, qwen2 and qwen3.
-      tokenizer, ends: what to write beside the weights where `like` is no directory: a tokenizer and the tokens that
-        end a turn.
-      dtype: float32, float16 or bfloat16; by default the weights' own.
-      shard_bytes: the most bytes of weights in one file, unless a single tensor has more.
+      like: where config.json comes from: a checkpoint directory, whose tokenizer files are copied too, or the content
+        of a config.json. By default it is built from the decoder's config, which works for llama, qwen2 and qwen3.
+      tokenizer, ends: a tokenizer, and the ids of the tokens that end a turn, to write unless `like` is a directory.
+      dtype: float32, float16 or bfloat16; by default that of the weights.
+      shard_bytes: largest size of the weights in one file; only a single tensor may exceed it.
 
-    Raises InputError for a folder with something in it, a quantised decoder, a `like` of another model, and values that
-    are not finite, or are not in the dtype.
+    Raises InputError for a folder that is not empty, a quantised decoder, a `like` of another model, and values that
+    are not finite or become infinite in the dtype.
     """
     path = pathlib.Path(path)
     if path.exists() and (path.is_file() or any(path.iterdir())):
@@ -88,7 +87,7 @@ def write(
         raise InputError(f"dtype={dtype.name}: expected one of {', '.join(FORMATS)}")
     folder = None if like is None or isinstance(like, Mapping) else pathlib.Path(like)
     described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}
-    described.pop("dtype", None)  # the newer name of the same key; every version reads the older
+    described.pop("dtype", None)  # newer name of torch_dtype; every version of transformers reads the older one
     if tokenizer is not None and like is None:
         described |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     pieces = _pieces(decoder)
@@ -96,7 +95,7 @@ def write(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     write_json(draft / "config.json", described)
-    _write_beside(draft, folder, tokenizer, ends)
+    _write_tokenizer(draft, folder, tokenizer, ends)
     _write_shards(draft, pieces, decoder.config, dtype, shard_bytes)
     os.replace(draft, path)
 
@@ -106,14 +105,14 @@ def _described(config: ModelConfig, like, folder) -> dict[str, Any]:
         return hf_config(config)
     described, where = (like, "like") if folder is None else (read_json_object(folder / "config.json"), str(folder))
     if ModelConfig.from_hf(described, where) != config:
-        raise InputError(f"{where}: describes another model than the decoder to be written")
+        raise InputError(f"{where}: describes another model than the decoder to write")
     return dict(described)
 
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
-    """The config.json of a llama, qwen2 or qwen3 decoder; InputError for a config that it cannot express."""
+    """The config.json of a llama, qwen2 or qwen3 decoder. Raises InputError for a config that it cannot express."""
     if config.family not in ARCHITECTURES:
-        raise InputError(f"the config.json of a {config.family} model is copied, not made: give like=, its directory")
+        raise InputError(f"cannot build config.json for family {config.family!r}; pass like=CHECKPOINT_DIR to copy it")
     family = FAMILIES[config.family]
     found = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
     found |= {key: getattr(config, letter) for letter, key in family.sizes.items()}
@@ -129,12 +128,12 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
             long_and_short = {"long_factor": list(scaling.long), "short_factor": list(scaling.short)}
             found["rope_scaling"] |= long_and_short | {"attention_factor": scaling.magnitude}
     if ModelConfig.from_hf(found, "config.json") != config:
-        raise InputError(f"no config.json can be made for {config}; give like=, a directory that has one")
+        raise InputError(f"cannot build config.json for {config}; pass like=CHECKPOINT_DIR to copy it")
     return found
 
 
 def _pieces(decoder: Decoder) -> dict[str, Piece]:
-    """{tensor's name: Piece}, in the order of the decoder's leaves."""
+    """{name of a tensor: Piece}, in the order of the decoder's leaves."""
     table, found = rows(decoder.config), {}
     for path, leaf in leaves(decoder).items():
         if path not in table:
@@ -145,7 +144,7 @@ def _pieces(decoder: Decoder) -> dict[str, Piece]:
     return found
 
 
-def _write_beside(draft: pathlib.Path, folder, tokenizer, ends) -> None:
+def _write_tokenizer(draft: pathlib.Path, folder, tokenizer, ends) -> None:
     if folder is not None:
         for file in {file for pattern in BESIDE for file in folder.glob(pattern) if file.is_file()}:
             shutil.copyfile(file, draft / file.name)
@@ -179,7 +178,7 @@ def _write_shards(draft: pathlib.Path, pieces: dict[str, Piece], config, dtype, 
 
 
 def _shards(shapes: dict[str, tuple[int, ...]], most: int) -> Iterator[dict[str, tuple[int, ...]]]:
-    """The tensors in their order, cut into runs of at most so many elements, or of one tensor."""
+    """The tensors in order, in shards of at most `most` elements or of a single larger tensor."""
     shard, held = {}, 0
     for name, shape in shapes.items():
         size = int(np.prod(shape))

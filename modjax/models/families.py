@@ -1,4 +1,4 @@
-"""The families: what the keys of their config.json are and mean."""
+"""The supported model families: one Family for each model_type of a config.json."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ PHI3 = Family(
     fixed={"fused_qkv": "stacked", "fused_mlp": True},
     derived=(
         activation,
-        # "su" and "yarn" are what older files of this family call longrope.
+        # Older files of this family say "su" or "yarn" for longrope.
         functools.partial(
             rope, whole=False, kinds={"default": "default", **dict.fromkeys(("longrope", "su", "yarn"), "longrope")}
         ),

@@ -1,4 +1,4 @@
-"""How one model_type's config.json becomes the fields of a ModelConfig, as data."""
+"""Family: a table that maps the config.json of one model_type to the fields of a ModelConfig."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from modjax.errors import InputError
 from modjax.models.hf_config import Sizes
 from modjax.models.values import Values
 
-# Keys that any config.json may have and that change nothing in what a decoder computes from given weights.
+# Keys that any config.json may have and that do not change what a decoder computes from given weights.
 _WITHOUT_EFFECT = """
     _attn_implementation _attn_implementation_autoset _name_or_path architectures attention_dropout attn_implementation
     attn_pdrop auto_map bos_token_id cache_implementation chunk_size_feed_forward classifier_dropout do_sample dtype
@@ -23,7 +23,7 @@ _WITHOUT_EFFECT = """
 """
 WITHOUT_EFFECT = frozenset(_WITHOUT_EFFECT.split())
 
-# Keys that no family supports otherwise.
+# Keys that must be absent or have this value in every family.
 ONLY = {
     "quantization_config": None,
     "add_cross_attention": False,
@@ -34,25 +34,28 @@ ONLY = {
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What the keys of one model_type's config.json are, and what is made of them."""
+    """The keys of one model_type's config.json, and how they give the fields of a ModelConfig."""
 
-    sizes: Mapping[str, str]  # letter: the key that holds it
-    keys: Mapping[str, tuple[str, str]]  # field: how it is read, a method of Values, and the key that holds it
-    fixed: Mapping[str, Any]  # field: its value in every model of the family
-    derived: tuple[Callable[[Values, Sizes], dict[str, Any]], ...]  # functions that give the other fields
-    defaults: Mapping[str, Any]  # key: what its absence means
-    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # key: the one value supported
-    nullable: tuple[str, ...] = ()  # keys whose null differs from absence
-    without_effect: tuple[str, ...] = ()  # beside the common ones
+    sizes: Mapping[str, str]  # {letter of the size: its key}
+    keys: Mapping[str, tuple[str, str]]  # {field: (method of Values that reads it, key)}
+    fixed: Mapping[str, Any]  # {field: its value in every model of the family}
+    derived: tuple[Callable[[Values, Sizes], dict[str, Any]], ...]  # functions that return the other fields
+    defaults: Mapping[str, Any]  # {key: value if it is absent}
+    only: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # {key: the only supported value}
+    nullable: tuple[str, ...] = ()  # keys for which null does not mean the default
+    without_effect: tuple[str, ...] = ()  # ignored keys, in addition to WITHOUT_EFFECT
 
     @property
     def known(self) -> Collection[str]:
-        """All keys that are used, checked or known to be without effect."""
+        """All keys that are read, checked or known to have no effect."""
         used = {key for _, key in self.keys.values()}
         return WITHOUT_EFFECT.union(self.sizes.values(), used, self.defaults, ONLY, self.only, self.without_effect)
 
     def read_sizes(self, values: Values) -> dict[str, int]:
-        """{letter: size}; key-value heads, head width and, where it may be null, MLP width follow from the others."""
+        """{letter: size}; if not given, K is N, H is D / N and, where its key may be null, F is 4 D.
+
+        Raises InputError for invalid sizes and for a D that N does not divide while H is not given.
+        """
         optional = {"K", "H"} | ({"F"} if self.sizes["F"] in self.nullable else set())
         sizes = {
             letter: values.size(key)
@@ -61,7 +64,7 @@ class Family:
         }
         if "H" not in sizes and sizes["D"] % sizes["N"]:
             raise InputError(
-                f"{values.where}: {self.sizes['D']} is {sizes['D']}; expected a multiple of {self.sizes['N']}, "
-                f"{sizes['N']}, where no head_dim is given"
+                f"{values.where}: {self.sizes['D']} is {sizes['D']}; expected a multiple of {self.sizes['N']} "
+                f"= {sizes['N']}, because head_dim is not given"
             )
         return {"K": sizes["N"], "H": sizes["D"] // sizes["N"], "F": 4 * sizes["D"]} | sizes

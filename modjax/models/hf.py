@@ -20,14 +20,14 @@ from modjax.models.weights import Source, fill
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WANTED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model"]
-# Masks and tables that some files carry and that follow from the config.
+# Masks and tables that some files contain although the config determines them.
 BUFFERS = r".*\.rotary_emb\.inv_freq|.*\.(attn|attention)\.(masked_)?bias"
 
 
 def find(name: str) -> pathlib.Path:
-    """The directory of a model: `name` itself, else its snapshot in the Hugging Face cache, else downloaded.
+    """The directory of a model: `name` itself, else its snapshot in the Hugging Face cache, else a new download.
 
-    Raises InputError, with how to get it, when the model is neither here nor reachable.
+    Raises InputError, saying how to get the model, if it is neither local nor can be downloaded.
     """
     if pathlib.Path(name).is_dir():
         return pathlib.Path(name)
@@ -42,13 +42,14 @@ def find(name: str) -> pathlib.Path:
         raise InputError(f"{name}: neither a directory nor a model id of the form owner/name") from error
     except OSError as error:
         raise InputError(
-            f"{name}: not a directory, not in the local Hugging Face cache, and the hub gave {type(error).__name__}. "
-            f"Where there is a network, run `hf download {name}`, then copy the cache or give the directory"
+            f"{name}: not a directory, not in the local Hugging Face cache, and the download failed with "
+            f"{type(error).__name__}. Run `hf download {name}` on a machine with network access, then copy the cache "
+            "or pass the directory"
         ) from error
 
 
 def config(path: str | pathlib.Path) -> ModelConfig:
-    """The config of the checkpoint in a directory; InputError as ModelConfig.from_hf."""
+    """The config of the checkpoint in a directory; raises InputError as ModelConfig.from_hf does."""
     file = pathlib.Path(path) / "config.json"
     return ModelConfig.from_hf(read_json_object(file), str(file))
 
@@ -59,10 +60,10 @@ def read(
     layout: Layout | None = None,
     quantize: str | None = None,
 ) -> Decoder:
-    """The decoder in a directory with config.json and model.safetensors, or its shards and their index.
+    """The decoder in a directory with config.json and model.safetensors, or shards and their index.
 
-    dtype: of the weights, whatever the file has. layout, quantize: see modjax.models.weights.fill.
-    Raises InputError naming file, key and shape for whatever does not fit.
+    dtype: dtype of the loaded weights, whatever the file has. layout, quantize: see modjax.models.weights.fill.
+    Raises InputError naming file, key and shape for tensors that are missing, unexpected or of another shape.
     """
     path = pathlib.Path(path)
     chosen = config(path)
@@ -85,7 +86,7 @@ def _source(path: pathlib.Path, chosen: ModelConfig) -> Source:
 
 
 def _stored_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, str]:
-    """{name by the family's table: name in the file}; files of the bare model go without its name in front."""
+    """{name in the family's table: name in the file}; files of a model saved without its head lack the prefix."""
     body, head = modules["embed"].rpartition(".")[0] + ".", modules["head"] + "."
     whole = any(name.startswith(body) for name in names)
 
@@ -103,12 +104,12 @@ def _files(path: pathlib.Path) -> list[str]:
         try:
             return sorted(set(read_json_object(path / INDEX)["weight_map"].values()))
         except (KeyError, AttributeError) as error:
-            raise InputError(f"{path / INDEX}: has no 'weight_map' of tensor names to files") from error
+            raise InputError(f"{path / INDEX}: has no 'weight_map'; expected {{tensor name: file}} there") from error
     if (path / SINGLE).is_file():
         return [SINGLE]
     if list(path.glob("*.bin")):
         raise InputError(
-            f"{path}: holds only pickled weights (.bin), which modjax never opens. Convert them where you trust them: "
-            "transformers' from_pretrained(DIR).save_pretrained(NEW_DIR) writes safetensors"
+            f"{path}: holds only pickled weights (.bin), which modjax does not open, as they can run code. If you "
+            "trust them, convert them: transformers' from_pretrained(DIR).save_pretrained(NEW_DIR) writes safetensors"
         )
-    raise InputError(f"{path}: holds neither {SINGLE} nor {INDEX}")
+    raise InputError(f"{path}: found neither {SINGLE} nor {INDEX}; expected one of them")

@@ -1,4 +1,4 @@
-"""What keys of a Hugging Face config.json mean that are more than one field: activation, rotary scaling, windows."""
+"""Fields computed from keys of a Hugging Face config.json: activation, rotary embedding, attention windows."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ ROPE_COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor", "orig
 
 
 def activation(values: Values, sizes: Sizes, key: str = "hidden_act") -> dict[str, Any]:
+    """The field activation."""
     name = values[key]
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise InputError(f"{values.where}: {key} is {name!r}; supported are {', '.join(ACTIVATIONS)}")
@@ -53,15 +54,18 @@ def rope(
     whole: bool = True,
     kinds: Mapping[str, str] = ROPE_KINDS,
 ) -> dict[str, Any]:
-    """rope_theta, rope_dim, rope_scaling; transformers 5 keeps all in rope_parameters, older files at the top.
+    """The fields rope_theta, rope_dim and rope_scaling.
 
-    theta, share: what base and rotary share of a head are called at the top. whole: the family turns whole heads.
-    kinds: {rope_type: kind of Scaling} of the family.
+    transformers 5 has all their keys in rope_parameters; older files have some at the top level.
+
+    theta, share: top-level keys of the base and of the share of each head that is rotated.
+    whole: the family rotates whole heads, so any other share is refused.
+    kinds: {rope_type: kind of Scaling} that the family supports.
     """
     inner = _rope_values(values, sizes, theta, share)
     name = inner["rope_type"]
     if not isinstance(name, str) or name not in kinds:
-        raise InputError(f"{values.where}: rope scaling {name!r} is not supported, only {', '.join(kinds)}")
+        raise InputError(f"{values.where}: rope scaling {name!r} is not supported; expected one of {', '.join(kinds)}")
     kind = kinds[name]
     inner.warn_of_unknown((*ROPE_COMMON, *ROPE_KEYS[kind]))
     if inner.number("rope_theta") <= 1:
@@ -88,7 +92,7 @@ def _rope_values(values: Values, sizes: Sizes, theta: str, share: str) -> Values
         "truncate": True,
     }
     at_top = values["original_max_position_embeddings"]
-    if at_top is not None:  # transformers lets it win
+    if at_top is not None:  # it overrides the nested key, as in transformers
         given["original_max_position_embeddings"] = at_top
     inner = Values(given, defaults, (), f"{values.where}: rope_parameters")
     nested = [key for key, value in given.items() if isinstance(value, dict)]
@@ -138,7 +142,7 @@ def _yarn_magnitude(inner: Values, factor: float) -> float:
 
 
 def layer_windows(values: Values, sizes: Sizes, slides: Callable[[Values, int], bool]) -> dict[str, Any]:
-    """window and local, from layer_types; where they are absent, layer i slides if slides(values, i)."""
+    """The fields window and local, from layer_types; if absent, layer i has the window if slides(values, i)."""
     layers = sizes["L"]
     used = values["use_sliding_window"] is None or values.flag("use_sliding_window")
     window = values.size("sliding_window") if used else None
@@ -146,26 +150,24 @@ def layer_windows(values: Values, sizes: Sizes, slides: Callable[[Values, int], 
     if types is None:
         return _windows(window, tuple(window is not None and slides(values, i) for i in range(layers)))
     if not isinstance(types, list | tuple) or len(types) != layers:
-        raise values.error("layer_types", f"one of each of {layers} layers")
+        raise values.error("layer_types", f"a list of {layers} types, one per layer")
     for kind in types:
         if kind not in ("full_attention", "sliding_attention"):
-            raise values.error("layer_types", "'full_attention' and 'sliding_attention' alone")
+            raise values.error("layer_types", "only 'full_attention' and 'sliding_attention'")
     local = tuple(kind == "sliding_attention" for kind in types)
     if any(local) and window is None:
-        raise values.error(
-            "sliding_window", "use_sliding_window and a width for the layers of type 'sliding_attention'"
-        )
+        raise values.error("sliding_window", "a width, and use_sliding_window true, for the 'sliding_attention' layers")
     return _windows(window, local)
 
 
 def alternating_windows(values: Values, sizes: Sizes) -> dict[str, Any]:
-    """window and local of GPT-Neo, whose attention_types are [[types, times], ...]."""
+    """The fields window and local of GPT-Neo, whose attention_types is [[types, repeats], ...]."""
     layers, given = sizes["L"], values["attention_types"]
     try:
-        fits = sum(len(kinds) * times for kinds, times in given) == layers
-        types = [kind for kinds, times in given for _ in range(times) for kind in kinds] if fits else []
+        fits = sum(len(kinds) * repeats for kinds, repeats in given) == layers
+        types = [kind for kinds, repeats in given for _ in range(repeats) for kind in kinds] if fits else []
     except (TypeError, ValueError) as error:
-        raise values.error("attention_types", "[[[type, ...], times], ...]") from error
+        raise values.error("attention_types", "[[[type, ...], repeats], ...]") from error
     if len(types) != layers or any(kind not in ("global", "local") for kind in types):
         raise values.error("attention_types", f"'global' or 'local' for each of {layers} layers")
     values.require("attention_layers", types)

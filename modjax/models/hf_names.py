@@ -1,4 +1,4 @@
-"""What the parts of the decoder are called in Hugging Face checkpoints of each family."""
+"""Names of the decoder's parts in the Hugging Face checkpoints of each family."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GPT_COMMON = {
 }
 _GPT_MLP = {"blocks.mlp.fc1": _GPT + "mlp.c_fc", "blocks.mlp.fc2": _GPT + "mlp.c_proj"}
 
-# {family: {part of the decoder: its module}}, sites in the order of their use.
+# {family: {part of the decoder: its module in the checkpoint}}, sites in the order of the forward pass.
 MODULES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -81,14 +81,14 @@ MODULES = {
         "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
     },
 }
-# gpt2's maps are Conv1D modules, whose weights lie [I, O].
+# GPT-2's linear maps are Conv1D modules, which store weights as [I, O], like our kernels.
 TRANSFORMS = {
     "gpt2": {f"{part}.kernel": AS_IS for part in MODULES["gpt2"] if part.startswith(("blocks.attn.", "blocks.mlp."))}
 }
 
 
 def rows(config: ModelConfig) -> dict[str, Row]:
-    """{leaf path: Row} of a decoder's leaves in a checkpoint of its family."""
+    """{leaf path: Row}: the tensor of a checkpoint of this family that fills each leaf of the decoder."""
     modules = MODULES[config.family]
     found = table(modules, TRANSFORMS.get(config.family))
     found["tied_bias"] = Row(f"{modules['head']}.bias", AS_IS)

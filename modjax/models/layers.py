@@ -1,4 +1,4 @@
-"""The parts a block is made of: linear maps, norms, and linear maps by name."""
+"""The parts of a block: linear maps, norms, and groups of linear maps by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modjax.ops.norms import layer_norm, rms_norm
 
 
 class Linear(nnx.Module):
-    """x @ kernel + bias: kernel [I, O], plain or quantised, and bias [O] or none; stacked, each has a leading L."""
+    """x @ kernel + bias, with a kernel [I, O], plain or quantised, and an optional bias [O]; a leading L if stacked."""
 
     def __init__(self, kernel: jax.Array | Int8 | NF4, bias: jax.Array | None = None):
         self.kernel = kernel if isinstance(kernel, Int8 | NF4) else nnx.Param(kernel)
@@ -19,11 +19,11 @@ class Linear(nnx.Module):
 
     @property
     def matrix(self) -> jax.Array:
-        """The kernel, float[..., I, O]; decoded to float32 where it is quantised."""
+        """The kernel, float[..., I, O]; decoded to float32 if it is quantised."""
         return self.kernel.decode() if isinstance(self.kernel, Int8 | NF4) else self.kernel[...]
 
     def __call__(self, x: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
-        """x: float[..., I]; result: float[..., O], accumulated and returned in `dtype` where one is given."""
+        """x: float[..., I]; result: float[..., O], accumulated and returned in `dtype` if one is given."""
         if isinstance(self.kernel, Int8 | NF4):
             y = self.kernel.product(x, dtype)
         else:
@@ -32,7 +32,7 @@ class Linear(nnx.Module):
 
 
 class Norm(nnx.Module):
-    """RMS norm, its scale counted from `offset`; layer norm where there is a bias."""
+    """Layer norm if there is a bias; otherwise RMS norm, with the factor `offset + scale`."""
 
     def __init__(self, scale: jax.Array, bias: jax.Array | None, eps: float, offset: float = 0.0):
         self.scale = nnx.Param(scale)

@@ -1,4 +1,4 @@
-"""Rows of unequal length side by side: few padded lengths, hence few compilations, and little padding."""
+"""Padding of rows to few different lengths, for few compilations, and with similar lengths together."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def bucket(length: int, least: int = 64) -> int:
-    """The padded length: 64, 128, 256, ..."""
+    """The padded length: the next power of two, at least `least`."""
     return max(least, 1 << (length - 1).bit_length())
 
 
 def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
-    """Indices in batches of similar length, so that little is padding."""
+    """Indices in batches of similar length, so that there is little padding."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
 def left_padded(encoded: Sequence[np.ndarray], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """int32[rows, columns] with the sequences at the right end, and int32[rows], their lengths; 0 in missing rows."""
+    """int32[rows, columns], the sequences right-aligned, and int32[rows], their lengths; 0 for rows without one."""
     tokens_BT = np.zeros((rows, columns), np.int32)
     lengths_B = np.zeros(rows, np.int32)
     for row, ids in enumerate(encoded):
@@ -27,5 +27,5 @@ def left_padded(encoded: Sequence[np.ndarray], rows: int, columns: int) -> tuple
 
 
 def filled(values: Sequence[int], rows: int, filler: int) -> np.ndarray:
-    """int32[rows]: one value a row, and the filler in rows that only fill the batch."""
+    """int32[rows]: one value per row, then the filler for the rows that only fill the batch."""
     return np.asarray([*values, *[filler] * (rows - len(values))], np.int32)

@@ -1,7 +1,7 @@
-"""Safetensors files, read and written tensor by tensor: one lies in memory at a time.
+"""Safetensors files, read and written one tensor at a time, so that only one tensor is in memory.
 
-The safetensors package checks a file but does not read it: it maps files into memory, and all that was read from a
-map stays resident until the map is closed. It writes only what lies in memory as a whole.
+The safetensors package is used only to check files. It reads through a memory map, whose pages stay resident until the
+map is closed, and it can write only tensors that are all in memory at once.
 Format: https://huggingface.co/docs/safetensors
 """
 
@@ -23,22 +23,22 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.b
 
 
 class Tensor(NamedTuple):
-    """Where a tensor lies."""
+    """The location and type of a tensor in a file."""
 
     file: pathlib.Path
-    dtype: str  # the format's name
+    dtype: str  # as the format names it, such as "BF16"
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
 
 
 def tensors(file: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; InputError unless the file is whole."""
+    """{name: Tensor} of a file. Raises InputError if it is missing, truncated or not a safetensors file."""
     try:
         with safe_open(file, framework="numpy"), open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             listed = json.loads(opened.read(length))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: is truncated, missing or no safetensors file ({error})") from error
+        raise InputError(f"{file}: is truncated, missing or not a safetensors file ({error})") from error
     listed.pop("__metadata__", None)
     return {
         name: Tensor(file, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
@@ -47,7 +47,7 @@ def tensors(file: pathlib.Path) -> dict[str, Tensor]:
 
 
 def read(name: str, tensor: Tensor) -> np.ndarray:
-    """The tensor, in its own dtype; InputError for one that is no float."""
+    """Reads one tensor in the dtype of the file. Raises InputError if that is not a floating-point dtype."""
     if tensor.dtype not in DTYPES:
         raise InputError(f"{tensor.file}: {name!r} has dtype {tensor.dtype}; expected one of {', '.join(DTYPES)}")
     dtype = np.dtype(DTYPES[tensor.dtype])
@@ -58,7 +58,11 @@ def read(name: str, tensor: Tensor) -> np.ndarray:
 def write(
     file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, array: Callable[[str], np.ndarray]
 ) -> int:
-    """Writes tensors of one dtype (the format's name for it), each made when its turn comes; gives their bytes."""
+    """Writes tensors of one dtype and returns the size of their data in bytes.
+
+    shapes: {name: shape}, in the order of the file. dtype: a key of DTYPES.
+    array: name -> values; called when that tensor is written, so that one tensor is in memory at a time.
+    """
     itemsize, end, listed = np.dtype(DTYPES[dtype]).itemsize, 0, {}
     for name, shape in shapes.items():
         start, end = end, end + math.prod(shape) * itemsize

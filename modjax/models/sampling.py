@@ -1,4 +1,4 @@
-"""From logits to the next token: the likeliest one, or one drawn from what temperature, top-k and top-p leave."""
+"""Choice of the next token from logits: greedy, or random with temperature, top-k and top-p."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ALL = 2**31 - 1  # a top_k that keeps every token
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn; all three are traced, so that other numbers need no other program."""
+    """Settings of random sampling. All three are traced, so that other values do not recompile the program."""
 
     temperature: float
-    top_k: int = ALL  # tokens kept
-    top_p: float = 1.0  # probability kept
+    top_k: int = ALL  # number of tokens kept
+    top_p: float = 1.0  # total probability kept
 
 
 def sampling(temperature: float, top_k: int | None = None, top_p: float | None = None) -> Sampling | None:
-    """The settings of one call, checked; None is greedy, which is what temperature 0 and top_k 1 come to.
+    """The settings of one call, checked; None, which means greedy, for temperature 0 and for top_k 1.
 
     Raises InputError for temperature < 0, top_k < 1 and top_p outside (0, 1].
     """
@@ -39,9 +39,9 @@ def sampling(temperature: float, top_k: int | None = None, top_p: float | None =
 
 
 def sample(logits_BV: jax.Array, keys_B: jax.Array, how: Sampling | None = None) -> jax.Array:
-    """The likeliest token where `how` is None, else one drawn from softmax(filtered logits).
+    """The most likely token if `how` is None, else a random one from softmax(filtered logits).
 
-    logits_BV: float32[B, V]; keys_B: key[B], one a row; result: int32[B].
+    logits_BV: float32[B, V]; keys_B: key[B], one per row; result: int32[B].
     """
     if how is None:
         return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
@@ -49,11 +49,11 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, how: Sampling | None = None)
 
 
 def filtered(logits_BV: jax.Array, how: Sampling) -> jax.Array:
-    """logits / temperature, -inf for the tokens that may not be drawn, float32[B, V].
+    """logits / temperature, with -inf for the tokens that are filtered out, float32[B, V].
 
-    First the top_k likeliest stay, then of these the fewest whose probabilities sum to top_p (nucleus sampling,
-    arXiv 1904.09751, section 3.1), at least one: the order and the meaning of transformers' logits processors.
-    Tokens exactly as likely as the last one kept stay too.
+    The top_k most likely tokens are kept, then the fewest of these whose probabilities sum to top_p (nucleus sampling,
+    arXiv 1904.09751, section 3.1), but at least one. Order and meaning are those of transformers' logits processors.
+    Tokens exactly as likely as the last one kept are kept too.
     """
     scaled_BV = logits_BV / how.temperature
     narrowed = (how.top_k < logits_BV.shape[-1]) | (how.top_p < 1)
@@ -65,7 +65,7 @@ def _narrowed(scaled_BV, top_k, top_p):
     rising_BV = jnp.sort(scaled_BV, axis=-1)
     least_B1 = jax.lax.dynamic_slice_in_dim(rising_BV, n_tokens - jnp.clip(top_k, 1, n_tokens), 1, axis=1)
     rising_BV = jnp.where(rising_BV < least_B1, -jnp.inf, rising_BV)
-    # Summed from the unlikely end: what stays is what lies above the last 1 - top_p.
+    # Summed from the least likely token up: tokens within the first 1 - top_p are filtered out.
     below_BV = jnp.cumsum(jax.nn.softmax(rising_BV, axis=-1), axis=-1)
     outside_BV = (below_BV <= 1 - top_p).at[:, -1].set(False)
     nucleus_B1 = jnp.where(outside_BV, jnp.inf, rising_BV).min(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Tokenizers: from a model's directory, or rebuilt from a GGUF file's metadata. Both are transformers' own kind."""
+"""Tokenizers of transformers, loaded from a model's directory or rebuilt from the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-CONTROL, USER_DEFINED = 3, 4  # token types of the GGUF format that are matched whole
+CONTROL, USER_DEFINED = 3, 4  # GGUF token types of text that is never split into several tokens
 ROLES = {
     "bos": "tokenizer.ggml.bos_token_id",
     "eos": "tokenizer.ggml.eos_token_id",
@@ -25,7 +25,7 @@ END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "token
 
 
 def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer kept beside a checkpoint; None when the directory has none."""
+    """The tokenizer in a checkpoint's directory; None if there is none."""
     if not any((pathlib.Path(path) / name).is_file() for name in FILES):
         return None
     from transformers import AutoTokenizer
@@ -39,9 +39,9 @@ def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
 def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
     """The byte-level BPE tokenizer in a GGUF file, with its special tokens and chat template.
 
-    Ids are those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...): like it, this splits by the
-    GPT-2 pattern whatever `tokenizer.ggml.pre` says.
-    Raises InputError for another kind of tokenizer and for one without its token or merge list.
+    Token ids equal those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...), which also splits
+    text by the GPT-2 pattern and ignores `tokenizer.ggml.pre`.
+    Raises InputError for another kind of tokenizer and for a missing list of tokens or merges.
     """
     metadata = header(path).metadata
     kind = metadata.get("tokenizer.ggml.model")
@@ -64,10 +64,11 @@ def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
 
 
 def ends(path: str | pathlib.Path) -> tuple[int, ...]:
-    """The tokens that end a turn as the checkpoint has them, beside its tokenizer's own; () where it says nothing.
+    """Ids of the tokens that end a turn, as listed in the checkpoint; () if it lists none.
 
-    A directory says it in generation_config.json (`eos_token_id`, one or a list), a GGUF file in its metadata.
-    Raises InputError for ids that are no whole numbers.
+    A directory lists them in generation_config.json (`eos_token_id`, one id or a list), a GGUF file in its metadata.
+    They are in addition to the end-of-sequence token of the tokenizer.
+    Raises InputError for ids that are not whole numbers.
     """
     path = pathlib.Path(path)
     if path.is_file():
@@ -94,6 +95,6 @@ def _byte_level_bpe(metadata: dict[str, Any]):
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in whole])
     if metadata.get("tokenizer.ggml.add_bos_token") and ROLES["bos"] in metadata:
         bos = metadata[ROLES["bos"]]
-        begun = [f"{tokens[bos]}:0", "$A:0"]
-        tokenizer.post_processor = processors.TemplateProcessing(single=begun, special_tokens=[(tokens[bos], bos)])
+        template = [f"{tokens[bos]}:0", "$A:0"]
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(tokens[bos], bos)])
     return tokenizer

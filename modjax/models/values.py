@@ -1,4 +1,4 @@
-"""The keys of one config.json, read with complaints that name file, key, what was found and what is supported."""
+"""Checked access to the keys of a config.json; errors name the file, the key, the value found and what was expected."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from modjax.errors import InputError
 
 
 class Values:
-    """One file's keys: absent ones and, unless null has a meaning of its own, null ones at their defaults."""
+    """The keys of one file. Absent keys have their defaults; so have null ones, unless the key is nullable."""
 
     def __init__(self, found: Mapping[str, Any], defaults: Mapping[str, Any], nullable: Collection[str], where: str):
         given = {key: value for key, value in found.items() if value is not None or key in nullable}
@@ -22,24 +22,26 @@ class Values:
         return self.values.get(key)
 
     def error(self, key: str, expected: str) -> InputError:
+        """The error to raise for the value of this key."""
         return InputError(f"{self.where}: {key} is {self[key]!r}; expected {expected}")
 
     def require(self, key: str, only: Any) -> None:
-        """Raises InputError if the key is there with any other value."""
+        """Raises InputError if the key is present with a value other than `only`."""
         if self.values.get(key, only) != only:
-            raise InputError(f"{self.where}: {key} = {self[key]!r} is not supported, only {only!r}")
+            raise InputError(f"{self.where}: {key} = {self[key]!r} is not supported; expected {only!r}")
 
-    def warn_of_unknown(self, known: Collection[str], place: str = "") -> None:
+    def warn_of_unknown(self, known: Collection[str]) -> None:
+        """Warns about keys of the file that are not in `known`."""
         unknown = sorted(set(self.given) - set(known))
         if unknown:
             warnings.warn(
-                f"{self.where}: {place}{', '.join(unknown)}: not known to modjax and left out of account; "
-                "see that they do not change what the model computes",
+                f"{self.where}: {', '.join(unknown)}: not known to modjax and ignored; "
+                "check that they do not change what the model computes",
                 stacklevel=2,
             )
 
     def size(self, key: str) -> int | None:
-        """A positive whole number, or None where null means none."""
+        """A positive whole number, or None for a nullable key that is null."""
         value = self[key]
         if value is None and key in self.nullable:
             return None
@@ -48,14 +50,14 @@ class Values:
         return value
 
     def count(self, key: str) -> int:
-        """A whole number from 0 on."""
+        """A whole number, 0 or more."""
         value = self[key]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise self.error(key, "a whole number")
+            raise self.error(key, "a whole number, 0 or more")
         return value
 
     def number(self, key: str) -> float | None:
-        """A positive number, or None where null means none."""
+        """A positive number, or None for a nullable key that is null."""
         value = self[key]
         if value is None and key in self.nullable:
             return None
@@ -64,13 +66,14 @@ class Values:
         return float(value)
 
     def flag(self, key: str) -> bool:
+        """True or False."""
         value = self[key]
         if not isinstance(value, bool):
             raise self.error(key, "true or false")
         return value
 
     def numbers(self, key: str, count: int) -> tuple[float, ...]:
-        """As many positive numbers."""
+        """A list of `count` positive numbers."""
         value = self[key]
         if not isinstance(value, list | tuple) or len(value) != count:
             raise self.error(key, f"a list of {count} positive numbers")
@@ -78,7 +81,7 @@ class Values:
         return tuple(one_by_one.number(i) for i in range(count))
 
     def inner(self, key: str) -> dict[str, Any]:
-        """An object in the file; nulls in it are as if they were absent."""
+        """A nested object without its null entries; {} if the key is absent or null."""
         value = self[key] or {}
         if not isinstance(value, dict):
             raise self.error(key, "an object")

@@ -1,4 +1,4 @@
-"""Filling the decoder's abstract tree from named tensors, one at a time, by a table."""
+"""Loading a decoder from the named tensors of a checkpoint, one tensor at a time, by a table of names."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.parallel.distributed import gather
 
-CHUNK = 1 << 20  # elements looked at in float32 at a time
+CHUNK = 1 << 20  # elements checked for NaN and infinity at a time, in float32
 
 
 class Transform(NamedTuple):
-    """How a leaf lies in the file: the shape it has there, and the way from there to here."""
+    """Conversion between a leaf of the decoder and the tensor of a checkpoint that it is loaded from, its source."""
 
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]  # leaf shape -> source shape
     apply: Callable[[np.ndarray, ModelConfig], np.ndarray]  # source -> leaf
@@ -34,7 +34,7 @@ class Transform(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of a table: the tensor, `{i}` standing for the layer, that fills a leaf."""
+    """One row of a table: the name of the tensor that fills a leaf, with `{i}` for the layer, and its conversion."""
 
     source: str
     transform: Transform
@@ -42,16 +42,16 @@ class Row(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Named tensors of one checkpoint."""
+    """Access to the named tensors of one checkpoint."""
 
     names: Collection[str]
     shape: Callable[[str], tuple[int, ...]]
     read: Callable[[str], np.ndarray]
-    file: Callable[[str], str]  # the file that holds, or should hold, a name; for the messages
-    ignored: str = r"(?!)"  # regular expression of names that carry no weights
+    file: Callable[[str], str]  # the file that holds, or should hold, a tensor; for messages
+    ignored: str = r"(?!)"  # regular expression of names that are not weights
 
 
-MOST = 100  # missing tensors that are counted: a broken config may claim any number of layers
+MOST = 100  # missing tensors counted at most, because a broken config may claim any number of layers
 
 AS_IS = Transform(lambda shape: shape, lambda array, _: array, lambda array, _: array)
 TRANSPOSED = Transform(lambda shape: shape[::-1], lambda array, _: array.T, lambda array, _: array.T)
@@ -62,7 +62,7 @@ def table(modules: Mapping[str, str], transforms: Mapping[str, Transform] | None
     """{leaf path: Row} for checkpoints that name tensors MODULE.weight and MODULE.bias.
 
     modules: {part of the decoder, such as `blocks.attn.q`: its module's name, `{i}` for the layer}.
-    transforms: {leaf path: Transform} where a leaf does not lie there as PyTorch's Linear lays it, [O, I].
+    transforms: {leaf path: Transform} for tensors that are not stored as PyTorch does (a Linear's weight as [O, I]).
     """
     rows = {"embed": Row(f"{modules['embed']}.weight", AS_IS)}
     for part, module in modules.items():
@@ -71,7 +71,7 @@ def table(modules: Mapping[str, str], transforms: Mapping[str, Transform] | None
 
 
 def abstract(config: ModelConfig, dtype: jnp.dtype, quantize: str | None = None) -> Decoder:
-    """The decoder's tree with a ShapeDtypeStruct in the place of each array."""
+    """The decoder's tree with a ShapeDtypeStruct in place of each array."""
 
     def init():
         decoder = Decoder.init(config, jax.random.key(0), dtype)
@@ -81,7 +81,7 @@ def abstract(config: ModelConfig, dtype: jnp.dtype, quantize: str | None = None)
 
 
 def quantised(decoder: Decoder, quantize: str) -> Decoder:
-    """A decoder whose blocks' kernels are quantised, to "int8" or "nf4"; the given one stays as it is."""
+    """A copy of the decoder whose block kernels are quantised to "int8" or "nf4"; the original is not changed."""
     chosen = quant.FORMATS[quantize]
     return _with_kernels(
         decoder, lambda kernel: chosen(*chosen.encode(kernel[...]), quant.sampled(kernel[...], axes=2))
@@ -89,12 +89,12 @@ def quantised(decoder: Decoder, quantize: str) -> Decoder:
 
 
 def dequantised(decoder: Decoder, dtype: jnp.dtype) -> Decoder:
-    """A decoder with kernels of this dtype in the place of quantised ones; the given one stays as it is."""
+    """A copy of the decoder whose quantised kernels are decoded to this dtype; the original is not changed."""
     return _with_kernels(decoder, lambda kernel: nnx.Param(kernel.decode().astype(dtype)))
 
 
 def leaves(decoder: Decoder) -> dict[str, jax.Array]:
-    """{path: array} such as `blocks.attn.q.kernel`, in the tree's own order; of a quantised kernel several arrays."""
+    """{path, such as `blocks.attn.q.kernel`: array}, in tree order; a quantised kernel has several arrays."""
     paths, _ = jax.tree.flatten_with_path(decoder)
     return {".".join(key.name for key in path[:-1]): leaf for path, leaf in paths}
 
@@ -109,36 +109,40 @@ def fill(
 ) -> Decoder:
     """The decoder with every leaf read from the source.
 
-    Tensors are read one at a time, each once and straight into its place: beside what is finished, the host holds one
-    tensor and, where devices have memory of their own, one leaf.
+    Each tensor is read once and written directly to its place. Besides finished leaves, the host holds at most one
+    tensor and, if devices have their own memory, one leaf.
 
-    table: {leaf path: Row}; a leaf under `blocks` reads one tensor for each layer into a stacked array.
-    layout: where a leaf lies, (path, its shape and dtype) -> sharding; by default on the default device.
-    quantize: "int8" or "nf4" for the kernels of blocks, quantised as they are read; None leaves them in dtype.
-    Raises InputError for missing and left-over names, a shape that does not fit the config, NaN and infinity, an
-    unknown format.
+    table: {leaf path: Row}; a leaf under `blocks` is a stacked array that reads one tensor per layer.
+    layout: (path, object with the leaf's shape) -> sharding; by default all leaves are on the default device.
+    quantize: "int8" or "nf4" quantises the kernels of blocks as they are read; None keeps them in dtype.
+    Raises InputError for missing and unexpected names, a shape that does not match the config, NaN and infinite
+    values, and an unknown format.
     """
     quant.check(quantize)
     plain, tree = leaves(abstract(config, dtype)), abstract(config, dtype, quantize)
     _check(config, plain, table, source)
     filled = {}
     for path in plain:
-        own = {found: like for found, like in leaves(tree).items() if found == path or found.startswith(f"{path}.")}
-        parts = {found: Assembly(like.shape, like.dtype, layout and layout(found, like)) for found, like in own.items()}
+        # A quantised kernel is one tensor in the source and several leaves, `path.codes` and so on, in the tree.
+        targets = {name: like for name, like in leaves(tree).items() if name == path or name.startswith(f"{path}.")}
+        parts = {
+            name: Assembly(like.shape, like.dtype, layout and layout(name, like)) for name, like in targets.items()
+        }
         stacked = path.startswith("blocks.")
         for layer, name in enumerate(_sources(config, path, table[path])):
             how = (config, name, table[path].transform, source)
-            # No variable holds the tensor: it must be gone when the next one is read.
+            # No variable refers to the tensor, so that it is freed before the next one is read.
             _write(_array(*how), parts, path, layer if stacked else None, quantize)
         filled |= {name: part.finish() for name, part in parts.items()}
     return jax.tree.unflatten(jax.tree.structure(tree), [filled[path] for path in leaves(tree)])
 
 
 def fingerprint(decoder: Decoder) -> str:
-    """Sixteen hexadecimal digits that name these weights: the same in float32, bfloat16 and quantised.
+    """Sixteen hexadecimal digits that identify these weights: the same in float32, bfloat16 and quantised.
 
-    sha256 of the config (fields at their defaults left out, so that new ones change nothing) and of up to eight
-    elements along each axis of every leaf, rounded to bfloat16; quantised kernels keep those of the kernel they were.
+    They are from the sha256 of the config (without fields at their defaults, so that adding a field changes nothing)
+    and of a sample of every leaf, up to eight elements along each axis, rounded to bfloat16. A quantised kernel stores
+    the sample of its original.
     """
     config = {
         field.name: getattr(decoder.config, field.name)
@@ -160,7 +164,7 @@ def _with_kernels(decoder: Decoder, change: Callable[[nnx.Module], nnx.Module]) 
 
 
 def _originals(decoder: Decoder) -> dict[str, jax.Array]:
-    """The leaves, of quantised kernels only what is kept of the originals, under their names."""
+    """The leaves, where a quantised kernel has only the sample of its original, under the path of the kernel."""
     quantised = (".kernel.codes", ".kernel.scale")
     found = {path: leaf for path, leaf in leaves(decoder).items() if not path.endswith(quantised)}
     return {path.replace(".kernel.sample", ".kernel"): leaf for path, leaf in found.items()}
@@ -177,7 +181,10 @@ def _sources(config: ModelConfig, path: str, row: Row) -> Iterator[str]:
 
 
 def _check(config: ModelConfig, plain: Mapping[str, jax.Array], table: Mapping[str, Row], source: Source) -> None:
-    """That every tensor is there in its shape, and no other, before any memory is taken for what a config claims."""
+    """Raises InputError unless the source has exactly the expected tensors, in their shapes.
+
+    It runs before any buffer is allocated, because a broken config may claim any size.
+    """
     wanted = ((name, path) for path in plain for name in _sources(config, path, table[path]))
     missing = list(itertools.islice((pair for pair in wanted if pair[0] not in source.names), MOST))
     if missing:
@@ -196,7 +203,7 @@ def _check(config: ModelConfig, plain: Mapping[str, jax.Array], table: Mapping[s
     if left_over:
         name = left_over[0]
         raise InputError(
-            f"{source.file(name)}: {name!r} has no place in a {config.family} decoder{_and_more(left_over)}"
+            f"{source.file(name)}: {name!r} is not a tensor of this {config.family} decoder{_and_more(left_over)}"
         )
 
 
@@ -205,7 +212,7 @@ def _and_more(names: list[str]) -> str:
 
 
 def _array(config: ModelConfig, name: str, transform: Transform, source: Source) -> np.ndarray:
-    """One tensor as it lies in its leaf, or in the leaf's layer."""
+    """One tensor in the layout of its leaf, or of one layer of its leaf."""
     array = source.read(name)
     if not _finite(array):
         raise InputError(f"{source.file(name)}: {name!r} holds NaN or infinite values")

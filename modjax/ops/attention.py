@@ -1,4 +1,4 @@
-"""Causal attention with grouped queries over packed or left-padded rows."""
+"""Causal grouped-query attention over packed or left-padded rows."""
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,10 @@ def causal_mask(
     k_segments_BS: jax.Array,
     window: int | None = None,
 ) -> jax.Array:
-    """Which keys each query may read: its own nonzero segment, its own position and earlier ones.
+    """Mask of the keys that each query may read: those of its nonzero segment, at its own and earlier positions.
 
-    positions: int[B, T] and int[B, S]; segments: likewise, 0 for padding.
-    window: how many positions back a query reads, itself included; None for all.
+    positions: int[B, T] and int[B, S]; segments: the same shapes, 0 for padding.
+    window: number of positions that a query reads, its own included; None for all earlier ones.
     Result: bool[B, T, S].
     """
     distance_BTS = q_positions_BT[:, :, None] - k_positions_BS[:, None, :]
@@ -34,13 +34,13 @@ def attend(
     """softmax(scale q k^T) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
 
     q_BTNH: float[B, T, N, H]; k_BSKH, v_BSKH: float[B, S, K, H]; mask_BTS: bool[B, T, S].
-    scale: by default 1 / sqrt(H). softcap: scores go through softcap tanh(. / softcap) (arXiv:2408.00118, section 2).
-    Scores and softmax are float32. A query that may read nothing gets zeros. Result: like q_BTNH.
+    scale: by default 1 / sqrt(H). softcap: scores s become softcap tanh(s / softcap) (arXiv:2408.00118, section 2).
+    Scores and softmax are float32. A query with no keys gives zeros. Result: like q_BTNH.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
-    # The heads that share keys become rows (Q = T x N / K) of one product a key-value head: on a CPU a third faster
-    # than an axis of their own.
+    # Query heads that share a key-value head become rows (Q = T x N / K) of one matrix product: on a CPU a third faster
+    # than with a separate axis.
     q_BKQH = jnp.moveaxis(q_BTNH.reshape(B, T, K, N // K, H), 1, 2).reshape(B, K, -1, H)
     mask_BQS = jnp.repeat(mask_BTS, N // K, axis=1)
     scores_BKQS = jnp.einsum("bkqh,bskh->bkqs", q_BKQH, k_BSKH, preferred_element_type=jnp.float32)
@@ -49,7 +49,7 @@ def attend(
         scores_BKQS = softcap * jnp.tanh(scores_BKQS / softcap)
     scores_BKQS = jnp.where(mask_BQS[:, None], scores_BKQS, jnp.finfo(jnp.float32).min)
     weights_BKQS = jnp.exp(scores_BKQS - jax.lax.stop_gradient(scores_BKQS.max(axis=-1, keepdims=True)))
-    # Divided by their sum behind the product: H numbers a query, not S, forward and backward.
+    # Divided by the sum of weights after the product: H numbers per query, not S, forward and backward.
     out_BKQH = jnp.einsum(
         "bkqs,bskh->bkqh", weights_BKQS.astype(v_BSKH.dtype), v_BSKH, preferred_element_type=jnp.float32
     ) / weights_BKQS.sum(axis=-1, keepdims=True)

@@ -10,7 +10,7 @@ from modjax.ops.lora import Factors
 
 
 class LowRankSVD(NamedTuple):
-    """dW = sum_r s_r u_r v_r^T, singular values in falling order."""
+    """dW = sum_r s_r u_r v_r^T, singular values in descending order."""
 
     u: jax.Array  # [..., R, O]
     s: jax.Array  # [..., R]
@@ -21,9 +21,9 @@ def low_rank_svd(factors: Factors) -> LowRankSVD:
     """The exact thin SVD of B^T A for a[..., R, I], b[..., R, O], without forming the O x I product.
 
     A^T = Q_a R_a and B^T = Q_b R_b, so B^T A = Q_b (R_b R_a^T) Q_a^T: the SVD of an R x R core, rotated back.
-    Batched over all leading axes, in float32. Made of matrix products and rotations alone: batches of tiny LAPACK
-    calls are slow on accelerators, and on a CPU with two threads jaxlib 0.10.2 was seen to wait for itself in them
-    for ever. Where s is 0, u is too, and v is for directions that A does not have.
+    Batched over all leading axes, in float32. Only matrix products and rotations are used: batches of tiny LAPACK
+    calls are slow on accelerators, and jaxlib 0.10.2 deadlocked in them on a CPU with two threads. Where s is 0, u is 0
+    too, and v is 0 for the directions that A lacks if its rank is below R.
     """
     with jax.default_matmul_precision("highest"):
         q_a = _orthonormal_rows(factors.a.astype(jnp.float32))
@@ -35,17 +35,17 @@ def low_rank_svd(factors: Factors) -> LowRankSVD:
 
 
 def _orthonormal_rows(x_RD):
-    """Gram-Schmidt, each row twice, which is as orthogonal as Householder's; dependent rows become zero."""
+    """Gram-Schmidt, twice per row, which is as orthogonal as Householder reflections; dependent rows become 0."""
 
-    def settle(r, q_RD):
+    def orthonormalise(r, q_RD):
         row_D = x_D = jax.lax.dynamic_index_in_dim(x_RD, r, axis=-2, keepdims=False)
         for _ in range(2):
             row_D = row_D - jnp.einsum("...rd,...r->...d", q_RD, jnp.einsum("...rd,...d->...r", q_RD, row_D))
-        norm, whole = (jnp.linalg.norm(one, axis=-1, keepdims=True) for one in (row_D, x_D))
-        row_D = jnp.where(norm > 1e-6 * whole, row_D / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny), 0)
+        norm, original = (jnp.linalg.norm(one, axis=-1, keepdims=True) for one in (row_D, x_D))
+        row_D = jnp.where(norm > 1e-6 * original, row_D / jnp.maximum(norm, jnp.finfo(jnp.float32).tiny), 0)
         return jax.lax.dynamic_update_index_in_dim(q_RD, row_D, r, axis=q_RD.ndim - 2)
 
-    return jax.lax.fori_loop(0, x_RD.shape[-2], settle, jnp.zeros_like(x_RD))
+    return jax.lax.fori_loop(0, x_RD.shape[-2], orthonormalise, jnp.zeros_like(x_RD))
 
 
 def _jacobi_svd(m_RR, sweeps: int = 12):
@@ -84,19 +84,20 @@ def _jacobi_svd(m_RR, sweeps: int = 12):
 def leading_of_sum(kernel_IO: jax.Array, factors: Factors) -> tuple[jax.Array, jax.Array]:
     """The first right singular vector of W^T + B_e^T A_e for each e, and its singular value: float32[E,I], float32[E].
 
-    W is [I,O], a[E or 1,R,I] and b[E,R,O]. No sum is formed: a block Krylov space of four directions, grown by
-    products with the sums and their transposes, is searched (Rayleigh-Ritz) and begun anew from the best four found,
-    until the vector moves by no more than 1e-6 (Golub and Van Loan, Matrix Computations, 10.3).
+    W is [I,O], a[E or 1,R,I] and b[E,R,O]. The sums are never formed. A block of four vectors is extended to a Krylov
+    space by products with the sums and their transposes, the best four vectors in it are found (Rayleigh-Ritz), and the
+    search restarts from these, until the first changes by at most 1e-6 or 64 times (Golub and Van Loan, Matrix
+    Computations, 10.3).
     """
     width, n_experts = min(4, *kernel_IO.shape), factors.b.shape[0]
     depth = min(4 * width, *kernel_IO.shape)
     a_ERI = jnp.broadcast_to(factors.a, (n_experts, *factors.a.shape[1:]))
 
-    def onto(v_EKI):
+    def apply(v_EKI):
         z_EKR = jnp.einsum("eki,eri->ekr", v_EKI, a_ERI)
         return jnp.einsum("eki,io->eko", v_EKI, kernel_IO) + jnp.einsum("ekr,ero->eko", z_EKR, factors.b)
 
-    def back(u_EKO):
+    def apply_transposed(u_EKO):
         z_EKR = jnp.einsum("eko,ero->ekr", u_EKO, factors.b)
         return jnp.einsum("eko,io->eki", u_EKO, kernel_IO) + jnp.einsum("ekr,eri->eki", z_EKR, a_ERI)
 
@@ -104,49 +105,49 @@ def leading_of_sum(kernel_IO: jax.Array, factors: Factors) -> tuple[jax.Array, j
         block_EKI, _, _, i = carry
         blocks = [block_EKI]
         while len(blocks) * width < depth:
-            blocks.append(_orthonormal_rows(back(onto(blocks[-1]))))
+            blocks.append(_orthonormal_rows(apply_transposed(apply(blocks[-1]))))
         basis_EKI = _orthonormal_rows(jnp.concatenate(blocks, axis=1))
-        found = low_rank_svd(Factors(basis_EKI, onto(basis_EKI)))
+        found = low_rank_svd(Factors(basis_EKI, apply(basis_EKI)))
         overlap_E = jnp.sum(found.v[:, 0] * block_EKI[:, 0], axis=-1)
-        moved = jnp.abs(found.v[:, 0] - jnp.where(overlap_E < 0, -1, 1)[:, None] * block_EKI[:, 0]).max()
-        return found.v[:, :width], found.s[:, 0], moved, i + 1
+        change = jnp.abs(found.v[:, 0] - jnp.where(overlap_E < 0, -1, 1)[:, None] * block_EKI[:, 0]).max()
+        return found.v[:, :width], found.s[:, 0], change, i + 1
 
     with jax.default_matmul_precision("highest"):
         start_KI = jax.random.normal(jax.random.key(0), (width, kernel_IO.shape[0]))
         start_EKI = jnp.broadcast_to(_orthonormal_rows(start_KI), (n_experts, *start_KI.shape))
-        begun = (start_EKI, jnp.zeros(n_experts), jnp.float32(jnp.inf), 0)
-        found = jax.lax.while_loop(lambda carry: (carry[2] > 1e-6) & (carry[3] < 64), search, begun)
+        start = (start_EKI, jnp.zeros(n_experts), jnp.float32(jnp.inf), 0)
+        found = jax.lax.while_loop(lambda carry: (carry[2] > 1e-6) & (carry[3] < 64), search, start)
     return found[0][:, 0], found[1]
 
 
 def kth_smallest_magnitude(blocks: Sequence[jax.Array], k_E: jax.Array) -> jax.Array:
-    """The k-th smallest |x| (from 0) of each expert over several blocks, float32[E], exactly.
+    """The k-th smallest |x| (k from 0) of each expert over several blocks, float32[E], exact.
 
-    Non-negative floats order as their bit patterns do, so the answer is found four bits at a time from the top: eight
-    counting passes, no sort, and no copy larger than one layer.
+    Non-negative floats are ordered like their bit patterns, so the answer is found four bits at a time, highest bits
+    first: eight counting passes, no sort, and no copy larger than one layer.
 
     Args:
       blocks: [E, P_i] or [L_i, E, ...] each.
-      k_E: int32[E], below the number of an expert's entries, which is less than 2^31.
+      k_E: int32[E], less than the number of entries per expert, which must be below 2^31.
     """
     blocks_LEP = [block[None] if block.ndim == 2 else block.reshape(*block.shape[:2], -1) for block in blocks]
     digits = range(1, 16)
 
-    def settle_digit(i, found_E):
+    def find_digit(i, found_E):
         shift = jnp.uint32(28) - 4 * jnp.asarray(i, jnp.uint32)
         candidates = [found_E | (jnp.uint32(digit) << shift) for digit in digits]
         below_E = [sum(counts) for counts in zip(*(_count_below(x, candidates) for x in blocks_LEP), strict=True)]
         digit_E = sum((count_E <= k_E).astype(jnp.uint32) for count_E in below_E)
         return found_E | (digit_E << shift)
 
-    found_E = jax.lax.fori_loop(0, 8, settle_digit, jnp.zeros(k_E.shape, jnp.uint32))
+    found_E = jax.lax.fori_loop(0, 8, find_digit, jnp.zeros(k_E.shape, jnp.uint32))
     return jax.lax.bitcast_convert_type(found_E, jnp.float32)
 
 
 def _count_below(x_LEP, candidates):
-    """int32[E] for each uint32[E] of `candidates`: how many of an expert's magnitudes have lower bit patterns.
+    """Number of magnitudes per expert with a bit pattern below each candidate, uint32[E]: int32[E] for each.
 
-    One reduction of many operands reads the entries once for all candidates.
+    A single reduction with many operands reads the entries once for all candidates.
     """
     zeros = (jnp.int32(0),) * len(candidates)
 

@@ -1,4 +1,4 @@
-"""Losses that never hold the logits of a whole batch."""
+"""Losses that never have the logits of a whole batch in memory."""
 
 from collections.abc import Callable
 
@@ -14,15 +14,15 @@ def target_losses(
     labels_NM: jax.Array,
     chunk: int = 64,
 ) -> jax.Array:
-    """Cross-entropy of the label after each of M positions a row, float32[N,M] in nats.
+    """Cross-entropy of the label at each of M positions per row, float32[N,M] in nats.
 
-    Logits are made for at most `chunk` positions a row at a time, and where that takes several times, made again
-    in the backward pass: memory is N * chunk * V numbers whatever T and M are.
+    Logits are computed for at most `chunk` positions per row at a time. If there are several chunks, they are
+    recomputed in the backward pass, so that memory is N * chunk * V numbers for any T and M.
 
     Args:
       logits_of: hidden states [..., D] to float32 logits [..., V].
       hidden_NTD: the decoder's final hidden states.
-      positions_NM: int32, where to read them; padded entries may point anywhere.
+      positions_NM: int32, the positions to read; padded entries may be any position.
       labels_NM: int32, the token that follows each position.
     """
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float, offset: float = 0.0) -> jax.Array:
     """x / sqrt(mean(x^2) + eps) * (offset + scale) (Zhang & Sennrich 2019, arXiv:1910.07467, eq. 4).
 
-    x: float[..., D]; scale: float[D]; offset: 1 where the scale is kept as its distance from 1; result: like x.
+    x: float[..., D]; scale: float[D]; offset: 1 if scale - 1 is stored as the scale; result: like x.
     """
     x32 = x.astype(jnp.float32)
     normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + eps)

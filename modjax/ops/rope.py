@@ -1,4 +1,4 @@
-"""Rotary position embedding in the "half" layout: coordinate i turns with coordinate i + rotated / 2."""
+"""Rotary position embedding in the "half" layout: dimension i is rotated with dimension i + rotated / 2."""
 
 import math
 from typing import NamedTuple
@@ -9,24 +9,25 @@ import numpy as np
 
 
 class Scaling(NamedTuple):
-    """How the frequencies were stretched to reach beyond the context of the first training."""
+    """Scaling of the rotary frequencies to a longer context than that of the original training."""
 
     kind: str  # "linear", "llama3", "yarn", "longrope"
-    factor: float = 1.0  # how many times slower; of longrope, `short` and `long` say it pair by pair
-    original: int = 0  # context before stretching, in tokens
-    slow: float = 1.0  # turns within `original` at and below which a pair is slowed by the full factor
-    fast: float = 1.0  # turns within `original` at and above which a pair is left as it is
-    truncate: bool = True  # yarn: the ramp between slow and fast begins and ends at whole pairs
-    magnitude: float = 1.0  # of the turned coordinates
-    short: tuple[float, ...] = ()  # longrope: factor of each pair in sequences up to `original`
-    long: tuple[float, ...] = ()  # longrope: factor of each pair in longer ones
+    factor: float = 1.0  # divisor of the frequencies; longrope has one per pair instead
+    original: int = 0  # context of the original training, in tokens
+    slow: float = 1.0  # pairs with at most this many turns within `original` are scaled by the full factor
+    fast: float = 1.0  # pairs with at least this many turns within `original` are not scaled
+    truncate: bool = True  # yarn: the ramp between slow and fast starts and ends at whole pairs
+    magnitude: float = 1.0  # factor on the rotated dimensions
+    short: tuple[float, ...] = ()  # longrope: divisor of each pair's frequency, for sequences up to `original`
+    long: tuple[float, ...] = ()  # longrope: the same for longer sequences
 
 
 def frequencies(dim: int, theta: float, scaling: Scaling | None = None, long: bool = False) -> np.ndarray:
-    """theta^(-2 j / dim) of the pairs j < dim / 2 (Su et al. 2021, arXiv:2104.09864, eq. 15), divided as scaled.
+    """theta^(-2 j / dim) of the pairs j < dim / 2 (Su et al. 2021, arXiv:2104.09864, eq. 15), scaled.
 
-    dim: how many coordinates of a head turn (even). long: of longrope, the factors of sequences beyond `original`.
-    Result: float32[dim / 2], radians a position.
+    dim: number of rotated dimensions per head (even).
+    long: for longrope, use the divisors of sequences longer than `original`.
+    Result: float32[dim / 2], radians per position.
     """
     plain_J = theta ** (-np.arange(0, dim, 2) / dim)
     if scaling is not None:
@@ -39,16 +40,16 @@ def _divisors(plain_J: np.ndarray, theta: float, scaling: Scaling, long: bool) -
         return np.array(scaling.long if long else scaling.short)
     if scaling.kind == "linear":  # Chen et al. 2023, arXiv:2306.15595, eq. 3
         return np.full(plain_J.shape, scaling.factor)
-    if scaling.kind == "llama3":  # Dubey et al. 2024, arXiv:2407.21783, section 3.2: a ramp over the turns themselves
+    if scaling.kind == "llama3":  # Dubey et al. 2024, arXiv:2407.21783, section 3.2: a ramp over the number of turns
         turns_J = scaling.original * plain_J / (2 * math.pi)
         kept_J = np.clip((turns_J - scaling.slow) / (scaling.fast - scaling.slow), 0, 1)
-    else:  # YaRN, Peng et al. 2023, arXiv:2309.00071, section 3.2: a ramp over the number of the pair
+    else:  # YaRN, Peng et al. 2023, arXiv:2309.00071, section 3.2: a ramp over the index of the pair
         kept_J = 1 - _ramp(len(plain_J), theta, scaling)
     return 1 / ((1 - kept_J) / scaling.factor + kept_J)
 
 
 def _ramp(pairs: int, theta: float, scaling: Scaling) -> np.ndarray:
-    """From 0 at the pair that makes `fast` turns within the original context to 1 at the one that makes `slow`."""
+    """Ramp from 0 at the pair with `fast` turns within the original context to 1 at the pair with `slow` turns."""
 
     def pair(turns: float) -> float:
         return pairs * math.log(scaling.original / (turns * 2 * math.pi)) / math.log(theta)
@@ -67,9 +68,9 @@ def rope_angles(positions_BT: jax.Array, frequencies: jax.Array) -> jax.Array:
 
 
 def rotate(x_BTNH: jax.Array, angles_BTJ: jax.Array, magnitude: float = 1.0) -> jax.Array:
-    """Turn the first 2 J coordinates of each head by the angles and pass the others (partial rotary when 2 J < H).
+    """Rotates the first 2 J dimensions of each head by the angles; the others stay (partial rotary if 2 J < H).
 
-    x_BTNH: float[B, T, N, H]; angles_BTJ: float32[B, T, J]; magnitude: what the turned coordinates are multiplied by.
+    x_BTNH: float[B, T, N, H]; angles_BTJ: float32[B, T, J]; magnitude: factor on the rotated dimensions.
     Computed in float32; result like x_BTNH.
     """
     half = angles_BTJ.shape[-1]
@@ -77,5 +78,5 @@ def rotate(x_BTNH: jax.Array, angles_BTJ: jax.Array, magnitude: float = 1.0) -> 
     sin = magnitude * jnp.sin(angles_BTJ)[:, :, None, :]
     first = x_BTNH[..., :half].astype(jnp.float32)
     second = x_BTNH[..., half : 2 * half].astype(jnp.float32)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return jnp.concatenate([turned.astype(x_BTNH.dtype), x_BTNH[..., 2 * half :]], axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return jnp.concatenate([rotated.astype(x_BTNH.dtype), x_BTNH[..., 2 * half :]], axis=-1)

@@ -1,1 +1,1 @@
-"""Meshes, sharding rules and many-process start-up."""
+"""Meshes, sharding rules, start-up of several processes, and collectives of compiled programs."""

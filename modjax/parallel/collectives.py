@@ -1,4 +1,4 @@
-"""The collectives of a compiled program: what devices exchange, and along which axes of the mesh."""
+"""Collectives of a compiled program: the data that devices exchange, and along which mesh axes."""
 
 import math
 import re
@@ -25,23 +25,25 @@ _MESH = re.compile(rf"replica_groups=mesh\[([^\]]+)\](?:, device_ids=\({_NUMBERS
 
 
 class Collective(NamedTuple):
+    """One collective operation."""
+
     kind: str  # one of KINDS
     shape: str  # of the result on one device, as XLA writes it
-    axes: tuple[str, ...]  # of the mesh, along which its devices differ
+    axes: tuple[str, ...]  # mesh axes along which the devices of a group differ
 
 
 def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
     """The collectives in `jax.jit(f).lower(...).compile().as_text()` of a program on this mesh.
 
-    Raises ValueError for a form of device groups that is not known here, rather than to overlook one.
+    Raises ValueError for an unknown notation of device groups, so that no collective is overlooked.
     """
     coordinates = np.indices(mesh.devices.shape).reshape(mesh.devices.ndim, -1)  # [axis, partition]
     found = []
     for line in text.splitlines():
         if instruction := _INSTRUCTION.search(line):
             groups = _groups(line, mesh.devices.size)
-            differs = [any(np.ptp(own[group]) > 0 for group in groups) for own in coordinates]
-            axes = tuple(name for name, apart in zip(mesh.axis_names, differs, strict=True) if apart)
+            differs = [any(np.ptp(coordinate[group]) > 0 for group in groups) for coordinate in coordinates]
+            axes = tuple(name for name, different in zip(mesh.axis_names, differs, strict=True) if different)
             found.append(Collective(instruction[2], instruction[1], axes))
     return found
 
@@ -60,17 +62,17 @@ def _groups(line, n):
 
 
 def _along_axes(axes, dims, order, joined, n):
-    """mesh['a'=4,'b'=2] {'b'}: devices that differ in `b` alone form a group."""
+    """The groups of mesh['a'=4,'b'=2] {'b'}: devices that differ only in `b` form a group."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
     joined = re.findall(r"'(\w+)'", joined)
     ids = _iota(dims, order) if dims else np.arange(n)
-    behind = [list(sizes).index(name) for name in joined]
-    before = [i for i in range(len(sizes)) if i not in behind]
-    return ids.reshape(*sizes.values()).transpose(before + behind).reshape(-1, math.prod(sizes[a] for a in joined))
+    last = [list(sizes).index(name) for name in joined]
+    first = [i for i in range(len(sizes)) if i not in last]
+    return ids.reshape(*sizes.values()).transpose(first + last).reshape(-1, math.prod(sizes[a] for a in joined))
 
 
 def _iota(dims, order):
-    """[4,2]T(1,0): the numbers from 0 in this shape, transposed so, and flattened."""
+    """The ids of [4,2]T(1,0): 0, 1, ... in this shape, transposed by these axes, flattened."""
     dims = _ints(dims)
     return np.arange(math.prod(dims)).reshape(dims).transpose(_ints(order) if order else range(len(dims))).ravel()
 

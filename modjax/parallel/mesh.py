@@ -1,4 +1,4 @@
-"""The device mesh: experts apart, the frozen base split by fsdp and tensor."""
+"""The device mesh: experts are split over `expert`, the frozen base over `fsdp` and `tensor`."""
 
 import math
 
@@ -10,9 +10,10 @@ AXES = ("expert", "fsdp", "tensor")
 
 
 def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> jax.sharding.Mesh:
-    """A mesh over all devices with axes ("expert", "fsdp", "tensor"); one size may be -1, "the rest".
+    """A mesh over all devices with axes ("expert", "fsdp", "tensor"); one size may be -1, for the remaining devices.
 
-    Axes are Auto: shardings of inputs are stated, those in between are XLA's to choose.
+    Axes are of type Auto: shardings of inputs are given, XLA chooses those of intermediate arrays.
+    Raises InputError unless the product of the sizes is the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [expert, fsdp, tensor]
@@ -21,8 +22,8 @@ def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) ->
     filled = [rest if size == -1 else size for size in sizes]
     if len(given) < 2 or min(filled) < 1 or math.prod(filled) != len(devices):
         raise InputError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))}: expected a product of {len(devices)}, the number of devices; "
-            "one size may be -1, the rest"
+            f"mesh {dict(zip(AXES, sizes, strict=True))}: expected sizes whose product is {len(devices)}, the number "
+            "of devices; one size may be -1, for the remaining devices"
         )
     types = (jax.sharding.AxisType.Auto,) * len(AXES)
     return jax.make_mesh(filled, AXES, axis_types=types, devices=devices)

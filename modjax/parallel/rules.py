@@ -1,4 +1,4 @@
-"""Where each array lies on the mesh: ordered (regex, PartitionSpec) rules; each path must match exactly one."""
+"""Sharding rules: pairs (regex, PartitionSpec); the path of each array must match exactly one."""
 
 import math
 import re
@@ -14,9 +14,9 @@ from modjax.errors import InputError
 
 Rules = tuple[tuple[str, P], ...]
 
-# The base: input-major maps are split by columns over `tensor`, the maps back to D by rows, both by the other
-# side over `fsdp`. Stacked leaves have the layer axis first, which is never split. The embedding is split by words
-# alone: a lookup in a table split both ways makes XLA replicate it over all devices.
+# The frozen base. Over `tensor`, kernels that read the model width are split by output, those that return to it by
+# input; over `fsdp`, both are split by the other axis. The layer axis of stacked leaves is never split. The embedding
+# is split by vocabulary only: for a lookup in a table split along both axes, XLA replicates it on all devices.
 BASE: Rules = (
     (r"embed", P(("tensor", "fsdp"))),
     (r"position_embed", P()),
@@ -47,29 +47,30 @@ def spec(path: str, rules: Rules = BASE) -> P:
 
 
 def layout(mesh: jax.sharding.Mesh, rules: Rules = BASE):
-    """A function (path, anything of the array's shape) -> where the array lies on the mesh."""
+    """A function (path, object with the array's shape) -> sharding of the array on the mesh."""
     return lambda path, like: sharding(like, spec(path, rules), mesh)
 
 
 def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.Array:
-    """A host array, the same in every process, on the mesh; without a mesh on the default device."""
+    """Puts a host array, equal in every process, on the mesh; without a mesh, on the default device."""
     if mesh is None:
         return jax.device_put(array)
     return jax.make_array_from_callback(array.shape, sharding(array, partition, mesh), lambda index: array[index])
 
 
 def sharding(like: Any, partition: P, mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The sharding of an array of like's shape by the part of the spec that fits it."""
+    """The sharding of an array with the shape of `like`, by the part of the spec that fits; see `fitting`."""
     return NamedSharding(mesh, fitting(partition, like.shape, mesh))
 
 
 def fitting(partition: P, shape: Sequence[int], mesh: jax.sharding.Mesh) -> P:
-    """The spec without the axes that do not divide their dimension (3 key-value heads over 2 chips, say)."""
+    """The spec without mesh axes that do not divide their dimension, such as 3 key-value heads over 2 devices."""
     partition = tuple(partition) + (None,) * (len(shape) - len(partition))
     return P(*(_dividing(axes, size, mesh) for axes, size in zip(partition, shape, strict=True)))
 
 
 def _dividing(axes, size, mesh):
+    """The mesh axes of one dimension, without the last ones until the others divide its size."""
     axes = (axes,) if isinstance(axes, str) else axes or ()
     while size % math.prod(mesh.shape[axis] for axis in axes):
         axes = axes[:-1]

@@ -45,7 +45,7 @@ def test_figures_of_a_tiny_model(benchmark, work, word_model):
 
 
 def test_the_loss_is_that_of_the_evaluation(benchmark, work, word_model, word_tokenizer, word_tasks):
-    """Packed rows and the library's own likelihood agree, where the rows hold whole splits."""
+    """The loss on packed rows equals that of modjax.eval if the rows contain whole splits."""
     tasks = list(word_tasks.values())[:2]
     whole = benchmark.packed_work(word_tokenizer, tasks, 99, work.settings)
     examples = [one for task in tasks for one in encode(word_tokenizer, task, task.split("validation"), 32)]

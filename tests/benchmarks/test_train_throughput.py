@@ -13,7 +13,7 @@ from modjax.data.tokenize import Encoded
 from modjax.models import hf
 from modjax.train.settings import Settings
 
-# peft 0.21 asks transformers 5 for a property by its old name.
+# peft 0.21 reads a property of transformers 5 by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "train_throughput.py"
@@ -54,7 +54,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def batches():
-    """Packed rows of several examples, with padding behind them."""
+    """Packed rows of several examples, with padding after them."""
     rng = np.random.default_rng(0)
     rows = {}
     for expert in range(EXPERTS):

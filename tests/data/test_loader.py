@@ -1,4 +1,4 @@
-"""Batches of lockstep training: each expert's rows are its own affair."""
+"""Batches of lockstep training: the rows of each expert do not depend on the other experts."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ SIZES = {"a": 5, "b": 3, "c": 7}
 
 
 def rows_of(seed, n_rows):
-    """Rows that can be told apart by their first token; numbers of targets differ between experts."""
+    """Rows that differ in their first token; numbers of targets differ between experts."""
     rng = np.random.default_rng(seed)
     return pack([Encoded(rng.integers(0, 10_000, 8).astype(np.int32), 8 - seed) for _ in range(n_rows)], 8)
 

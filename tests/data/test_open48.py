@@ -1,4 +1,4 @@
-"""The embedded tasks: 48 in 8 families, the same in every process, and right."""
+"""The embedded tasks: 48 in 8 families, the same in every process, with correct answers."""
 
 import datetime
 import hashlib
@@ -46,7 +46,7 @@ def test_no_two_examples_of_a_task_ask_the_same(tasks):
 
 
 def _blanks(recipe, source):
-    """What a source holds beyond its wording: the same whichever wording asks for it."""
+    """The values in the blanks of a source, whichever wording it has."""
     for wording in recipe.wordings:
         pattern = re.escape(wording).replace(r"\{\}", "(.+)")
         if match := re.fullmatch(pattern, source):
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_tasks_and_another_seed_others(tasks):
     ],
 )
 def test_tasks_without_package_facts_are_pinned(name, digest):
-    """If this fails on purpose, results on open48 from before and after do not compare: say so."""
+    """If you change these tasks on purpose, say so: results before and after cannot be compared."""
     recipe = next(recipe for recipe in open48.RECIPES if recipe.name == name)
     lines = "\n".join(f"{e.source}\t{e.target}\t{e.split}" for e in recipe.build(0))
     assert hashlib.sha256(lines.encode()).hexdigest()[:16] == digest

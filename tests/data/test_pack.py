@@ -1,4 +1,4 @@
-"""Packed rows hold every example once, and an example does not notice its neighbours."""
+"""Packed rows contain every example once, and an example is not affected by others in its row."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +24,7 @@ def rows(examples):
 
 
 def pieces(rows):
-    """(tokens, positions, the targets' places within the piece, their labels) of each segment of each row."""
+    """(tokens, positions, positions of targets within the segment, their labels) of each segment of each row."""
     for row in range(rows.n_rows):
         real = rows.weights[row] > 0
         for segment in range(1, rows.segments[row].max() + 1):

@@ -1,4 +1,4 @@
-"""Reading and writing tasks in every form, and what is said of input that cannot be read."""
+"""Reading and writing tasks in every form, and errors for input that cannot be read."""
 
 import gzip
 import json
@@ -159,7 +159,7 @@ def test_a_bad_index_is_named(tmp_path, content, message):
     ("content", "message"),
     [
         (b"", "plural.jsonl: found no examples"),
-        (b'\n{"input": ', r"plural.jsonl, line 2: not JSON \(.*\); expected one object a line"),
+        (b'\n{"input": ', r"plural.jsonl, line 2: not JSON \(.*\); expected one object per line"),
         (b'["wolf"]', "line 1: found list; expected an object with the key"),
         (b'{"outputs": ["wolves"]}', r"line 1: key 'input' is missing \(the keys are outputs\)"),
         (b'{"input": "wolf"}', "line 1: key 'outputs' is missing .* expected a list"),

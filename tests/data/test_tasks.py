@@ -1,4 +1,4 @@
-"""What a task is, and how examples are split."""
+"""Tasks, and how examples are split."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Examples as token ids: what the model reads, and where the loss begins."""
+"""Examples as token ids: prompts, and where the loss begins."""
 
 import numpy as np
 import pytest
@@ -102,7 +102,7 @@ BOS, EOS = 63, 1  # w59 stands for the beginning of a sequence
 
 @pytest.fixture(params=[([BOS], []), ([BOS], [EOS]), ([], [EOS]), ([], [])], ids=str)
 def wrapping(request, word_tokenizer):
-    """A tokenizer that puts special tokens around every text, and the two lists of them."""
+    """A tokenizer that adds special tokens before and after every text, and the two lists of them."""
     import copy
 
     from tokenizers import processors

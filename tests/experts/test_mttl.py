@@ -1,4 +1,4 @@
-"""Files as mttl writes them: libraries, dumps and checkpoints of its trainer, with its classes' look-alikes inside."""
+"""Files as mttl writes them: libraries, dumps and training checkpoints, with copies of its classes in them."""
 
 import argparse
 import collections
@@ -21,7 +21,7 @@ SITES = {"self_attn.q_proj": (16, 12), "self_attn.dense": (12, 16), "mlp.fc1": (
 
 @dataclasses.dataclass
 class Args:
-    """Stands for a class that is not installed."""
+    """A class that is not installed where the file is read."""
 
     model: str = "phi-2"
     lora_alpha: float = 8.0
@@ -140,7 +140,7 @@ BAD = {
     "ranks apart": ({Q: torch.ones(16, 3)}, {}, r"lora_a \(16, 3\) and lora_b \(4, 12\)"),
     "NaN": ({Q: torch.full((16, 4), float("nan"))}, {}, "q_proj.lora_a' holds NaN"),
     "float64": ({Q: torch.ones(16, 4, dtype=torch.float64)}, {}, "is a DoubleStorage"),
-    "other weights": ({"model.layers.0.mlp.ia3": torch.ones(4)}, {}, "'model.layers.0.mlp.ia3' is no LoRA factor"),
+    "other weights": ({"model.layers.0.mlp.ia3": torch.ones(4)}, {}, "'model.layers.0.mlp.ia3' is not a LoRA factor"),
     "other module": ({f"head.lora_{side}": torch.ones(4, 4) for side in "ab"}, {}, "'head' is no linear map"),
     "far layer": ({"model.layers.99999.mlp.fc1.lora_a": torch.ones(16, 4), "model.layers.99999.mlp.fc1.lora_b":
                   torch.ones(4, 20)}, {}, "layer 99999; expected at most"),
@@ -188,5 +188,5 @@ def test_files_that_are_no_experts(tmp_path):
     with pytest.raises(InputError, match="at least one expert"):
         Library.from_mttl([])
     torch.save({"expert_info": info("a"), "expert_weights": {}}, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match="weights are a dict; expected a dict of tensors|holds no"):
+    with pytest.raises(InputError, match="weights are a dict; expected a non-empty dict of tensors"):
         Library.from_mttl(tmp_path / "a.ckpt")

@@ -1,4 +1,4 @@
-"""What adapter_config.json means, held against PEFT's own reading of it."""
+"""The meaning of adapter_config.json, compared with how PEFT reads it."""
 
 import dataclasses
 import json
@@ -143,7 +143,7 @@ def test_absurd_settings(key, value):
 
 
 def test_layers_of_a_regular_expression():
-    with pytest.raises(InputError, match="layers_to_transform goes with a list"):
+    with pytest.raises(InputError, match="layers_to_transform and layers_pattern need target_modules as a list"):
         parse(PLAIN | {"target_modules": ".*q_proj", "layers_to_transform": [0]}, "")
 
 

@@ -178,7 +178,7 @@ def tensor(change):
 FIRST = f"{PREFIX}0.self_attn.q_proj.lora_A.weight"
 BAD_ADAPTERS = {
     "truncated": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "truncated"),
-    "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "no safetensors"),
+    "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "not a safetensors file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: is truncated, missing"),
     "pickled": (lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"), "pickled, which modjax never opens. Convert"),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: cannot be read"),

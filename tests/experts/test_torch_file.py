@@ -32,7 +32,7 @@ class Kind(enum.Enum):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A function that has torch save something, and opens the file."""
+    """A function that saves an object with torch and opens the file."""
 
     def save(content, **options):
         torch.save(content, tmp_path / "file.ckpt", **options)
@@ -121,7 +121,7 @@ def test_nothing_runs(saved, tmp_path):
         (b"u.", "IndexError"),
         (b"h\x05.", "KeyError"),
         (b"X\xff\xff\xff\x7fabc.", "expected"),
-        (b"NQ.", "no storage"),
+        (b"NQ.", "not a storage"),
     ],
 )
 def test_programs_that_end_in_an_error(program, words):
@@ -161,14 +161,14 @@ def replaced(suffix, old, new):
 
 
 DAMAGES = {
-    "text": (lambda path: path.write_text("no archive"), "truncated or no file of torch.save"),
-    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "truncated or no file"),
+    "text": (lambda path: path.write_text("no archive"), "truncated or not a file of torch.save"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-40]), "truncated or not a file"),
     "missing": (lambda path: path.unlink(), "cannot be read"),
     "another zip": (lambda path: rezip(path, drop=["data.pkl"]), "without data.pkl"),
     "compressed": (lambda path: rezip(path, method=zipfile.ZIP_DEFLATED), "is compressed"),
     "big-endian": (replaced("byteorder", b"little", b"big"), "big-endian"),
     "no storage": (lambda path: rezip(path, drop=["data/0"]), "data/0 cannot be read"),
-    "short storage": (ending("/data/0", lambda data: data[:-4]), "does not lie"),
+    "short storage": (ending("/data/0", lambda data: data[:-4]), "does not fit"),
     "pickle cut": (ending("data.pkl", lambda data: data[:-9]), "damaged"),
     "bits turned": (lambda path: path.write_bytes(path.read_bytes().replace(b"\x80?", b"\x81?")), "data/0"),
     "other dtype": (replaced("data.pkl", b"FloatStorage", b"DoubleStorage"), "'x' is a DoubleStorage"),
@@ -190,7 +190,7 @@ def test_damaged_files_are_named(tmp_path, kind):
 def test_tensors_beyond_their_storage(saved, shape, strides, offset):
     file = saved({"x": torch.ones(4, 3)})
     tensor = dataclasses.replace(file.content["x"], shape=shape, strides=strides, offset=offset)
-    with pytest.raises(InputError, match="does not lie in its 48 bytes"):
+    with pytest.raises(InputError, match="does not fit in its 48 bytes"):
         file.read("x", tensor)
 
 
@@ -198,5 +198,5 @@ def test_formats_before_the_archive(saved, tmp_path):
     with pytest.raises(InputError, match=r"before version 1\.6.*torch\.save\(torch\.load"):
         saved({"x": 1}, _use_new_zipfile_serialization=False)
     (tmp_path / "plain").write_bytes(pickle.dumps({"x": 1}))
-    with pytest.raises(InputError, match="no file of torch.save"):
+    with pytest.raises(InputError, match="not a file of torch.save"):
         TorchFile(tmp_path / "plain")

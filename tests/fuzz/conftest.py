@@ -1,4 +1,4 @@
-"""How long to fuzz: a fixed few by default, `--hypothesis-profile=long` for hours of new ones."""
+"""Amount of fuzzing: a few fixed examples by default; `--hypothesis-profile=long` tries new ones for hours."""
 
 import hypothesis
 

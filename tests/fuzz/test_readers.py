@@ -1,7 +1,6 @@
-"""Damaged files, for every reader: the right value or an InputError, soon and in little memory.
+"""Damaged files, for every reader: the right value or an InputError, within a time and a memory limit.
 
-`pytest tests/fuzz` tries a fixed few hundred; with `--hypothesis-profile=long` it takes hours and tries others each
-time.
+`pytest tests/fuzz` tries a few hundred fixed examples; `--hypothesis-profile=long` tries new ones for hours.
 """
 
 import contextlib
@@ -35,7 +34,7 @@ VALUES = [None, True, -1, 0, 1, 2, 0.5, 10**9, 10**18, 10**30, 1e308, float("nan
 
 @st.composite
 def damaged(draw, content: bytes) -> bytes:
-    """The content cut short, with bits turned, numbers overwritten, or pieces dropped, doubled or put in."""
+    """The content truncated, with bits flipped, numbers overwritten, or pieces removed, repeated or inserted."""
     at = st.integers(0, len(content) - 1) | st.integers(0, min(200, len(content) - 1))
     kind = draw(st.sampled_from(["cut", "flip", "number", "drop", "double", "insert"]))
     start = draw(at)
@@ -61,7 +60,7 @@ def damaged(draw, content: bytes) -> bytes:
 
 @st.composite
 def absurd(draw, value):
-    """A JSON value with one of its parts replaced, dropped, or put where it does not belong."""
+    """A JSON value with one of its parts replaced, removed, or moved to a wrong place."""
     value = copy.deepcopy(value)
     places = [(inner, key) for inner, key in _places(value)]
     inner, key = draw(st.sampled_from(places))
@@ -80,12 +79,12 @@ def _places(value):
 
 
 class Refused(Exception):
-    """The reader said so itself, with an InputError; anything else it raises is a finding."""
+    """The reader raised InputError; any other exception is a bug."""
 
 
 @contextlib.contextmanager
 def reading():
-    """What a reader does inside ends in time, in little memory, and raises nothing but an InputError, here Refused."""
+    """Context in which a reader must end in time, use little memory, and raise only InputError, here Refused."""
 
     def too_long(*_):
         raise TimeoutError(f"still reading after {SECONDS} s")
@@ -109,7 +108,7 @@ def reading():
 
 
 def attempt(read):
-    """What read() gives; None where it refused."""
+    """The result of read(); None if it raised InputError."""
     try:
         with reading():
             return read()
@@ -123,7 +122,7 @@ def finite(tree):
 
 @pytest.fixture(scope="module")
 def checkpoint(torch_model, tmp_path_factory):
-    """A tiny llama as transformers writes it."""
+    """A tiny llama, written by transformers."""
     path = tmp_path_factory.mktemp("checkpoint")
     torch_model("llama").save_pretrained(path)
     return path
@@ -131,7 +130,7 @@ def checkpoint(torch_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def llama_cpp(tmp_path_factory):
-    """The bytes of a tiny llama in GGUF, one of its maps quantised."""
+    """The bytes of a tiny llama in GGUF, with one quantised tensor."""
     from gguf import GGMLQuantizationType, GGUFWriter
     from gguf.quants import quantize
 
@@ -176,7 +175,7 @@ def saved(random_library, tmp_path_factory):
 
 @pytest.fixture
 def copied(tmp_path):
-    """copied(folder) -> a copy to damage, always at the same place."""
+    """copied(folder) -> a copy to damage, always at the same path."""
 
     def copy_of(folder):
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
@@ -231,7 +230,7 @@ def test_gguf(llama_cpp, tmp_path, data):
 
 @given(data=st.data())
 def test_weights_of_a_library(saved, copied, data):
-    """Whatever is done to an expert's tensors, the hash gives it away."""
+    """The hash detects any change to the tensors of an expert."""
     folder = copied(saved)
     file = data.draw(st.sampled_from(sorted(folder.glob("*/*.safetensors"))))
     before = file.read_bytes()

@@ -17,9 +17,9 @@ def checkpoint(tmp_path_factory, torch_model):
     return path
 
 
-# For programs that are many and arrays that are small: compiling takes a third of the time.
+# For many programs on small arrays: compiling takes a third of the time.
 HURRY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-# Between them, all that tells families apart.
+# Together they cover everything in which families differ.
 FAMILIES = {
     "llama": {"rope_theta": 500.0},
     "mistral": {"window": 3},
@@ -89,7 +89,7 @@ def run():
 
 @pytest.fixture(scope="session")
 def run_cached():
-    """decoder(tokens, positions, segments, cache=cache), likewise."""
+    """decoder(tokens, positions, segments, cache=cache), compiled in the same way."""
     return jax.jit(lambda decoder, cache, *places: decoder(*places, cache=cache), compiler_options=HURRY)
 
 

@@ -1,4 +1,4 @@
-"""The text of an answer does not depend on the portions in which its tokens come, and no piece is ever taken back."""
+"""The text of an answer does not depend on how its tokens are grouped, and returned text is never changed."""
 
 import itertools
 
@@ -19,7 +19,7 @@ STOPS = ["words", ", and", "\n\n", "京 🤖", "e of th"]
 
 @pytest.fixture(scope="module")
 def byte_level():
-    """A token is a byte, as in the byte-level BPE of GPT-2."""
+    """A tokenizer with one token per byte, as in the byte-level BPE of GPT-2."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -32,7 +32,7 @@ def byte_level():
 
 @pytest.fixture(scope="module")
 def byte_fallback():
-    """Words behind a space mark, and bytes for the rest, as SentencePiece has it and Llama 2 and Mistral use it."""
+    """A tokenizer with words after a space mark and bytes for the rest: SentencePiece, as in Llama 2 and Mistral."""
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
 
@@ -52,7 +52,7 @@ def tokenizer(request):
 
 
 def portions(tokens, seed):
-    """The tokens in portions of random length; seed 0: one by one."""
+    """The tokens in groups of random length; with seed 0, one by one."""
     cuts = np.random.default_rng(seed).integers(1, 9, len(tokens)) if seed else np.ones(len(tokens), int)
     tokens = iter(tokens)
     return [part for n in cuts if (part := list(itertools.islice(tokens, n)))]
@@ -63,7 +63,7 @@ def pieces(answer, parts):
 
 
 def before_first(text, stops):
-    """Read character by character: the text before the stop string that is complete first."""
+    """The text before the stop string that is complete first, found character by character."""
     for n in range(len(text) + 1):
         if complete := [stop for stop in stops if text[:n].endswith(stop)]:
             return text[: n - len(max(complete, key=len))]
@@ -115,6 +115,6 @@ def test_a_begun_stop_at_the_end_is_text(byte_level):
 
 
 def test_text_is_left_as_it_was_written(word_tokenizer, monkeypatch):
-    """Tidying would take back the space before a full stop."""
+    """clean_up_tokenization_spaces would remove a space that was already returned before a full stop."""
     monkeypatch.setattr(word_tokenizer, "clean_up_tokenization_spaces", True)
     assert "".join(pieces(Answer(word_tokenizer), [[4, 5], [6]])) == "w0 w1 w2"

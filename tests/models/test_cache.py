@@ -36,7 +36,7 @@ def test_empty_cache_has_the_models_dtype_and_shape(decoder):
 
 @pytest.mark.parametrize("decoder", ["phi3"], indirect=True)
 def test_rotary_factors_by_length_go_by_the_length_of_the_cache(run, run_cached, decoder, tokens_BT):
-    """The factors are for up to 5 tokens and for more; 4 tokens are turned as the first 4 of what the cache holds."""
+    """Factors differ for up to 5 tokens and for more; 4 tokens in a cache of 12 are rotated as the first 4 of 12."""
     for length in (4, 12):
         cache = Cache.empty(decoder.config, batch=2, length=length)
         got_BTD, _ = run_cached(decoder, cache, tokens_BT[:, :4])

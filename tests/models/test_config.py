@@ -23,7 +23,7 @@ def read(found):
     return ModelConfig.from_hf(found, "config.json")
 
 
-# The sizes that a file always has; 32 heads and 24 layers suit every family's defaults of the others.
+# Sizes that every file has; 32 heads and 24 layers fit the defaults of other keys in every family.
 SIZES = LLAMA | {"hidden_size": 256, "num_attention_heads": 32, "num_hidden_layers": 24}
 BARE = {family: SIZES | {"model_type": family} for family in FAMILIES}
 BARE["gpt2"] = {"model_type": "gpt2", "vocab_size": 61, "n_embd": 256, "n_head": 32, "n_layer": 24}
@@ -155,14 +155,17 @@ NEO = BARE["gpt_neo"]
         ({"model_type": ["llama"]}, "model_type is .'llama'.; supported are"),
         ({"hidden_size": None}, "hidden_size is None; expected a positive whole number"),
         ({"hidden_size": "32"}, "hidden_size is '32'"),
-        ({"hidden_size": 30}, "hidden_size is 30; expected a multiple of num_attention_heads, 4"),
+        ({"hidden_size": 30}, "hidden_size is 30; expected a multiple of num_attention_heads = 4"),
         ({"num_hidden_layers": 0}, "num_hidden_layers is 0"),
-        ({"num_key_value_heads": 3}, "4 query heads cannot share 3 key-value heads"),
+        ({"num_key_value_heads": 3}, "4 query heads; expected a multiple of the 3 key-value heads"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; expected a positive number"),
         ({"attention_bias": 1}, "attention_bias is 1; expected true or false"),
         ({"hidden_act": "gelu_10"}, "hidden_act is 'gelu_10'; supported are silu"),
-        ({"quantization_config": {"bits": 4}}, r"quantization_config = {'bits': 4} is not supported, only None"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported, only default"),
+        ({"quantization_config": {"bits": 4}}, r"quantization_config = {'bits': 4} is not supported; expected None"),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            "rope scaling 'dynamic' .*; expected one of default",
+        ),
         ({"rope_scaling": {"type": "linear"}}, "rope_parameters: factor is None; expected a positive number"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; expected an object"),
         ({"rope_parameters": {"rope_theta": 0}}, "rope_parameters: rope_theta is 0; expected a positive number"),
@@ -172,17 +175,26 @@ NEO = BARE["gpt_neo"]
         ({"rope_parameters": {"full_attention": {}}}, "full_attention: only one rotary embedding for all layers"),
         ({"rope_scaling": LONG | {"short_factor": [1, 2]}}, "short_factor is .1, 2.; expected a list of 4 positive"),
         ({"rope_scaling": LONG | {"short_factor": [1, 2, 3, 0]}}, "short_factor: 3 is 0; expected a positive number"),
-        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported, only 1.0"),
-        ({"model_type": "phi", "partial_rotary_factor": 0.4}, "3 of 8 coordinates of a head are rotary"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not supported; expected 1.0"),
+        (
+            {"model_type": "phi", "partial_rotary_factor": 0.4},
+            "3 rotary dimensions per head; expected an even",
+        ),
         ({"model_type": "phi3", "rope_scaling": {"type": "linear"}}, "rope scaling 'linear' is not supported"),
-        ({"model_type": "gpt_neox", "rope_theta": 5e5}, "rope_theta = 500000.0 is not supported, only 10000.0"),
-        ({"model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types = .* is not supported, only None"),
-        (QWEN2 | {"layer_types": ["full_attention"]}, "layer_types is .*; expected one of each of 3 layers"),
+        ({"model_type": "gpt_neox", "rope_theta": 5e5}, "rope_theta = 500000.0 is not supported; expected 10000.0"),
+        (
+            {"model_type": "mistral", "layer_types": ["full_attention"]},
+            "layer_types = .*; expected None",
+        ),
+        (QWEN2 | {"layer_types": ["full_attention"]}, "layer_types is .*; expected a list of 3 types"),
         (
             QWEN2 | {"layer_types": ["mamba"] * 3},
-            "layer_types is .*; expected 'full_attention' and 'sliding_attention'",
+            "layer_types is .*; expected only 'full_attention' and 'sliding_attention'",
         ),
-        (QWEN2 | {"layer_types": ["sliding_attention"] * 3}, "sliding_window is 4096; expected use_sliding_window"),
+        (
+            QWEN2 | {"layer_types": ["sliding_attention"] * 3},
+            "sliding_window is 4096; expected a width",
+        ),
         (NEO | {"attention_types": [["global", 24]]}, "attention_types is .*; expected 'global' or 'local' for each"),
         (NEO | {"attention_types": 7}, "attention_types is 7"),
         (NEO | {"attention_layers": ["local"] * 24}, "attention_layers = .* is not supported"),

@@ -46,7 +46,7 @@ def decoded(programs, decoder, how=None, counts=(CHUNK, 3), ends_Z=NO_ENDS, over
 
 @functools.cache
 def recomputed(decoder, prompt, n_tokens):
-    """Greedily, with no cache: the whole row through the decoder for each token."""
+    """Greedy decoding without a cache: the whole row goes through the decoder for each token."""
     run = jax.jit(lambda tokens_BT: decoder.logits(decoder(tokens_BT)[0]))
     tokens = list(prompt)
     for _ in range(n_tokens):

@@ -83,7 +83,7 @@ def test_adapt_is_called_once_for_each_shared_input(run, decoder, tokens_BT):
 
 
 def test_deltas_equal_changed_weights(run, decoder, tokens_BT):
-    """Each layer gets its own slice: adding x @ w at every site is the model whose kernels have w added."""
+    """Each layer gets its own slice: adding x @ w at every site equals the model with w added to its kernels."""
     keys = jax.random.split(jax.random.key(2), 8)
     shapes = decoder.config.sites.items()
     adapters = {

@@ -22,7 +22,7 @@ YES_AND_NO = [True, False]
 
 
 class Deck:
-    """Draws that are random, yet deal each option once before any comes again."""
+    """Random choices that use each option once before any is repeated."""
 
     def __init__(self, rng):
         self.rng, self.left = rng, {}
@@ -58,7 +58,7 @@ def rope(deck, kind, dim, share=None):
 
 
 def rms(deck, heads=HEADS):
-    """What the families after llama share."""
+    """Config keys that the families after llama share."""
     queries, keys = deck("heads", heads)
     return {
         "num_attention_heads": queries,
@@ -223,7 +223,7 @@ def logits(decoder, tokens_BT, run):
 
 
 def cached_logits(decoder, tokens_BT, run_cached):
-    """Row 1 is prefilled with three tokens fewer behind three of padding, so it ends three tokens earlier."""
+    """Logits with a cache. Row 1 starts with three columns of padding, so it ends three tokens earlier."""
     columns_BT = np.arange(T)[None] - np.array([0, PADDING])[:, None]
     positions_BT, segments_BT = np.maximum(columns_BT, 0), (columns_BT >= 0).astype(np.int32)
     padded_BT = np.take_along_axis(tokens_BT, positions_BT, axis=1)
@@ -254,7 +254,7 @@ def test_logits_equal_transformers(torch_model, tmp_path, run, run_cached, worst
             np.testing.assert_allclose(row_TV, expected_TV, atol=1e-4, rtol=0, err_msg=how)
 
 
-# Keys that leave the weights' shapes alone, each with two values under which a model is another one.
+# Keys that do not change the shapes of weights, each with two values that give different models.
 MATTERS = {
     "llama": {"rms_norm_eps": (1e-6, 0.1), "hidden_act": ("silu", "relu"), "rope_theta": (1e4, 50.0)},
     "mistral": {"sliding_window": (3, None)},

@@ -25,10 +25,10 @@ TINY = {
 
 
 def test_embedded_model_equals_transformers(tmp_path):
-    """Q4_1 weights dequantised here and there, in float32; the bound is 1e-5 of the largest logit, which is some 40.
+    """Q4_1 weights, dequantised to float32 on both sides; the bound is 1e-5 of the largest logit, which is about 40.
 
-    Absolute 1e-4 would be one part in 400,000, below what 30 layers of float32 products keep: torch's own float32
-    logits differ from its float64 ones by up to 7e-5, and XLA on a CPU sums 1536 products in one run, torch in blocks.
+    Absolute 1e-4 would be one part in 400,000, less than the rounding error of 30 layers in float32: float32 logits of
+    torch differ from its float64 ones by up to 7e-5, and XLA on a CPU sums 1536 products in one run, torch in blocks.
     """
     import torch
     import transformers
@@ -54,7 +54,7 @@ def test_embedded_fingerprint_is_what_saved_libraries_remember(quantize):
 
 
 def write(path, metadata, tensors):
-    """A GGUF file by the gguf package's own writer."""
+    """Writes a GGUF file with the gguf package."""
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, metadata["general.architecture"])
@@ -108,7 +108,7 @@ def test_formats_and_layout(tmp_path, tiny_tensors):
 
 
 def blocks_of(kind, rows, width):
-    """Random bytes of a format; where a block's bytes hold float16 scales, these are small and finite."""
+    """Random bytes of a format; the float16 scales in its blocks, if any, are small and finite."""
     from gguf import GGML_QUANT_SIZES
 
     per_block, block_bytes = GGML_QUANT_SIZES[kind]
@@ -201,7 +201,7 @@ def test_linear_rope_scaling(torch_model, tmp_path):
 
 
 def test_rope_factors_of_llama_3(torch_model, tmp_path):
-    """llama.cpp keeps what each pair's frequency is divided by as a tensor."""
+    """llama.cpp stores the divisor of each pair's frequency as a tensor."""
     rope = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope["original_max_position_embeddings"] = 32
     model = torch_model("llama", rms_norm_eps=1e-5, rope_parameters=rope)
@@ -220,12 +220,12 @@ def test_rope_factors_of_llama_3(torch_model, tmp_path):
     ("change", "says"),
     [
         ({"general.architecture": "mamba"}, "general.architecture is 'mamba'; supported are 'llama', 'qwen2', 'qwen3'"),
-        ({"llama.expert_count": 8}, "llama.expert_count is 8; models with experts are not supported"),
+        ({"llama.expert_count": 8}, "llama.expert_count is 8; expected 0: mixture-of-experts models are not"),
         ({"llama.rope.scaling.type": "linear"}, "the metadata has no 'llama.rope.scaling.factor'"),
         ({"llama.block_count": None}, "the metadata has no 'llama.block_count'"),
         ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn'"),
         ({"llama.block_count": 3}, r"'blk.2.attn_k.weight' is missing \(for blocks.attn.k.kernel\), and 8 more"),
-        ({"llama.block_count": 1}, "'blk.1.attn_norm.weight' has no place in a llama decoder, and 8 more"),
+        ({"llama.block_count": 1}, "'blk.1.attn_norm.weight' is not a tensor of this llama decoder, and 8 more"),
         ({"llama.feed_forward_length": 96}, r"has shape \(32, 64\), the config expects \(32, 96\)"),
     ],
 )

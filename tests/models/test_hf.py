@@ -68,7 +68,7 @@ def test_missing_tensor(damaged):
 
 
 def test_left_over_tensor(damaged):
-    with pytest.raises(InputError, match=r"'model.layers.0.mlp.extra.weight' has no place in a llama decoder$"):
+    with pytest.raises(InputError, match=r"'model.layers.0.mlp.extra.weight' is not a tensor of this llama decoder$"):
         hf.read(damaged(lambda tensors: tensors.update({"model.layers.0.mlp.extra.weight": np.ones(3, np.float32)})))
 
 
@@ -136,7 +136,7 @@ def test_truncated_or_foreign_file(damaged, content):
     path = damaged(lambda tensors: None)
     file = path / hf.SINGLE
     file.write_bytes(file.read_bytes()[:-10] if content is None else content)
-    with pytest.raises(InputError, match=f"{hf.SINGLE}: is truncated, missing or no safetensors file"):
+    with pytest.raises(InputError, match=f"{hf.SINGLE}: is truncated, missing or not a safetensors file"):
         hf.read(path)
 
 

@@ -1,4 +1,4 @@
-"""Quantised kernels against slow references, and quantised decoders against ones with the same kernels in full."""
+"""Quantised kernels against slow references, and quantised decoders against the same decoders dequantised."""
 
 import dataclasses
 import functools
@@ -120,7 +120,7 @@ def test_product_is_that_with_the_decoded_kernel(quantize, dtype):
 @SHAPES
 @BOTH
 def test_forward_is_that_of_the_dequantised_decoder(run, decoder, tokens_BT, quantize):
-    # At the fixture's size a change of the weights by one rounding already moves the outputs by more than 1e-5.
+    # At the fixture's size, rounding the weights once already changes the outputs by more than 1e-5.
     decoder = jax.tree.map(lambda leaf: leaf / 5 if leaf.ndim > 1 else leaf, decoder)
     quantised_decoder = quantised(decoder, quantize)
     plain = dequantised(quantised_decoder, jnp.float32)
@@ -155,7 +155,7 @@ def batch_of(experts):
 
 @pytest.mark.parametrize(("quantize", "remat"), [("int8", True), ("nf4", False)])
 def test_a_lockstep_step_is_that_of_the_dequantised_decoder(word_model, quantize, remat):
-    """Losses and gradients of two experts, through vmap, scan and, where asked for, recomputation."""
+    """Losses and gradients of two experts, through vmap, scan and, if remat is set, recomputation."""
     settings = Settings(steps=1, dropout=0.0, remat=remat, rank=2, alpha=2.0, sites=("attn.q", "mlp.down"))
     recipe = LoRATraining(word_model.config, settings, 2)
     loras = recipe.start(jax.random.key(0), None)
@@ -259,7 +259,7 @@ def test_unknown_formats_are_named(checkpoint):
 
 @LLAMA
 def test_quantised_sizes(decoder):
-    """Eight bits a weight and a float32 an output channel; four and a float32 for 64 weights, 4.5 together."""
+    """int8: 8 bits per weight, a float32 per output channel; nf4: 4 bits, a float32 per 64 weights, 4.5 in all."""
     config = dataclasses.replace(decoder.config, N=8, K=4, D=64, F=128)
     int8, nf4 = (leaves(abstract(config, jnp.float32, quantize)) for quantize in ("int8", "nf4"))
     for site, (inputs, outputs) in config.sites.items():

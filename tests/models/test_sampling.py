@@ -22,7 +22,7 @@ def keys(n, seed=0):
 
 
 def transformers_scores(logits_BV, temperature, top_k, top_p):
-    """What transformers' generate() does to the scores when do_sample=True."""
+    """Scores after the logits processors of transformers' generate(do_sample=True)."""
     import torch
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 

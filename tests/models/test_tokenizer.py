@@ -96,7 +96,7 @@ def test_ends_of_a_directory(tmp_path):
 
 @pytest.mark.parametrize("begins", [True, False])
 def test_metadata_of_a_gguf_file(tmp_path, begins):
-    """Its end tokens, and whether texts begin with a token of their own."""
+    """End tokens, and whether texts start with a beginning-of-sequence token."""
     from gguf import GGUFWriter
 
     writer = GGUFWriter(tmp_path / "x.gguf", "llama")

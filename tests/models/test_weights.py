@@ -91,7 +91,7 @@ def resident(key):
 path, dtype, quantize, mesh = sys.argv[1], sys.argv[2], sys.argv[3] or None, sys.argv[4]
 layout = rules.layout(make_mesh(expert=2, fsdp=2)) if mesh else None
 jnp.ones(3).block_until_ready()
-if quantize:  # the encoders' programs are no part of the model
+if quantize:  # the encoders' compiled programs are not part of the model
     for shape in ((512, 512), (512, 256), (512, 1536), (1536, 512)):
         quant.encoded(np.ones(shape, np.float32), quantize, "")
 before = resident("VmRSS")
@@ -112,9 +112,9 @@ print(sum(leaf.nbytes for leaf in jax.tree.leaves(decoder)), resident("VmHWM") -
     ],
 )
 def test_reading_takes_the_model_and_its_largest_tensor(large, dtype, quantize, mesh):
-    """Peak memory of a process of its own, with 10 MiB for what tracing and XLA's threads take.
+    """Peak memory of a separate process, with an allowance of 10 MiB for tracing and XLA's threads.
 
-    What is freed goes back to the system at once: malloc would keep some, the more the busier the machine.
+    malloc is set to return freed memory to the system at once; otherwise it keeps an amount that varies with load.
     """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4" if mesh else ""}
     flags |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}

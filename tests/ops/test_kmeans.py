@@ -34,7 +34,7 @@ def test_kmeans_finds_separate_blobs(offset):
 
 @pytest.mark.parametrize("n, d, k", [(40, 3, 6), (48, 48, 10)])
 def test_kmeans_is_never_worse_than_scikit_learn(n, d, k):
-    """On points without structure, where every start ends elsewhere."""
+    """On points without structure, where every start gives another result."""
     for seed in range(12):
         x_nd = np.float32(np.random.default_rng(seed).normal(size=(n, d)))
         found = fit(jnp.array(x_nd), k, jax.random.key(42))
@@ -49,7 +49,7 @@ def normal(rng):
 
 
 def one_far_away(rng):
-    """Beside it the gains among the others are small."""
+    """Compared with it, the gains among the other points are small."""
     x_nd = normal(rng)
     x_nd[0] += 1e3
     return x_nd
@@ -63,7 +63,7 @@ def cosines(rng):
 
 @pytest.mark.parametrize("points", [normal, one_far_away, cosines])
 def test_kmeans_of_many_clusters_is_better_than_scikit_learn(points):
-    """On points without structure Lloyd's iteration alone stops at a few per cent more than single moves reach."""
+    """On points without structure, Lloyd's iteration alone ends a few per cent above the inertia after single moves."""
     for seed in range(2):
         x_nd = np.float32(points(np.random.default_rng(seed)))
         found = fit(jnp.array(x_nd), 40, jax.random.key(42), 8)
@@ -80,7 +80,7 @@ def test_more_restarts_of_kmeans_are_never_worse():
 
 
 def test_memory_of_kmeans_does_not_grow_with_restarts():
-    """Nor is any [n, k, d] made: here it would be 10 MiB, and eight of them 80."""
+    """No array [n, k, d] is in memory either: here it would take 10 MiB, and eight of them 80 MiB."""
 
     def temporary(restarts):
         points = jax.ShapeDtypeStruct((256, 256), jnp.float32)
@@ -109,7 +109,7 @@ def test_kmeans_puts_equal_points_together(k):
 
 
 def test_kmeans_keeps_many_equal_points_together():
-    """Their mean is off by rounding, which is no reason to give one of them to an empty cluster."""
+    """The rounding error of their mean must not move one of them to an empty cluster."""
     points_n = np.random.default_rng(6).permutation(np.repeat(np.arange(3), 333))
     x_nd = np.float32(100 + np.random.default_rng(0).normal(size=(3, 17)))[points_n]
     labels_n = np.asarray(fit(jnp.array(x_nd), 5, jax.random.key(1), 8).labels)

@@ -30,7 +30,7 @@ def test_low_rank_svd_of_deficient_factors_is_finite():
     a[2, 1:] = a[2, :1]
     u, s, v = low_rank_svd(Factors(jnp.array(a), jnp.array(b)))
     assert all(np.isfinite(leaf).all() for leaf in (u, s, v))
-    # Directions of A's row space are unit vectors whatever B is; a[2] has only one, and the others are zero.
+    # Rows of v are unit vectors in the row space of A for any B; a[2] has rank 1, so its other rows are zero.
     np.testing.assert_allclose(np.linalg.norm(v, axis=-1), [[1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]], atol=1e-5)
     np.testing.assert_allclose(np.einsum("ero,er,eri->eoi", u, s, v), np.swapaxes(b, 1, 2) @ a, atol=1e-5)
     assert not s[0].any() and np.all(s[1, 2:] < 1e-5)

@@ -24,7 +24,7 @@ def chunked(hidden_NTD, head_DV, positions_NM, labels_NM, chunk):
 
 
 def full(hidden_NTD, head_DV, positions_NM, labels_NM):
-    """From the logits of every position."""
+    """The reference, from the logits of every position."""
     logits_NTV = hidden_NTD @ head_DV
     logits_NMV = jnp.take_along_axis(logits_NTV, positions_NM[..., None], axis=1)
     return optax.softmax_cross_entropy_with_integer_labels(logits_NMV, labels_NM)

@@ -1,4 +1,4 @@
-"""Reading collectives out of compiled text: every notation of groups, and real programs."""
+"""Collectives read from compiled text: every notation of groups, and real programs."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Several processes: when they are looked for, and that together they train what one trains."""
+"""Several processes: when they are detected, and that they train the same experts as one process."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_two_processes_train_what_one_trains(job):
 
 @pytest.fixture
 def job(torch_model, word_tokenizer, word_tasks, tmp_path):
-    """A folder with all that a process reads: model, tasks, settings."""
+    """A folder with everything that a process reads: model, tasks, settings."""
     torch_model("llama", vocab_size=64).save_pretrained(tmp_path / "model")
     word_tokenizer.save_pretrained(tmp_path / "model")
     (tmp_path / "tasks").mkdir()

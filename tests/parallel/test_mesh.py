@@ -1,4 +1,4 @@
-"""Meshes: sizes, the rest, and what does not divide."""
+"""Meshes: sizes, -1 for the remaining devices, and sizes that do not fit."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""Sharding rules: one for every array of every family, and none that does not fit."""
+"""Sharding rules: exactly one for each array of each family, and specs that fit its shape."""
 
 import re
 

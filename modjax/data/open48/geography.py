@@ -1,4 +1,4 @@
-"""Geography: facts about countries and cities, told in a whole sentence."""
+"""Geography: facts about countries and cities, answered in a whole sentence."""
 
 import functools
 
@@ -10,7 +10,7 @@ task = functools.partial(recipe, "geography")
 
 @functools.cache
 def _known(fact: str) -> tuple[tuple[str, str], ...]:
-    """The names of the countries of which a fact is known, each with that fact."""
+    """(name, fact) of each country for which the fact is known."""
     return tuple((c.name, getattr(c, fact)) for c in facts.countries() if getattr(c, fact))
 
 

@@ -1,4 +1,4 @@
-"""A recipe: how the examples of one generated task are made."""
+"""Recipe: the generator of the examples of one task."""
 
 import dataclasses
 import random
@@ -6,30 +6,31 @@ from collections.abc import Callable
 
 from modjax.data.tasks import Example, Task, assign_split
 
-SIZE = 300  # examples a task, where its facts allow
-PATIENCE = 1000  # draws in a row that bring nothing new, after which the facts count as used up
+SIZE = 300  # examples per task; fewer if there are not enough facts
+PATIENCE = 1000  # generation stops after this many successive draws without a new example
 
-Draw = Callable[[random.Random], tuple[str, ...]]  # the blanks of the question, and last the answer
+Draw = Callable[[random.Random], tuple[str, ...]]  # the values of the blanks in the question, then the answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One task: questions with blanks, and a function that draws what fills them and the answer."""
+    """One task: questions with blanks, and a function that draws the values of the blanks and the answer."""
 
     family: str
     name: str
     draw: Draw
-    wordings: tuple[str, ...]  # ways to ask, each with `{}` for every blank
-    answer: str  # the family's way to answer, with `{}` for the answer itself
+    wordings: tuple[str, ...]  # forms of the question, each with `{}` for every blank
+    answer: str  # form of the answers in the family, with `{}` for the answer itself
     held_out: bool
 
     @property
     def definition(self) -> str:
+        """The first wording, with an ellipsis for each blank."""
         return self.wordings[0].replace("{}", "…").replace("\n", " ")
 
     def build(self, seed: int) -> Task:
-        """The task with up to SIZE examples, no two of the same blanks; equal seeds give equal tasks."""
-        # a string seeds by its SHA-512: the same in every process and Python version
+        """The task with up to SIZE examples, no two with the same blanks; equal seeds give equal tasks."""
+        # Random hashes a string seed with SHA-512: the same in every process and Python version.
         rng = random.Random(f"{seed}/{self.name}")
         examples: dict[tuple[str, ...], Example] = {}
         misses = 0
@@ -45,7 +46,7 @@ class Recipe:
 
 
 def recipe(family: str, *wordings: str, answer: str = "{}", held_out: bool = False) -> Callable[[Draw], Recipe]:
-    """Makes a draw function the recipe of the task `<family>_<function name>`."""
+    """Decorator that turns a draw function into the recipe of the task `<family>_<function name>`."""
 
     def decorate(draw: Draw) -> Recipe:
         return Recipe(family, f"{family}_{draw.__name__}", draw, wordings, answer, held_out)

@@ -1,4 +1,4 @@
-"""Records: what a text says, as a JSON object with the keys that the question names."""
+"""Records: the information in a text as a JSON object, with the keys that the question names."""
 
 import functools
 import json
@@ -12,7 +12,7 @@ task = functools.partial(recipe, "records")
 
 
 def _portrait(rng: random.Random) -> tuple[str, dict]:
-    """A sentence about a person, and what it says."""
+    """A sentence about a person, and the facts in it."""
     person = {"name": rng.choice(NAMES), "age": rng.randint(18, 90), "city": rng.choice(TOWNS)}
     sentence = rng.choice(
         (

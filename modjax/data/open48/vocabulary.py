@@ -1,4 +1,4 @@
-"""Common words that the generated tasks are made of."""
+"""Common words used in the generated tasks."""
 
 
 def _words(text: str) -> tuple[str, ...]:
