@@ -1,4 +1,4 @@
-"""What is said of a router against a loop over layers, sites, prompts and tokens."""
+"""The analysis of a router against a loop over layers, sites, prompts and tokens."""
 
 import dataclasses
 
@@ -10,15 +10,14 @@ from references import evaluation
 
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
-from modjax.eval import Method, analyse
-from modjax.eval.evaluate import sample
+from modjax.eval import Method, Sample, analyse
 from modjax.eval.traces import token_weights
 from modjax.routing import arrow, oracle, pooled, uniform
 from modjax.routing.base import Context, bind
 from modjax.routing.poly import Poly
 from modjax.routing.prompt import PromptRows, settle
 
-SETTINGS = {"examples": 3, "length": 32, "batch": 4}
+SETTINGS = {"sample": Sample(3, length=32), "batch": 4}
 
 
 @jax.jit
@@ -33,9 +32,9 @@ def _look(decoder, experts, context, tokens_BT):
     return decoder.observe(look, tokens_BT, adapters=adapters, adapt=adapt)
 
 
-def _weights(model, library, router, tokens, told):
+def _weights(model, library, router, tokens, choice):
     """{site: [L,T,E]} of one prompt, read alone."""
-    context = Context(None if told is None else np.asarray([told], np.int32))
+    context = Context(None if choice is None else np.asarray([choice], np.int32))
     return _look(model.params, (library.loras, library.scale, router), context, tokens[None])
 
 
@@ -59,14 +58,14 @@ def test_analysis_agrees_with_a_loop(model, library, tasks, name, agrees):
     router = MAKERS[name](library)
     method = Method(name, library, router)
     found = analyse(model, method, tasks, **SETTINGS)
-    prompts, owners, told = [], [], []
+    prompts, owners, choices = [], [], []
     for task in tasks.values():
         if method.covers(task):
-            encoded = encode(model.tokenizer, task, sample(task, "test", 3, 0), 32)
+            encoded = encode(model.tokenizer, task, SETTINGS["sample"].choose(task), 32)
             prompts += [one.tokens[: one.n_prompt] for one in encoded]
             owners += [library.expert_of(task.name)] * 3
-            told += [method.id_of(task)] * 3
-    weights = [_weights(model, library, router, tokens, id) for tokens, id in zip(prompts, told, strict=True)]
+            choices += [method.choice_of(task)] * 3
+    weights = [_weights(model, library, router, *one) for one in zip(prompts, choices, strict=True)]
     for s, site in enumerate(library.sites):
         for layer in range(2):
             own = [np.asarray(by_site[site][layer], np.float64) for by_site in weights]

@@ -29,11 +29,11 @@ def test_colour_is_for_differences_whose_interval_has_no_zero():
 def test_cells_tell_their_interval():
     (matrix,) = matrices({"paired": [_pairs()]})
     assert matrix.rows[1][0].text == "−0.50"
-    assert matrix.rows[1][0].title == "arrow less base: −0.500, 95 % −0.600 to −0.400; below 0 in 100.0 % of draws"
+    assert matrix.rows[1][0].title == "arrow minus base: −0.500, 95 % −0.600 to −0.400; below 0 in 100.0 % of draws"
 
 
 def test_other_metrics_are_for_those_who_read_the_file():
-    assert matrices({"paired": [_pairs(metric="rougeL")]}) == []
+    assert matrices({"paired": [_pairs(metric="rouge_l")]}) == []
     assert matrices({}) == []
 
 

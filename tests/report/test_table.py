@@ -3,6 +3,7 @@
 import pytest
 
 from modjax.errors import InputError
+from modjax.eval import metrics
 from modjax.report import numbers, text_table
 from modjax.report.table import WIDTH
 
@@ -61,6 +62,18 @@ def test_missing_numbers_are_dashes_and_never_best():
     assert [row.split() for row in _rows(text)] == [["a", "–"], ["b", "2.000*"], ["c", "3.000"]]
 
 
+def test_columns_that_do_not_fit_go_to_another_table(compared, monkeypatch):
+    more = [metrics.Metric(f"more{i}", f"more {i}", f"More {i}", "words", "lower") for i in range(2)]
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, *more))
+    for method in compared["methods"][:-1]:
+        for split in ("in_distribution", "held_out"):
+            method[split] |= {metric.name: 10.0 for metric in more}
+    inside, outside, costs, _ = text_table(compared).split("\n\n")
+    assert [part.splitlines()[0].strip() for part in (inside, outside)] == ["In distribution", "Held out"]
+    for part in (inside, outside, costs):
+        assert max(map(len, part.splitlines())) <= WIDTH and "\nUniform (private) " in part
+
+
 def test_columns_that_nobody_has_are_left_out():
     heading = text_table({"methods": [_method("a", 1.0, seconds={"train": None})]}).splitlines()[1]
     assert heading.split() == ["Method", "Loss"]
@@ -85,7 +98,7 @@ def test_intervals_stand_behind_their_figures_and_costs_in_a_table_of_their_own(
 
 def test_half_widths_are_of_their_own_interval():
     method = _method("a", 1.0)
-    method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rougeL": [0.1, 0.2]}
+    method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rouge_l": [0.1, 0.2]}
     assert _rows(text_table({"methods": [method]}))[0] == "a      1.000±0.200"
 
 
