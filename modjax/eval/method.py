@@ -21,7 +21,7 @@ class Method:
     @property
     def needs_choice(self) -> bool:
         """Whether the router needs a choice for each example, as the oracle needs its expert."""
-        return bool(self.router and self.router.choices(self.library))
+        return self.library is not None and bool(self.router and self.router.choices(self.library))
 
     def choice_of(self, task: Task) -> int | None:
         """The index, among the router's choices, of a task's examples; None where the router has no choice for them."""

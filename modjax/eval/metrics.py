@@ -11,7 +11,7 @@ class Metric:
     """One measure of a method: what it is called, how examples are averaged, which end is better.
 
     Attributes:
-      name: its key in scores, results and JSON files, such as "rouge_l".
+      name: its key in scores, results and JSON files, and a CSS class of the report, such as "rouge_l".
       text: its name within a sentence, such as "exact match".
       short: the heading of a narrow column.
       unit: "%" for fractions in [0, 1], which are shown in percent; else the unit in words.

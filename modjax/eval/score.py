@@ -49,8 +49,8 @@ class Score:
         names = [metric.name for metric in metrics.METRICS]
         if missing := [name for name in (*names, "targets") if name not in found]:
             raise InputError(
-                f"a score lacks {', '.join(missing)} of its examples, under the key 'each'. Other versions of modjax "
-                "write other scores: delete them and evaluate again"
+                f"a score has no {', '.join(missing)} under 'each'; expected the values of each example. Files of "
+                "another version of modjax may lack them: delete them and evaluate again"
             )
         return cls({name: np.asarray(each[name], np.float64) for name in names}, np.asarray(each["targets"]))
 

@@ -78,14 +78,14 @@ def test_analysis_agrees_with_a_loop(model, library, tasks, name, agrees):
     assert found.examples == len(prompts) and found.tokens == sum(map(len, prompts))
 
 
-def test_the_oracle_agrees_with_itself_and_is_sure(model, library, tasks):
+def test_the_oracle_agrees_with_itself_with_zero_entropy(model, library, tasks):
     found = analyse(model, Method("oracle", library, oracle(library)), tasks, **SETTINGS)
     assert found.accuracy == 1 and (found.tokens_right_LS == 1).all()
     np.testing.assert_allclose(found.entropy_LS, 0, atol=1e-6)
     np.testing.assert_allclose(found.use_LSE.sum(-1), 1)
 
 
-def test_uniform_weights_are_as_unsure_as_can_be(model, library, tasks):
+def test_uniform_weights_have_the_largest_entropy(model, library, tasks):
     """Equal weights tie, and the first expert wins every tie: right for task a alone, one in three."""
     found = analyse(model, Method("mu", library, uniform(library)), tasks, **SETTINGS)
     np.testing.assert_allclose(found.entropy_LS, np.log(3), atol=1e-6)
@@ -100,7 +100,7 @@ def test_without_an_expert_there_is_no_agreement(model, library, tasks):
 
 
 def test_experts_that_share_their_tasks_leave_no_oracle(model, library, tasks):
-    """As skills do: the first of them is no more right than the others."""
+    """As skills do: none of them is the expert of the task."""
     infos = (*(dataclasses.replace(info, tasks=("a", "b")) for info in library.infos[:2]), library.infos[2])
     shared = dataclasses.replace(library, infos=infos)
     found = analyse(model, Method("mu", shared, uniform(shared)), tasks.select(["a", "b"]), **SETTINGS)
@@ -116,6 +116,6 @@ def test_nothing_depends_on_the_batch_size(model, library, tasks):
     assert one.accuracy == two.accuracy
 
 
-def test_a_method_without_a_router_cannot_be_looked_at(model, tasks):
+def test_a_method_without_a_router_cannot_be_analysed(model, tasks):
     with pytest.raises(InputError, match="'base' has no router"):
         analyse(model, Method("base"), tasks)

@@ -40,6 +40,6 @@ def test_means_lie_within_their_intervals_and_differences_are_theirs(scores):
     assert found.pairs["rouge_l"].difference[0, 1] == pytest.approx(gap)
 
 
-def test_nobody_to_compare(scores):
+def test_without_scored_methods_the_comparison_is_empty(scores):
     assert compare(scores, []).names == ()
     assert compare({"oracle": scores["oracle"]}, ["a", "b"]).names == ()

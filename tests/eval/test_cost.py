@@ -1,4 +1,4 @@
-"""What a method costs: bytes that can be counted by hand, and times that are times."""
+"""The cost of a method: bytes against a count by hand, and positive times."""
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ def test_times_and_memory_of_the_compiled_program(model, library, tasks, make):
 
 @pytest.mark.parametrize("make", [arrow, oracle])
 @pytest.mark.parametrize("examples", [1, 3, 9])
-def test_as_much_is_read_however_few_examples_there_are(model, library, monkeypatch, make, examples):
+def test_the_whole_batch_is_read_even_with_few_examples(model, library, monkeypatch, make, examples):
     """With a pass of one second, the seconds per token count the tokens: nine in every one of the rows."""
     read = []
     monkeypatch.setattr(cost, "_seconds", lambda program, arguments: read.append(arguments[-1]) or 1.0)
@@ -41,7 +41,7 @@ def test_as_much_is_read_however_few_examples_there_are(model, library, monkeypa
 
 
 @pytest.mark.parametrize("batch", [1, 4, 9, 40])
-def test_the_longest_examples_are_read_and_again_where_there_are_fewer(model, tasks, batch):
+def test_the_longest_examples_are_read_and_repeated_if_there_are_fewer(model, tasks, batch):
     chosen = prepared(model, tasks, Sample(2, length=32))
     lengths = [len(one.encoded.tokens) for one in longest(chosen, batch)]
     known = sorted((len(one.encoded.tokens) for one in chosen), reverse=True)

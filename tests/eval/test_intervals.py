@@ -15,7 +15,7 @@ PER_TOKEN = {"loss": True, "exact_match": False, "rouge_l": False}
 
 @pytest.fixture(scope="module")
 def scores():
-    """Three methods on two tasks; the second method is the first but for a little, the third is far worse."""
+    """Three methods on two tasks; the second is slightly worse than the first, the third is much worse."""
     rng = np.random.default_rng(0)
     methods = [{}, {}, {}]
     for task, n in TASKS.items():
@@ -85,7 +85,7 @@ def test_interval_of_a_mean_is_near_its_closed_form():
     assert (low, high) == pytest.approx((nats_n.mean() - half, nats_n.mean() + half), abs=0.1 * half)
 
 
-def test_paired_differences_are_surer_than_figures(scores):
+def test_paired_differences_have_narrower_intervals_than_figures(scores):
     figure_SM = resample(scores, list(TASKS))["loss"]
     figure_M = np.asarray([summary(by_task, list(TASKS))["loss"] for by_task in scores])
     found = paired(figure_SM, figure_M)
@@ -97,12 +97,12 @@ def test_paired_differences_are_surer_than_figures(scores):
     assert (found.below.diagonal() == 0).all()
 
 
-def test_a_method_has_the_same_draws_in_any_company(scores):
+def test_the_draws_of_a_method_do_not_depend_on_other_methods(scores):
     alone, together = resample(scores[1:2], list(TASKS)), resample(scores, list(TASKS))
     np.testing.assert_allclose(alone["loss"][:, 0], together["loss"][:, 1], rtol=1e-12)
 
 
-def test_other_examples_cannot_be_compared(scores):
+def test_different_examples_cannot_be_compared(scores):
     other = {"a": scores[0]["b"], "b": scores[0]["b"]}
     with pytest.raises(InputError, match="'a': methods were scored on 12 and 20 examples"):
         resample([scores[0], other], ["a"])

@@ -47,10 +47,10 @@ def test_scores_survive_json(scores):
 def test_scores_of_other_versions_are_refused(scores, metric):
     value = scores["b"].as_json()
     del value["each"][metric]
-    with pytest.raises(InputError, match=f"lacks {metric} of its examples.*delete them and evaluate again"):
+    with pytest.raises(InputError, match=f"has no {metric} under .*delete them and evaluate again"):
         Score.from_json(value)
     for broken in ({}, {"each": 3}, 1.5):
-        with pytest.raises(InputError, match="lacks loss, exact_match, rouge_l, targets"):
+        with pytest.raises(InputError, match="has no loss, exact_match, rouge_l, targets"):
             Score.from_json(broken)
 
 

@@ -1,4 +1,4 @@
-"""Results of an experiment that never ran, with the sizes and the shapes of real ones."""
+"""Made-up results of an experiment, with the sizes and shapes of real ones."""
 
 import numpy as np
 import pytest
@@ -148,7 +148,7 @@ def _analysis(rng, name, experts, layers=30, sites=("attn.q", "attn.k", "attn.v"
 
 
 def experiment(seed=0):
-    """Everything that a report can show, in the form of `modjax.report`."""
+    """Results with every section of the report, in the form of `modjax.report`."""
     rng = np.random.default_rng(seed)
     names = [name for members in FAMILIES.values() for name in members]
     families = [family for family, members in FAMILIES.items() for _ in members]

@@ -28,7 +28,7 @@ def test_lines_fit_and_columns_align_on_their_last_digit(results):
             assert row[end : end + 1] in ("", " ", "*"), (label, row)
 
 
-def test_groups_stand_over_the_end_of_their_columns(results):
+def test_group_headings_end_with_their_columns(results):
     groups, heading = text_table(results).splitlines()[:2]
     assert groups.split("  ")[0] == "" and groups.split() == ["In", "distribution", "Held", "out", "Seconds"]
     first, second = (i + len("Rouge-L") for i in range(len(heading)) if heading.startswith("Rouge-L", i))
@@ -74,7 +74,7 @@ def test_columns_that_do_not_fit_go_to_another_table(compared, monkeypatch):
         assert max(map(len, part.splitlines())) <= WIDTH and "\nUniform (private) " in part
 
 
-def test_columns_that_nobody_has_are_left_out():
+def test_columns_without_numbers_are_left_out():
     heading = text_table({"methods": [_method("a", 1.0, seconds={"train": None})]}).splitlines()[1]
     assert heading.split() == ["Method", "Loss"]
 
@@ -83,7 +83,7 @@ def test_without_methods_there_is_no_table():
     assert text_table({}) == ""
 
 
-def test_intervals_stand_behind_their_figures_and_costs_in_a_table_of_their_own(compared):
+def test_intervals_follow_their_figures_and_costs_have_their_own_table(compared):
     scores, costs, failed = text_table(compared).split("\n\n")
     assert max(map(len, text_table(compared).splitlines())) <= WIDTH
     heading, *rows = scores.splitlines()[1:]
