@@ -12,6 +12,7 @@ _MODULES = {
     "Library": "modjax.experts.library",
     "LoRA": "modjax.ops.lora",
     "ExpertInfo": "modjax.experts.library",
+    "evaluate": "modjax.eval.evaluation",
     "train_library": "modjax.train.lora",
     "InputError": "modjax.errors",
 }

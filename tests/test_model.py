@@ -218,10 +218,10 @@ def test_experts_go_by_name_too(model, library):
         ([4], "no expert 4"),
         ([0, 1], "one expert for each of 1 prompts"),
         ("expert0", "expected a list"),
-        (None, "oracle router needs experts="),
+        (None, "oracle router needs choices="),
     ]:
         with pytest.raises(InputError, match=words):
-            model.generate(PROMPTS[:1], library, router, experts=experts, **NEW)
+            model.generate(PROMPTS[:1], library, router, choices=experts, **NEW)
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import functools
 
 from modjax import adapt
 from modjax.cli import build, session
-from modjax.cli.evaluate import as_json, from_json
 from modjax.data.tasks import Tasks
-from modjax.eval import Method, evaluate, summary
-from modjax.eval.score import METRICS, Score
+from modjax.eval.evaluation import evaluate
+from modjax.eval.metrics import METRICS
+from modjax.eval.sample import Sample
+from modjax.eval.score import Score, as_json, from_json, summary
 from modjax.routing import oracle
 from modjax.studies import adaptation
 from modjax.studies.adaptation import Adaptation
@@ -23,11 +24,13 @@ def run(config, workdir, flags) -> None:
     model, given = build.model(config), functools.partial(build.library, config)
     library = Adaptation(model, tasks, options, settings, stages, stages.folder, given).adapted()
 
-    def scored(name, method):
-        return from_json(stages.json(name, lambda: as_json(*evaluate(model, method, tasks, **config.evaluate))))
+    read = {"sample": Sample.of(config.evaluate), "max_new_tokens": config.evaluate.max_new_tokens}
 
-    before = scored("before", Method("base"))
-    print(table(before, scored("after", Method(options["method"], library, oracle(library)))))
+    def scored(name, *routed):
+        return from_json(stages.json(name, lambda: as_json(evaluate(model, tasks, *routed, **read))))
+
+    before = scored("before")
+    print(table(before, scored("after", library, oracle(library))))
 
 
 def new_tasks(config) -> Tasks:
@@ -37,9 +40,10 @@ def new_tasks(config) -> Tasks:
 
 
 def table(before: dict[str, Score], after: dict[str, Score]) -> str:
-    """A line a task, and one of their means: each metric before and after."""
-    lines = [f"{'':24}" + "".join(f"{metric:>19}" for metric in METRICS)]
+    """A line per task and one of their means: each metric before and after."""
+    metrics = [metric.name for metric in METRICS]
+    lines = [f"{'':24}" + "".join(f"{metric:>19}" for metric in metrics)]
     for name, own in [*((task, [task]) for task in after), ("mean", list(after))]:
         old, new = summary(before, own), summary(after, own)
-        lines.append(f"{name:24}" + "".join(f"{old[metric]:9.3f} -> {new[metric]:6.3f}" for metric in METRICS))
+        lines.append(f"{name:24}" + "".join(f"{old[metric]:9.3f} -> {new[metric]:6.3f}" for metric in metrics))
     return "\n".join(lines)

@@ -106,7 +106,7 @@ class Chat:
         encoded = Encoded(np.concatenate([head, np.asarray(tokens, np.int32)]), len(head))
         ids = None if self.expert is None else [self.library.names.index(self.expert)]
         method = Method("chat", self.library, self.router)
-        (weights_LnE,) = routing_weights(self.model, method, [encoded], batch=1, expert_ids=ids)
+        (weights_LnE,) = routing_weights(self.model, method, [encoded], batch=1, choices=ids)
         answer = Answer(self.model.tokenizer)
         texts = [answer.push([token]) for token in tokens]
         texts[-1] += answer.finish()

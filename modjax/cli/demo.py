@@ -5,11 +5,12 @@ import functools
 from modjax import report, routing
 from modjax.cli import build, session
 from modjax.cli.cluster import as_json as clusters_as_json
-from modjax.cli.evaluate import as_json as scores_as_json
-from modjax.cli.evaluate import from_json as scores_from_json
 from modjax.cli.train import groups
 from modjax.cluster import mbc
-from modjax.eval.evaluate import Method, evaluate
+from modjax.eval import score
+from modjax.eval.evaluation import evaluate
+from modjax.eval.method import Method
+from modjax.eval.sample import Sample
 from modjax.files import write_json
 from modjax.studies import results
 from modjax.studies.stages import Stages
@@ -51,7 +52,7 @@ class _Job:
             Method("oracle (private)", private, routing.oracle(private), "the task's own expert"),
         ]
         scores = {
-            method.name: scores_from_json(
+            method.name: score.from_json(
                 self.stages.json(f"evaluate {method.name}", functools.partial(self.evaluate, method))
             )
             for method in methods
@@ -74,13 +75,14 @@ class _Job:
         return clusters_as_json(mbc(library, **self.config.cluster), library, families)
 
     def evaluate(self, method):
-        return scores_as_json(*evaluate(self.model, method, self.tasks, **self.config.evaluate))
+        sample, new_tokens = Sample.of(self.config.evaluate), self.config.evaluate.max_new_tokens
+        return score.as_json(evaluate(self.model, self.tasks, method.library, method.router, sample, new_tokens))
 
     def divisions(self, methods):
         """What the report shows of the routers: how they divide the work, and a few test examples token by token."""
-        chosen, shown = results.chosen(self.config), self.config.demo.shown
+        sample, shown = Sample.of(self.config.evaluate), self.config.demo.shown
         arrows = [method for method in methods if isinstance(method.router, routing.Arrow)]
-        return {one.name: results.division(self.model, one, self.tasks, shown, chosen) for one in arrows}
+        return {one.name: results.division(self.model, one, self.tasks, shown, sample) for one in arrows}
 
     def collected(self, methods, scores, clusters, divisions):
         """One dictionary of everything that was measured, ready for JSON."""

@@ -1,8 +1,15 @@
 """`modjax evaluate`: the base model, or a library under a router, scored task by task."""
 
+import time
+
 from modjax.cli import build, session
-from modjax.eval import Method, Score, evaluate, summary
+from modjax.eval.evaluation import evaluate
+from modjax.eval.method import Method
+from modjax.eval.metrics import METRICS
+from modjax.eval.sample import Sample
+from modjax.eval.score import as_json, summary
 from modjax.files import write_json
+from modjax.report.metric import written
 
 
 def run(config, workdir, flags) -> None:
@@ -14,21 +21,11 @@ def run(config, workdir, flags) -> None:
     if config.library:
         library = build.library(config)
         method = Method(config.router.name, library, build.router(config, library, model))
-    scores, seconds = evaluate(model, method, tasks, **config.evaluate)
-    write_json(folder / "scores.json", {"method": method.name, **as_json(scores, seconds)})
+    sample, start = Sample.of(config.evaluate), time.perf_counter()
+    scores = evaluate(model, tasks, method.library, method.router, sample, config.evaluate.max_new_tokens)
+    found = {"method": method.name, "seconds": time.perf_counter() - start, **as_json(scores)}
+    write_json(folder / "scores.json", found)
     for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):
         if means := summary(scores, list(names)):
-            print(
-                f"{method.name}, {part}: loss {means['loss']:.3f} nats, exact match {means['exact_match']:.1%}, "
-                f"Rouge-L {means['rouge_l']:.1%}, {means['examples']} examples"
-            )
-
-
-def as_json(scores: dict[str, Score], seconds: float) -> dict:
-    """Every task's score, and the seconds that all took."""
-    return {"seconds": seconds, "tasks": {name: score.as_json() for name, score in scores.items()}}
-
-
-def from_json(found: dict) -> dict[str, Score]:
-    """The scores that `as_json` gave."""
-    return {name: Score.from_json(score) for name, score in found["tasks"].items()}
+            figures = ", ".join(written(metric, means[metric.name]) for metric in METRICS)
+            print(f"{method.name}, {part}: {figures}, {means['examples']} examples")

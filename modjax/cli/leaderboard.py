@@ -9,11 +9,11 @@ import zlib
 
 from modjax import adapt, report
 from modjax.cli import build, session
-from modjax.cli import evaluate as scores
 from modjax.errors import InputError
 from modjax.eval.cost import measure
-from modjax.eval.evaluate import evaluate
-from modjax.eval.score import summary
+from modjax.eval.evaluation import evaluate
+from modjax.eval.sample import Sample
+from modjax.eval.score import as_json, from_json, summary
 from modjax.experts.library import Library
 from modjax.files import read_json, write_json
 from modjax.studies import methods as lines
@@ -87,18 +87,20 @@ class _Job:
         return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, made_of)})
 
     def measure(self, name, made_of):
-        start, chosen, line = time.perf_counter(), results.chosen(self.config), made_of["line"]
+        start, sample, line = time.perf_counter(), Sample.of(self.config.evaluate), made_of["line"]
         method = lines.make(name, line, self.stock(name, made_of))
         model = build.model(self.config, self.models[line["model"]]) if "model" in line else self.model
         built = time.perf_counter() - start
-        found, seconds = evaluate(model, method, self.tasks, **self.config.evaluate)
+        start, new_tokens = time.perf_counter(), self.config.evaluate.max_new_tokens
+        scores = evaluate(model, self.tasks, method.library, method.router, sample, new_tokens)
         measured = {
             "build": built,
-            "cost": dataclasses.asdict(measure(model, method, self.tasks, **chosen)),
-            **scores.as_json(found, seconds),
+            "seconds": time.perf_counter() - start,
+            "cost": dataclasses.asdict(measure(model, method, self.tasks, sample)),
+            **as_json(scores),
         }
         if "shown" in made_of:
-            measured |= results.division(model, method, self.tasks, made_of["shown"], chosen)
+            measured |= results.division(model, method, self.tasks, made_of["shown"], sample)
         return measured
 
     def stock(self, name, made_of) -> Stock:
@@ -130,7 +132,7 @@ class _Job:
         Methods by their loss in distribution; behind them, by their loss on held-out tasks, those that know no others.
         """
         seconds = self.stages.seconds
-        by_method = {name: scores.from_json(one) for name, one in found.items()}
+        by_method = {name: from_json(one) for name, one in found.items()}
         by_method = {name: by_method[name] for name in sorted(by_method, key=lambda name: self.losses(by_method[name]))}
         compared = results.comparisons(by_method, self.tasks)
         library = self.library("library")

@@ -2,7 +2,8 @@
 
 from modjax import report
 from modjax.cli import build, session
-from modjax.eval.evaluate import Method
+from modjax.eval.method import Method
+from modjax.eval.sample import Sample
 from modjax.parallel.distributed import is_writer
 from modjax.report import analysis
 from modjax.studies import catalogue, results
@@ -22,7 +23,8 @@ def run(config, workdir, flags) -> None:
             router.save(path)
     method = Method(config.router.name, library, router)
     shown = list(tasks)[:: max(1, len(tasks) // max(1, count))][:count]
-    found = stages.json("division", lambda: results.division(model, method, tasks, shown, results.chosen(config)))
+    sample = Sample.of(config.evaluate)
+    found = stages.json("division", lambda: results.division(model, method, tasks, shown, sample))
     print(f"{path}: a {type(router).__name__} router of {len(library)} experts")
     print(analysis.text(found["analysis"]))
     page = {

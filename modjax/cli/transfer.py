@@ -9,6 +9,7 @@ from modjax.cli import build, session
 from modjax.cluster import similarity
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
+from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.report import numbers
@@ -16,8 +17,6 @@ from modjax.report import transfer as picture
 from modjax.studies.stages import Stages
 from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
 from modjax.train.lora import train_library
-
-SAMPLE = ("examples", "split", "seed", "length", "system", "too_long")  # keys of config.evaluate
 
 
 def run(config, workdir, flags) -> None:
@@ -35,11 +34,11 @@ def run(config, workdir, flags) -> None:
     model = build.model(config)
     groups = {f"{library.names[i]} + {library.names[j]}": library.tasks[i] + library.tasks[j] for i, j in pairs}
     joint = stages.library("joint", lambda own: _trained(model, tasks, groups, own, config.train))
-    sampled = _those(config.evaluate, *SAMPLE)
+    sample = Sample.of(config.evaluate)
     private = library[sorted({i for pair in pairs for i in pair})]
     measured = stages.json(
         "losses",
-        lambda: {kind: losses(model, own, tasks, **sampled) for kind, own in (("private", private), ("joint", joint))},
+        lambda: {kind: losses(model, own, tasks, sample) for kind, own in (("private", private), ("joint", joint))},
     )
     rows = [_row(library, tasks, measured, *pair, float(s_EE[pair])) for pair in pairs]
     found = _result(rows, config.transfer.bins)

@@ -1,20 +1,31 @@
-"""Evaluation: loss, exact match and Rouge-L of any routed library on any tasks, how sure and what they cost."""
+"""Evaluation: loss and answers of any routed library on any tasks, how certain the scores are, and their cost."""
 
-from modjax.eval.analysis import Analysis, analyse
-from modjax.eval.comparison import Comparison, compare
-from modjax.eval.cost import Cost, measure
-from modjax.eval.evaluate import Method, evaluate
-from modjax.eval.score import Score, summary
+import importlib
 
-__all__ = [
-    "Analysis",
-    "Comparison",
-    "Cost",
-    "Method",
-    "Score",
-    "analyse",
-    "compare",
-    "evaluate",
-    "measure",
-    "summary",
-]
+# Public names by the module that holds them, imported on first use: the report reads the metrics without JAX.
+_MODULES = {
+    "Analysis": "analysis",
+    "analyse": "analysis",
+    "Comparison": "comparison",
+    "compare": "comparison",
+    "Cost": "cost",
+    "measure": "cost",
+    "Method": "method",
+    "Metric": "metrics",
+    "Sample": "sample",
+    "Score": "score",
+    "evaluate": "evaluation",
+    "summary": "score",
+}
+
+__all__ = [*_MODULES]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return sorted([*globals(), *__all__])

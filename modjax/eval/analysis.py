@@ -1,4 +1,4 @@
-"""How a router divides the work: how sure it is, whom it uses where, and how often it agrees with the oracle."""
+"""Analysis of a router: entropy of its weights, use of each expert by layer and site, agreement with the oracle."""
 
 import dataclasses
 import functools
@@ -11,8 +11,9 @@ import numpy as np
 from modjax.data.tasks import Tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
-from modjax.eval.evaluate import Method, prepared, told
 from modjax.eval.likelihood import batches, prompts_of
+from modjax.eval.method import Method
+from modjax.eval.sample import Sample, prepared
 from modjax.eval.traces import token_weights
 from modjax.model import Model
 from modjax.models.padding import filled
@@ -21,18 +22,18 @@ from modjax.routing.prompt import routed
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Analysis:
-    """A router on the tokens of some prompts; S sites, every layer and site for itself.
+    """Statistics of a router on the tokens of some prompts, for each of L layers and S sites.
 
     Attributes:
       experts: E names.
       sites: S names, in the model's order.
-      use_LSE: float64, each expert's mean weight.
+      use_LSE: float64, the mean weight of each expert.
       entropy_LS: float64, nats, the mean over tokens of the entropy of a token's weights; at most log E.
-      tokens_right_LS: float64, the share of tokens whose most weighted expert is the oracle's, the one trained on the
+      tokens_right_LS: float64, the share of tokens whose top expert is the oracle's, which is the one trained on the
         prompt's task; NaN where no prompt has one. Chance is 1 / E.
-      examples_right_LS: likewise the share of prompts, by weights summed over their tokens.
+      examples_right_LS: float64, the same share of prompts, by weights summed over their tokens.
       accuracy: the share of prompts by weights summed over tokens, sites and layers.
-      examples, tokens: how many prompts and tokens that was.
+      examples, tokens: the number of prompts and of their tokens.
     """
 
     experts: tuple[str, ...]
@@ -46,7 +47,7 @@ class Analysis:
     tokens: int
 
     def as_json(self) -> dict:
-        """Everything but counts to a ten-thousandth, None where nothing was measured."""
+        """The attributes and `effective`, rounded to four decimals; None where nothing was measured."""
         arrays = {
             "use": self.use_LSE,
             "entropy": self.entropy_LS,
@@ -61,32 +62,37 @@ class Analysis:
 
     @property
     def effective_LS(self) -> np.ndarray:
-        """The experts in use, as if all of these were used alike: exp of the entropy of use, 1 to E."""
+        """float64, the effective number of experts in use: exp of the entropy of their mean weights, 1 to E."""
         share_LSE = np.abs(self.use_LSE) / np.maximum(np.abs(self.use_LSE).sum(-1, keepdims=True), 1e-30)
         return np.exp(-(share_LSE * np.log(np.where(share_LSE > 0, share_LSE, 1))).sum(-1))
 
 
-def analyse(model: Model, method: Method, tasks: Tasks, batch: int = 16, **chosen) -> Analysis:
-    """Reads the prompts of the tasks that the method covers.
+def analyse(
+    model: Model,
+    method: Method,
+    tasks: Tasks,
+    sample: Sample = Sample(),  # noqa: B008, frozen
+    batch: int = 16,
+) -> Analysis:
+    """Analyses a method's router on the prompts of the tasks that the method covers.
 
         share_e = |w_e| / sum_e |w_e|,  entropy = -sum_e share_e log share_e
 
-    Weights that go by example or task count for each of its tokens; those of heads are averaged over heads.
+    Weights per example or task count for each of the example's tokens; those of heads are averaged over heads.
 
     Args:
-      batch: prompts side by side; results do not depend on it but for rounding.
-      chosen: which examples, as in `evaluate`: examples, split, seed, length, system, too_long.
+      batch: number of prompts computed at once; results depend on it only by rounding.
 
     Raises InputError for a method without a router.
     """
     if method.router is None:
-        raise InputError(f"method {method.name!r} has no router; expected one whose weights can be looked at")
-    sample = list(prepared(model, method, tasks, **chosen))
-    prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in sample]
-    owners = [method.expert_of(one.task) for one in sample]
+        raise InputError(f"method {method.name!r} has no router; expected one to analyse")
+    chosen = prepared(model, method.covered(tasks), sample)
+    prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in chosen]
+    owners = [method.expert_of(one.task) for one in chosen]
     bound = model.bind(method.library, method.router)
     parts = []
-    for ids, own, context, rows in batches(prompts, told(method, sample), batch):
+    for ids, own, context, rows in batches(prompts, method.choices_of(chosen), batch):
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], batch, -1)
         sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))
@@ -100,7 +106,7 @@ class _Totals(NamedTuple):
     entropy_LS: np.ndarray
     tokens_right_LS: np.ndarray
     examples_right_LS: np.ndarray
-    counts: np.ndarray  # prompts, their tokens; of tasks with an expert: prompts, their tokens, prompts that go to it
+    counts: np.ndarray  # prompts, their tokens; of tasks with one expert: prompts, their tokens, prompts routed to it
 
 
 def _added(one: _Totals, two: _Totals) -> _Totals:

@@ -1,4 +1,4 @@
-"""Methods side by side on one part of the tasks: means, their intervals, and every pair's difference."""
+"""Comparison of methods on the same tasks: means, their intervals, and the difference of every pair."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from modjax.eval.intervals import RESAMPLES, Paired, interval, paired, resample
-from modjax.eval.score import METRICS, Score, summary
+from modjax.eval.score import Score, summary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -14,10 +14,10 @@ class Comparison:
     """M methods on the same examples.
 
     Attributes:
-      names: those methods, of the ones given, that were scored on all of the tasks.
-      means: {method: {metric: mean, "examples": their number}}.
-      intervals: {method: {metric: (low, high)}}, where 95 % of resampled figures lie.
-      pairs: {metric: every method against every other}.
+      names: the methods that were scored on all of the tasks.
+      means: {method: {metric: mean over tasks, "examples": their number}}.
+      intervals: {method: {metric: (low, high)}}, the ends of the 95 % intervals.
+      pairs: {metric: differences of every two methods}.
     """
 
     names: tuple[str, ...]
@@ -29,19 +29,19 @@ class Comparison:
 def compare(
     scores: Mapping[str, Mapping[str, Score]], tasks: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
 ) -> Comparison:
-    """Of {method: {task: score}}; methods that were not scored on all of the tasks are left out.
+    """Compares methods, {method: {task: score}}; those that were not scored on all of the tasks are left out.
 
-    Raises InputError for methods that were scored on other examples.
+    Raises InputError for methods that were scored on different examples.
     """
     means = {name: found for name, own in scores.items() if (found := summary(own, tasks)) is not None}
     names = tuple(means)
     if not names:
         return Comparison((), {}, {}, {})
     figures = resample([scores[name] for name in names], tasks, resamples, seed)
-    ends = {metric: interval(figures[metric]) for metric in METRICS}
+    ends = {metric: interval(figure_SM) for metric, figure_SM in figures.items()}
     return Comparison(
         names,
         means,
-        {name: {metric: tuple(map(float, ends[metric][:, i])) for metric in METRICS} for i, name in enumerate(names)},
-        {metric: paired(figures[metric], np.asarray([means[name][metric] for name in names])) for metric in METRICS},
+        {name: {metric: tuple(map(float, ends[metric][:, i])) for metric in ends} for i, name in enumerate(names)},
+        {metric: paired(figures[metric], np.asarray([means[name][metric] for name in names])) for metric in figures},
     )

@@ -1,4 +1,4 @@
-"""What a method costs: time and memory of the program that reads tokens with it."""
+"""Cost of a method: time and memory of the program that computes its loss."""
 
 import dataclasses
 import time
@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.eval.evaluate import Chosen, Method, prepared, told
 from modjax.eval.likelihood import batches, losses, prompts_of
+from modjax.eval.method import Method
+from modjax.eval.sample import Chosen, Sample, prepared
 from modjax.model import Model
 
 PASSES = 3
@@ -20,14 +21,14 @@ class Cost:
     """One method on one batch of examples.
 
     Attributes:
-      experts: bytes of the library's and the router's arrays, beside the base model.
-      temporary: bytes that the compiled program needs beside its arguments and results; None where the compiler
-        does not say.
-      peak: the most bytes in use on the first device since the process began, whichever method needed them; None on
-        devices that do not count, as CPUs.
-      compile: seconds to trace and compile the program, or to find it in JAX's compilation cache.
-      token: seconds for each token of prompts and targets that the compiled program reads: the least of three passes
-        over one batch, padding and what a router of prompts reads before included.
+      experts: bytes of the arrays of library and router, without the base model.
+      temporary: bytes that the compiled program needs in addition to its arguments and results; None where the
+        compiler does not report them.
+      peak: the most bytes in use on the first device since the process began, by any method; None on devices that do
+        not report it, such as CPUs.
+      compile: seconds to trace and compile the program, or to load it from JAX's compilation cache.
+      token: seconds per token of prompts and targets: the fastest of three passes over one batch, including padding
+        and the pass over the prompts that some routers need first.
     """
 
     experts: int
@@ -37,15 +38,20 @@ class Cost:
     token: float
 
 
-def measure(model: Model, method: Method, tasks: Tasks, batch: int = 32, **chosen) -> Cost:
-    """Runs the loss of one batch, the longest examples of the sample, until its time is known.
+def measure(
+    model: Model,
+    method: Method,
+    tasks: Tasks,
+    sample: Sample = Sample(),  # noqa: B008, frozen
+    batch: int = 32,
+) -> Cost:
+    """Compiles and times the loss of one batch: the longest examples of the tasks that the method covers.
 
     Args:
-      batch: rows side by side.
-      chosen: which examples, as in `evaluate`: examples, split, seed, length, system, too_long.
+      batch: number of rows in the batch.
     """
-    sample = longest(list(prepared(model, method, tasks, **chosen)), batch)
-    ((_, own, context, rows),) = batches([one.encoded for one in sample], told(method, sample), batch)
+    chosen = longest(prepared(model, method.covered(tasks), sample), batch)
+    ((_, own, context, rows),) = batches([one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)
     arguments = (model.params, bound, context, prompts_of(own, rows), rows)
     start = time.perf_counter()
@@ -62,9 +68,9 @@ def measure(model: Model, method: Method, tasks: Tasks, batch: int = 32, **chose
     )
 
 
-def longest(sample: Sequence[Chosen], batch: int) -> list[Chosen]:
-    """So many of the longest examples; of fewer some stand again, for an empty row would cost and not count."""
-    ordered = sorted(sample, key=lambda one: len(one.encoded.tokens), reverse=True)
+def longest(chosen: Sequence[Chosen], batch: int) -> list[Chosen]:
+    """The `batch` longest examples; fewer are repeated, because an empty row takes time but holds no tokens."""
+    ordered = sorted(chosen, key=lambda one: len(one.encoded.tokens), reverse=True)
     return [ordered[i % len(ordered)] for i in range(batch)]
 
 

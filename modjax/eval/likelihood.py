@@ -1,4 +1,4 @@
-"""The loss of targets under a routed model, one example a row."""
+"""The loss of targets under a routed model, one example per row."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,18 +19,18 @@ def target_loss(
     model: Model,
     examples: Sequence[Encoded],
     bound: Bound | None = None,
-    expert_ids: Sequence[int] | None = None,
+    choices: Sequence[int | None] | None = None,
     batch: int = 32,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Summed loss and number of target tokens of each example, float64[n] and int[n]; the loss in nats.
+    """Loss summed over the target tokens of each example, in nats, float64[n], and their number, int[n].
 
     Args:
       bound: from `model.bind`; None is the base model.
-      expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
-      batch: rows side by side; results do not depend on it.
+      choices: the choice of each example, for a router that needs one; see `Method.choices_of`.
+      batch: number of rows computed at once; results do not depend on it.
     """
     totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
-    for ids, own, context, rows in batches(examples, expert_ids, batch):
+    for ids, own, context, rows in batches(examples, choices, batch):
         prompts = prompts_of(own, rows)
         losses_NM = np.asarray(_losses(model.params, bound, context, prompts, rows), np.float64)
         totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
@@ -49,17 +49,17 @@ _losses = jax.jit(losses)
 
 
 def batches(
-    examples: Sequence[Encoded], expert_ids: Sequence[int | None] | None, batch: int
+    examples: Sequence[Encoded], choices: Sequence[int | None] | None, batch: int
 ) -> Iterator[tuple[list[int], list[Encoded], Context, Rows]]:
-    """(indices, examples, what a router is told, rows) of examples of similar length; the last rows may be empty."""
+    """(indices, examples, context, rows) of batches of examples of similar length; the last rows may be empty."""
     for ids in batched_by_length([len(example.tokens) for example in examples], batch):
         own = [examples[i] for i in ids]
-        told = None if expert_ids is None else filled([expert_ids[i] for i in ids], batch, -1)
-        yield ids, own, Context(told), one_a_row(own, batch)
+        choice_B = None if choices is None else filled([choices[i] for i in ids], batch, -1)
+        yield ids, own, Context(choice_B), one_per_row(own, batch)
 
 
-def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:
-    """`batch` rows of one example each, padded to few shapes: lengths and target counts go by powers of two."""
+def one_per_row(examples: Sequence[Encoded], batch: int) -> Rows:
+    """`batch` rows of one example each, padded to powers of two in length and number of targets: few compilations."""
     length = bucket(max(len(example.tokens) for example in examples))
     rows = [pack([example], length) for example in examples]
     n_targets = bucket(max(row.labels.shape[1] for row in rows), 16)
@@ -69,6 +69,6 @@ def one_a_row(examples: Sequence[Encoded], batch: int) -> Rows:
 
 
 def prompts_of(examples: Sequence[Encoded], rows: Rows) -> PromptRows:
-    """What a router of prompts may read of rows with one example each: not the targets."""
+    """The part of rows with one example each that a router of prompts may read: all but the targets."""
     lengths_N = filled([example.n_prompt for example in examples], rows.n_rows, 0)
     return PromptRows.right_padded(rows.tokens, lengths_N)

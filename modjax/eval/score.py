@@ -1,71 +1,74 @@
-"""What a method did on a task, example by example, so that methods can be compared on the same examples."""
+"""Scores of a method on a task, example by example, so that methods can be compared on the same examples."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from modjax.errors import InputError
-
-METRICS = ("loss", "exact_match", "rouge_l")
+from modjax.eval import metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Score:
-    """One method on the n examples of one task.
+    """One method on the n examples of one task; `score["loss"]` is the mean of a metric.
 
     Attributes:
-      nats_n: float64, each example's loss summed over its target tokens.
-      targets_n: int, how many those are.
-      exact_n: float64, 1 where the answer equals an accepted one, else 0.
-      rouge_n: float64, Rouge-L F-measure, 0 to 1.
+      values: {metric: float64[n]}, the value of each example; for a metric per token, as the loss, in nats, the sum
+        over the example's target tokens.
+      targets_n: int[n], the number of target tokens of each example.
     """
 
-    nats_n: np.ndarray
+    values: Mapping[str, np.ndarray]
     targets_n: np.ndarray
-    exact_n: np.ndarray
-    rouge_n: np.ndarray
 
-    @property
-    def loss(self) -> float:
-        """Nats a target token, over all target tokens of the sample."""
-        return float(self.nats_n.sum() / self.targets_n.sum())
+    def __getitem__(self, metric: str) -> float:
+        """The mean over all target tokens of the task, or over examples, as the metric says."""
+        return float(self.values[metric].sum() / self.sizes(metric).sum())
 
-    @property
-    def exact_match(self) -> float:
-        return float(self.exact_n.mean())
-
-    @property
-    def rouge_l(self) -> float:
-        return float(self.rouge_n.mean())
+    def sizes(self, metric: str) -> np.ndarray:
+        """int[n], the number of units that each example counts for: its target tokens, or 1."""
+        return self.targets_n if metrics.named(metric).per == "token" else np.ones_like(self.targets_n)
 
     @property
     def examples(self) -> int:
-        return len(self.nats_n)
+        return len(self.targets_n)
 
-    def as_json(self) -> dict:
-        """The means for readers, and `each` for intervals, to a millionth."""
-        each = {field.name.removesuffix("_n"): getattr(self, field.name) for field in dataclasses.fields(self)}
-        means = {name: getattr(self, name) for name in (*METRICS, "examples")}
-        return means | {"each": {name: values_n.round(6).tolist() for name, values_n in each.items()}}
+    def as_json(self) -> dict[str, Any]:
+        """{metric: mean, "examples": n, "each": {metric: [n values], "targets": [n]}}, values to a millionth."""
+        means = {metric.name: self[metric.name] for metric in metrics.METRICS}
+        each = {metric.name: self.values[metric.name].round(6).tolist() for metric in metrics.METRICS}
+        return means | {"examples": self.examples, "each": each | {"targets": self.targets_n.tolist()}}
 
     @classmethod
-    def from_json(cls, value: Mapping) -> "Score":
-        """What `as_json` gave. Raises InputError where the examples are missing."""
-        each = value.get("each")
-        names = [field.name.removesuffix("_n") for field in dataclasses.fields(cls)]
-        if not isinstance(each, Mapping) or not set(names) <= set(each):
+    def from_json(cls, value: Any) -> "Score":
+        """The score that `as_json` wrote. Raises InputError where a metric of the examples is missing."""
+        each = value.get("each") if isinstance(value, Mapping) else None
+        found = set(each) if isinstance(each, Mapping) else set()
+        names = [metric.name for metric in metrics.METRICS]
+        if missing := [name for name in (*names, "targets") if name not in found]:
             raise InputError(
-                f"a score has the keys {', '.join(value)}; expected 'each' with the examples' {', '.join(names)}. "
-                "Files of an earlier version hold means alone: delete them and evaluate again"
+                f"a score has no {', '.join(missing)} under 'each'; expected the values of each example. Files of "
+                "another version of modjax may lack them: delete them and evaluate again"
             )
-        return cls(*(np.asarray(each[name]) for name in names))
+        return cls({name: np.asarray(each[name], np.float64) for name in names}, np.asarray(each["targets"]))
 
 
-def summary(scores: Mapping[str, Score], names: Sequence[str]) -> dict[str, float] | None:
-    """Unweighted means over the named tasks; None unless all of them were scored."""
-    if not names or any(name not in scores for name in names):
+def as_json(scores: Mapping[str, Score]) -> dict[str, Any]:
+    """{"tasks": {task: its score}}, the form of every file of scores."""
+    return {"tasks": {task: score.as_json() for task, score in scores.items()}}
+
+
+def from_json(value: Mapping[str, Any]) -> dict[str, Score]:
+    """{task: score} of a value that `as_json` gave. Raises InputError as `Score.from_json`."""
+    return {task: Score.from_json(score) for task, score in value["tasks"].items()}
+
+
+def summary(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, float] | None:
+    """{metric: unweighted mean over the tasks, "examples": their total}; None unless all tasks were scored."""
+    if not tasks or any(task not in scores for task in tasks):
         return None
-    own = [scores[name] for name in names]
-    means = {metric: float(np.mean([getattr(score, metric) for score in own])) for metric in METRICS}
+    own = [scores[task] for task in tasks]
+    means = {metric.name: float(np.mean([score[metric.name] for score in own])) for metric in metrics.METRICS}
     return means | {"examples": sum(score.examples for score in own)}

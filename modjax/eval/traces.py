@@ -1,4 +1,4 @@
-"""What a router does: the weights it gives each expert, token by token and layer by layer."""
+"""Routing weights of single examples, token by token and layer by layer."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.tokenize import Encoded
-from modjax.eval.evaluate import Chosen, Method, told
 from modjax.eval.likelihood import batches, prompts_of
+from modjax.eval.method import Method
+from modjax.eval.sample import Chosen
 from modjax.model import Model
 from modjax.routing.base import Context, Router
 from modjax.routing.prompt import routed
@@ -19,15 +20,17 @@ def routing_weights(
     method: Method,
     examples: Sequence[Encoded],
     batch: int = 16,
-    expert_ids: Sequence[int] | None = None,
+    choices: Sequence[int | None] | None = None,
 ) -> list[np.ndarray]:
-    """Each example's weights, float32[L, n, E], means over the sites of a layer; n is the example's length.
+    """The weights of each example, float32[L, n, E]: means over the sites of a layer; n is the example's length.
 
-    expert_ids: for a router that is told of tasks, what it is told of each example; see `Method.id_of`.
+    Args:
+      batch: number of rows computed at once; results do not depend on it.
+      choices: the choice of each example, for a router that needs one; see `Method.choices_of`.
     """
     bound = model.bind(method.library, method.router)
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for ids, own, context, rows in batches(examples, expert_ids, batch):
+    for ids, own, context, rows in batches(examples, choices, batch):
         weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts_of(own, rows), rows))
         for row, i in enumerate(ids):
             found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]
@@ -48,7 +51,7 @@ def _site_means(decoder, bound, context, prompts, rows):
 
 
 def token_weights(router: Router, site: str, x_BTI: jax.Array, context: Context, n_experts: int) -> jax.Array:
-    """What a router gives each token, float32[B,T,E], whether it weighs tokens, examples or none; mean over heads."""
+    """The weights of each token, float32[B,T,E], for any kind of router; those of heads are averaged over heads."""
     weights = router(site, x_BTI, context)
     if router.mix == "heads":
         weights = weights.mean(axis=1)
@@ -57,9 +60,9 @@ def token_weights(router: Router, site: str, x_BTI: jax.Array, context: Context,
 
 
 def view(model: Model, method: Method, chosen: Chosen) -> dict:
-    """One example as the report shows it: its tokens as text, the weights of every layer, the expected expert."""
+    """One example of `results["routing"]`, see `modjax.report`: tokens as text, weights, the expected expert."""
     task, example, encoded = chosen
-    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1, expert_ids=told(method, [chosen]))
+    (weights_LnE,) = routing_weights(model, method, [encoded], batch=1, choices=method.choices_of([chosen]))
     owner = method.expert_of(task)
     return {
         "library": method.name,

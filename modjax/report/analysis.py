@@ -1,4 +1,4 @@
-"""How a router divides the work, layer by layer: whom it uses, how sure it is, how often it is as the oracle."""
+"""The analysis of a router by layer and site: use of experts, entropy, agreement with the oracle."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from modjax.report import numbers, svg
 from modjax.report.plots import NAMED_EXPERTS, tint
 from modjax.report.svg import STAND_IN
 
-SIDE_BY_SIDE = 4  # maps of sites
+SIDE_BY_SIDE = 4  # maps of sites per row
 AGREEMENT = ("tokens_right", "examples_right")
 HEADINGS = {
     "entropy": "entropy, nats",
@@ -24,9 +24,9 @@ AXES = {"use": "LSE", "entropy": "LS", "effective": "LS", **dict.fromkeys(AGREEM
 
 
 def shown(index: int, method: Mapping) -> dict[str, Any]:
-    """One router of `results["analysis"]`: its drawing, and a row of figures a site.
+    """One router of `results["analysis"]`: its drawings, and a row of figures per site.
 
-    Raises InputError where an array is not of the sizes that experts and sites say.
+    Raises InputError where an array does not fit the numbers of layers, sites and experts.
     """
     arrays = {name: _array(method, name) for name in AXES}
     return {
@@ -44,7 +44,7 @@ def shown(index: int, method: Mapping) -> dict[str, Any]:
 
 
 def text(method: Mapping) -> str:
-    """The same figures as aligned plain text, a line a site; `method` as one of `results["analysis"]`."""
+    """The same figures as aligned plain text, a line per site; `method` is one of `results["analysis"]`."""
     lines = [["site", *HEADINGS.values()]]
     for row in _rows(method, {name: _array(method, name) for name in AXES}):
         lines.append([row["site"], *(row[name] for name in HEADINGS)])
@@ -55,13 +55,13 @@ def text(method: Mapping) -> str:
 
 def _agreement(method):
     if method.get("accuracy") is None:
-        return "no prompt is of a task with one expert of its own: there is no oracle to agree with"
+        return "no prompt belongs to a task with an expert of its own, so there is no oracle to agree with"
     right, chance = numbers.percent(method["accuracy"]), numbers.percent(1 / len(method["experts"]))
     return f"prompts that go to the oracle's expert: {right} %, chance {chance} %"
 
 
 def _rows(method: Mapping, arrays: Mapping[str, np.ndarray]) -> list[dict[str, str]]:
-    """Means over layers, of all sites and of each."""
+    """Means over layers: of all sites together, then of each site."""
     rows = [_row("all sites", {name: array.mean(axis=1) for name, array in arrays.items()})]
     for place, site in enumerate(method["sites"]):
         rows.append(_row(site, {name: array[:, place] for name, array in arrays.items()}))
@@ -69,7 +69,7 @@ def _rows(method: Mapping, arrays: Mapping[str, np.ndarray]) -> list[dict[str, s
 
 
 def _array(method: Mapping, name: str) -> np.ndarray:
-    """float64, NaN throughout where nothing was measured."""
+    """float64, all NaN where nothing was measured."""
     sizes = {"L": len(method["use"]), "S": len(method["sites"]), "E": len(method["experts"])}
     shape = tuple(sizes[letter] for letter in AXES[name])
     if method.get(name) is None:
@@ -116,7 +116,7 @@ def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> s
 
 @svg.styled
 def _sites(index: int, method: Mapping, use_LSE: np.ndarray) -> str:
-    """A map for each site, all in one scale."""
+    """A map for each site, all with the same scale."""
     experts, sites = list(method["experts"]), method["sites"]
     columns, rows = min(SIDE_BY_SIDE, len(sites)), -(-len(sites) // SIDE_BY_SIDE)
     figure = svg.figure(1040, rows * (70 + min(560, max(80, 16 * len(experts)))))
@@ -145,7 +145,7 @@ def _use(panel: Axes, use_EL: np.ndarray, experts: list[str], largest: float, ti
 
 
 def _lines(panel: Axes, title: str, percent_LS: np.ndarray, sites: list[str], name: str) -> dict[str, str]:
-    """A thin line a site and the mean of all, heavy; returns {gid: site} for those who point at a line."""
+    """A thin line per site, and a heavy one for their mean; returns {gid: site}, the tooltips of the lines."""
     layers = np.arange(1, len(percent_LS) + 1)
     for place in range(len(sites)):
         panel.plot(layers, percent_LS[:, place], color=STAND_IN["muted"], linewidth=1, alpha=0.6, gid=f"{name}-{place}")
@@ -163,7 +163,7 @@ def _chance(panel: Axes, percent: float) -> None:
 
 
 def _layers(panel: Axes, n_layers: int, first: int) -> None:
-    """Layers are counted from 1, as in the token view."""
+    """Labels layers from 1, as in the token view."""
     places = [place for place in MaxNLocator(6, integer=True).tick_values(1, n_layers) if 1 <= place <= n_layers]
     panel.set_xticks([place - 1 + first for place in places], [f"{place:g}" for place in places])
     panel.set_xlabel("layer")

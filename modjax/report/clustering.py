@@ -1,4 +1,4 @@
-"""Pictures of how a library falls into clusters: measures over their number, and the tree of similarities."""
+"""Pictures of a clustering: quality measures over the number of clusters, and the dendrogram of similarities."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ MEASURES = (
     ("inertia", "Inertia", None),
     ("adjusted_rand", "Adjusted Rand index with families", max),
 )
-NAMED = 100  # above so many experts a tree is drawn without names
-ROW = {True: 19, False: 4}  # pixels an expert, with names and without
+NAMED = 100  # a tree of more experts is drawn without names
+ROW = {True: 19, False: 4}  # pixels per expert, with names and without
 
 
 def write_sweep(rows: Sequence[Mapping], stem: pathlib.Path) -> None:
@@ -32,7 +32,7 @@ def write_sweep(rows: Sequence[Mapping], stem: pathlib.Path) -> None:
 
 
 def write_dendrogram(tree: np.ndarray, names: Sequence[str], labels: Sequence[int], stem: pathlib.Path) -> None:
-    """Writes STEM.svg and .png: the tree of `modjax.cluster.dendrogram`, with each cluster in its colour."""
+    """Writes STEM.svg and .png: the tree of `modjax.cluster.dendrogram`, each cluster in its colour."""
     label = "Dendrogram of experts by average linkage over one minus their similarity"
     picture.write(lambda colours: _dendrogram(np.asarray(tree), names, labels, colours), stem, label)
 
@@ -50,7 +50,7 @@ def _sweep(rows, colours: Colours) -> Figure:
 
 
 def _curve(panel: Axes, points: Sequence[tuple[int, float]], better: Callable | None, colours: Colours) -> None:
-    """A line with a dot a number, the best one heavy and named."""
+    """A line with a dot per number of clusters; the best dot is larger and labelled."""
     sizes, values = zip(*points, strict=True)
     panel.plot(sizes, values, "-o", color=colours["method-1"], linewidth=1.6, markersize=4.5)
     panel.xaxis.set_major_locator(MaxNLocator(7, integer=True))
@@ -67,7 +67,7 @@ def _curve(panel: Axes, points: Sequence[tuple[int, float]], better: Callable | 
 
 
 def _side(size, sizes):
-    """Towards the middle, so that the words stay on the panel."""
+    """Alignment towards the middle, so that the label stays on the panel."""
     place = (size - min(sizes)) / max(max(sizes) - min(sizes), 1)
     return "left" if place < 0.3 else "right" if place > 0.7 else "center"
 
@@ -102,7 +102,7 @@ def _leaves(tree) -> list[int]:
 
 
 def _branches(panel: Axes, tree, places, labels, colours: Colours) -> None:
-    """Merges from right to left by distance; a branch has its cluster's colour where all below it are of one."""
+    """Merges from right to left by distance; a branch whose experts are all of one cluster has its colour."""
     heights = tree[:, 2]
     margin = 0.08 * (np.ptp(heights) or heights[-1] or 1.0)
     rim = heights.min() - margin  # leaves have distance 0, far to the right where all experts are much alike

@@ -1,4 +1,4 @@
-"""What each cluster holds: its experts and the families they come from."""
+"""The members of each cluster: its experts and their families."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Cluster:
 
 
 def clusters(similarity: Mapping) -> list[Cluster]:
-    """The clusters in order of their labels; InputError where labels or matrix disagree with the names."""
+    """The clusters in order of their labels. Raises InputError where labels or matrix do not fit the names."""
     names, labels = similarity["names"], similarity["labels"]
     families = similarity.get("families") or [""] * len(names)
     _check(similarity, {"labels": labels, "families": families, "matrix": similarity["matrix"]})
@@ -31,7 +31,7 @@ def _check(similarity: Mapping, parts: Mapping) -> None:
     expected = len(similarity["names"])
     for key, part in parts.items():
         if len(part) != expected:
-            raise InputError(f"results: similarity.{key} has {len(part)} entries; expected {expected}, one a name")
+            raise InputError(f"results: similarity.{key} has {len(part)} entries; expected {expected}, one per name")
     for row, name in zip(similarity["matrix"], similarity["names"], strict=True):
         if len(row) != expected:
             raise InputError(

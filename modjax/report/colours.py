@@ -1,4 +1,4 @@
-"""Who wears which colour, everywhere on the page: methods squarely by order, experts by their cluster.
+"""Colours of methods and experts: of a method by its place in the results, of an expert by its cluster.
 
 Colours are CSS expressions over the variables of `page.css`, which has a light and a dark value for each:
 the methods' palette follows Okabe and Ito, the clusters' Paul Tol's "muted", both made for colour-blind
@@ -8,15 +8,17 @@ readers.
 import re
 from collections.abc import Iterable, Mapping
 
+from modjax.eval.metrics import LOSS
+
 METHODS = 8  # --method-0 ... in page.css
 CLUSTERS = 10  # --cluster-0 ... in page.css
 CLUSTER_NAME = re.compile(r"(?:mbc|cluster)[\W_]*(\d+)", re.IGNORECASE)
 
 
 def method_names(results: Mapping) -> list[str]:
-    """Every method of the comparison that did not fail, then those that only the tasks mention, as they appear."""
+    """Every method of the comparison that did not fail, then those that appear only in the tasks, in order."""
     compared = [method["name"] for method in results.get("methods") or [] if not method.get("error")]
-    scored = [name for task in results.get("tasks") or [] for name in task.get("loss") or {}]
+    scored = [name for task in results.get("tasks") or [] for name in task.get(LOSS.name) or {}]
     return list(dict.fromkeys([*compared, *scored]))
 
 
@@ -42,12 +44,12 @@ def cluster_of(expert: str, clusters: Mapping[str, int]) -> int | None:
 
 
 def cluster_variable(cluster: int | None) -> str:
-    """The CSS variable of a cluster; the muted ink for what belongs to none."""
+    """The CSS variable of a cluster; the muted text colour for no cluster."""
     return "muted" if cluster is None else f"cluster-{cluster % CLUSTERS}"
 
 
 def expert_colours(experts: Iterable[str], clusters: Mapping[str, int]) -> list[str]:
-    """A CSS colour for each expert: its cluster's hue, in a shade of its own among those of that cluster.
+    """A CSS colour for each expert: the hue of its cluster, in a different shade for each expert of it.
 
     Experts without a cluster take the hues in turn.
     """

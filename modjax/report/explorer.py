@@ -1,4 +1,4 @@
-"""What the routing explorer of the page reads: sentences, their tokens and the weights, packed small."""
+"""The data of the page's routing explorer: sentences, their tokens, and the weights in compact form."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -9,13 +9,13 @@ import numpy as np
 from modjax.errors import InputError
 from modjax.report.colours import expert_colours
 
-SCALE = 1000  # weights travel as whole thousandths
+SCALE = 1000  # weights are stored as whole thousandths
 
 
 def explorer(sentences: Sequence[Mapping], clusters: Mapping[str, int]) -> list[dict[str, Any]]:
-    """One entry a sentence, for `page.js`; weights are flat ints in thousandths, [layer][token][expert].
+    """One entry per sentence, for `page.js`; weights are ints in thousandths, flattened from [layer][token][expert].
 
-    `clusters` is {expert: cluster}. InputError where weights are not [L][T][E].
+    `clusters` is {expert: cluster}. Raises InputError where weights are not [L][T][E].
     """
     return [_entry(sentence, clusters) for sentence in sentences]
 
@@ -36,7 +36,7 @@ def _entry(sentence: Mapping, clusters: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _weights(weights: Sequence, shape: tuple[int, int]) -> np.ndarray:
-    """float64[L, T, E], zero where a weight was not measured."""
+    """float64[L, T, E], zero where a weight is missing."""
     tokens, experts = ({len(part) for part in parts} for parts in (weights, chain.from_iterable(weights)))
     if tokens != {shape[0]} or experts != {shape[1]}:
         raise InputError(f"results: routing.weights must hold, for each layer, {shape[0]} tokens of {shape[1]} experts")

@@ -1,4 +1,4 @@
-"""Numbers as a reader sees them: fixed decimals, and an en dash for what was not measured."""
+"""Numbers as text: fixed decimals, and an en dash for what was not measured."""
 
 import math
 from typing import Any
@@ -9,7 +9,7 @@ DASH = "–"
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float, or None where it is None, NaN or infinite; InputError where it is no number."""
+    """The value as a float, or None where it is None, NaN or infinite. Raises InputError where it is not a number."""
     if value is None:
         return None
     try:
@@ -19,8 +19,8 @@ def finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def loss(value: Any) -> str:
-    """Nats per target token, to three decimals."""
+def precise(value: Any) -> str:
+    """A number to three decimals, such as a loss in nats per target token."""
     number = finite(value)
     return DASH if number is None else f"{number:.3f}"
 
@@ -32,7 +32,7 @@ def percent(value: Any) -> str:
 
 
 def seconds(value: Any) -> str:
-    """Seconds, to one decimal below a thousand and none above."""
+    """Seconds, to one decimal below 1000 and none from there on."""
     number = finite(value)
     if number is None:
         return DASH
@@ -40,7 +40,7 @@ def seconds(value: Any) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """Seconds as milliseconds, to two decimals below a hundred and none above."""
+    """Seconds as milliseconds, to two decimals below 100 ms and none from there on."""
     number = finite(value)
     if number is None:
         return DASH
@@ -48,7 +48,7 @@ def milliseconds(value: Any) -> str:
 
 
 def megabytes(value: Any) -> str:
-    """Bytes in units of a million, to one decimal below a hundred and none above."""
+    """Bytes as megabytes (10^6), to one decimal below 100 MB and none from there on."""
     number = finite(value)
     if number is None:
         return DASH
@@ -56,7 +56,7 @@ def megabytes(value: Any) -> str:
 
 
 def duration(value: Any) -> str:
-    """Seconds in the two largest units that matter: `42 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Seconds in one or two units: `42 s`, `3 min 20 s`, `2 h 05 min`."""
     number = finite(value)
     if number is None:
         return DASH
@@ -70,6 +70,6 @@ def duration(value: Any) -> str:
 
 
 def ratio(value: Any) -> str:
-    """A plain number, such as the adjusted Rand index, to two decimals."""
+    """A number to two decimals, such as the adjusted Rand index."""
     number = finite(value)
     return DASH if number is None else f"{number:.2f}"

@@ -1,4 +1,4 @@
-"""The HTML page: puts each section's data before the template, and the result on disk."""
+"""The HTML page: prepares the data of each section, fills the template and writes the file."""
 
 import os
 import tempfile
@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modjax.eval import metrics
+from modjax.eval.metrics import LOSS
 from modjax.report import colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.explorer import SCALE, explorer
-from modjax.report.metric import LOSS, best
+from modjax.report.metric import best, directions, show
 from modjax.report.pairs import matrices
 
 HERE = Path(__file__).parent
@@ -19,8 +21,8 @@ INDEX = "index.html"
 def write(results: Mapping, path: str | os.PathLike) -> Path:
     """Writes the report of `results` (see `modjax.report`) as one self-contained file; returns its path.
 
-    `path` is a folder, made where absent, that gets an `index.html`, or a file whose name ends in `.html`.
-    The file appears whole or not at all. InputError where the parts of `results` contradict each other.
+    `path` is a folder, created if needed, that gets an `index.html`, or a file whose name ends in `.html`.
+    The file appears whole or not at all. Raises InputError where the parts of `results` contradict each other.
     """
     path = Path(path)
     target = path if path.suffix == ".html" else path / INDEX
@@ -36,8 +38,8 @@ def write(results: Mapping, path: str | os.PathLike) -> Path:
 
 
 def render(results: Mapping) -> str:
-    """The page as text: fonts, style, script and drawings within it."""
-    import jinja2  # here, as is matplotlib below, so that importing modjax.report costs nothing
+    """The page as text, with its style, script and drawings inline."""
+    import jinja2  # here, as matplotlib below, so that importing modjax.report is fast
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -70,11 +72,11 @@ def _findings(results: Mapping) -> list[dict[str, str]]:
     methods = results.get("methods") or []
     findings = []
     for split, group in table.SPLITS.items():
-        values = [(method.get(split) or {}).get(LOSS.key) for method in methods]
+        values = [(method.get(split) or {}).get(LOSS.name) for method in methods]
         winners = [method["name"] for method, wins in zip(methods, best(LOSS, values), strict=True) if wins]
         if winners:
             measured = [number for number in map(numbers.finite, values) if number is not None]
-            lowest = LOSS.show(LOSS.better(measured))
+            lowest = show(LOSS, LOSS.best(measured))
             findings.append({"group": group, "winners": " and ".join(winners), "value": lowest})
     return findings
 
@@ -88,6 +90,7 @@ def _comparison(results: Mapping) -> dict[str, Any] | None:
     scored = [method for method in methods if not method.get("error")]
     variables = colours.method_variables(results)
     return {
+        "units": directions(metrics.METRICS),
         "tables": [_method_table(columns, scored, variables) for columns in table.tables(scored)],
         "intervals": table.has_intervals(scored),
         "memory": any(method.get("bytes") for method in scored),
@@ -116,7 +119,7 @@ def _method_table(columns: list[table.Column], methods: list[Mapping], variables
 
 
 def _examples(methods: list[Mapping]) -> dict[str, int]:
-    """{group: how many examples its scores are over}, where every method that has scores was given as many."""
+    """{group: number of examples}, for groups in which all scored methods have the same number."""
     examples = {}
     for split, group in table.SPLITS.items():
         counts = {(method.get(split) or {}).get("examples") for method in methods} - {None}
@@ -192,7 +195,7 @@ def _stages(results: Mapping) -> dict[str, Any] | None:
 
 
 def _settings(config: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value) as the command line takes them."""
+    """(dotted key, value), as on the command line."""
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
             yield from _settings(value, f"{prefix}{key}.")

@@ -1,12 +1,12 @@
-"""The paired comparison: each method against each other, on the same draws of examples."""
+"""The paired comparison: the difference of every two methods, over the same draws of examples."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modjax.errors import InputError
+from modjax.eval.metrics import LOSS
 from modjax.report import numbers
-from modjax.report.metric import LOSS
 from modjax.report.table import SPLITS
 
 FIELDS = ("difference", "low", "high", "below")
@@ -14,16 +14,16 @@ FIELDS = ("difference", "low", "high", "below")
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The row's method less the column's: text, what hovering shows, and whether the row is surely the better one."""
+    """The row's loss minus the column's: as text, as the tooltip, and whether 0 is outside of its interval."""
 
     text: str
     title: str
-    verdict: str  # "better", "worse", "unsure"; "same" on the diagonal
+    verdict: str  # "better" or "worse" outside, "unsure" inside; "same" on the diagonal
 
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """One part of the tasks: a row a method, and the methods that may be as good as the one with the lowest loss."""
+    """One part of the tasks: a row per method, and the methods that may be as good as the one with the lowest loss."""
 
     group: str
     names: list[str]
@@ -33,12 +33,12 @@ class Matrix:
 
 
 def matrices(results: Mapping) -> list[Matrix]:
-    """The losses' differences, in distribution and held out. Raises InputError for a matrix that is not M x M."""
+    """The differences in loss, in distribution and held out. Raises InputError for a matrix that is not M x M."""
     return [
         _matrix(pairs)
         for part in SPLITS
         for pairs in results.get("paired") or []
-        if pairs["part"] == part and pairs["metric"] == LOSS.key
+        if pairs["part"] == part and pairs["metric"] == LOSS.name
     ]
 
 
@@ -46,7 +46,8 @@ def _matrix(pairs: Mapping) -> Matrix:
     names = list(pairs["names"])
     for field in FIELDS:
         if {len(names)} != {len(pairs[field]), *map(len, pairs[field])}:
-            raise InputError(f"results: paired.{field} must be {len(names)} x {len(names)}, a row and a column a name")
+            size = f"{len(names)} x {len(names)}"
+            raise InputError(f"results: paired.{field} must be {size}, with one row and one column per name")
     rows = [[_cell(names, pairs, i, j) for j in range(len(names))] for i in range(len(names))]
     lowest = min(range(len(names)), key=lambda i: sum(value or 0.0 for value in pairs["difference"][i]))
     close = [names[j] for j, cell in enumerate(rows[lowest]) if cell.verdict == "unsure"]
@@ -59,7 +60,7 @@ def _cell(names: Sequence[str], pairs: Mapping, i: int, j: int) -> Cell:
     difference, low, high, below = (numbers.finite(pairs[field][i][j]) for field in FIELDS)
     verdict = "unsure" if None in (low, high) or low <= 0 <= high else "better" if high < 0 else "worse"
     title = (
-        f"{names[i]} less {names[j]}: {_signed(difference, 3)}, 95 % {_signed(low, 3)} to {_signed(high, 3)}; "
+        f"{names[i]} minus {names[j]}: {_signed(difference, 3)}, 95 % {_signed(low, 3)} to {_signed(high, 3)}; "
         f"below 0 in {numbers.percent(below)} % of draws"
     )
     return Cell(_signed(difference, 2), title, verdict)

@@ -1,4 +1,4 @@
-"""A drawing as files of its own, outside the page: SVG in the page's light and dark colours, PNG in the light ones."""
+"""Drawings as separate files: SVG in the light and dark colours of the page, PNG in the light ones."""
 
 import pathlib
 import re
@@ -12,7 +12,7 @@ from modjax.report import svg
 STYLE_SHEET = pathlib.Path(__file__).parent / "page.css"
 FONT = 'Inter, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 PADDING = 10  # pixels
-PNG_SCALE = 2  # pixels for each of the drawing's
+PNG_SCALE = 2  # pixels of the file per pixel of the drawing
 HEAD = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width}" \
 height="{height}" role="img" viewBox="0 0 {width} {height}" aria-label="{label}">
 <style>
@@ -28,8 +28,8 @@ def write(draw: Callable[[Mapping[str, str]], Figure], stem: pathlib.Path, label
     """Writes STEM.svg and STEM.png.
 
     Args:
-      draw: gives the figure, drawn in the colours it is handed, {variable of page.css: colour}.
-      label: describes the drawing to those who cannot see it.
+      draw: returns the figure, drawn in the given colours, {variable of page.css: colour}.
+      label: describes the drawing to readers who cannot see it.
     """
     light, dark = palettes()
     with matplotlib.rc_context(svg.STYLE):
@@ -47,13 +47,13 @@ def write(draw: Callable[[Mapping[str, str]], Figure], stem: pathlib.Path, label
 
 
 def _padded(drawing: Figure) -> Figure:
-    """With room at the edges, for there is no page around it, and between panels."""
+    """The figure with room between panels and at its edges, because there is no page around it."""
     drawing.get_layout_engine().set(w_pad=PADDING / 72, h_pad=PADDING / 72)
     return drawing
 
 
 def palettes() -> tuple[dict[str, str], dict[str, str]]:
-    """{variable: colour} of the page by day and by night."""
+    """{variable: colour} of the page in light and in dark mode."""
     blocks = re.findall(r":root \{(.*?)\}", STYLE_SHEET.read_text(encoding="utf-8"), re.DOTALL)
     light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]+)", block)) for block in blocks)
     return light, dark

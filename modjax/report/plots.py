@@ -8,29 +8,35 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from modjax.errors import InputError
+from modjax.eval import metrics
+from modjax.eval.metrics import LOSS, Metric
 from modjax.report import numbers, svg
 from modjax.report.colours import cluster_of, cluster_variable
-from modjax.report.metric import LOSS, METRICS, Metric
+from modjax.report.metric import show
 from modjax.report.svg import STAND_IN
+from modjax.report.table import SPLITS
 
-POINTS = 120  # of a curve; more cannot be told apart at its width
-HEAT_RGB = (0.24, 0.47, 0.78)  # readable, from transparent to full, on a light page and on a dark one
+POINTS = 120  # of a curve; more cannot be seen at its width
+HEAT_RGB = (0.24, 0.47, 0.78)  # readable at every opacity on a light page and on a dark one
 NAMED_EXPERTS = 64  # above this the matrix is drawn without names
 
 
 def _floats(values: Sequence) -> np.ndarray:
-    """float64, with NaN for what was not measured."""
+    """float64, NaN where nothing was measured."""
     measured = (numbers.finite(value) for value in values)
     return np.array([np.nan if number is None else number for number in measured], np.float64)
 
 
 @svg.styled
 def comparison(methods: Sequence[Mapping], variables: Mapping[str, str]) -> str:
-    """Dots by method: filled in distribution, hollow held out. `variables` is {method: CSS variable}."""
+    """One panel per metric, one row per method: a filled dot in distribution, a hollow one held out.
+
+    `variables` is {method: CSS variable}.
+    """
     figure = svg.figure(1040, 70 + 27 * len(methods))
     figure.get_layout_engine().set(wspace=0.06)
-    panels = figure.subplots(1, len(METRICS), sharey=True)
-    for panel, metric in zip(panels, METRICS, strict=True):
+    panels = figure.subplots(1, len(metrics.METRICS), sharey=True)
+    for panel, metric in zip(panels, metrics.METRICS, strict=True):
         _dots(panel, metric, methods, [STAND_IN[variables[method["name"]]] for method in methods])
     panels[0].set_yticks(range(len(methods)), [svg.shorten(method["name"]) for method in methods])
     panels[0].tick_params(axis="y", labelcolor=STAND_IN["ink"])
@@ -39,10 +45,10 @@ def comparison(methods: Sequence[Mapping], variables: Mapping[str, str]) -> str:
 
 
 def _dots(panel: Axes, metric: Metric, methods: Sequence[Mapping], colours: Sequence[str]) -> None:
-    """With intervals the two dots of a method stand one above the other, each on its own; else joined by a line."""
-    factor = 100 if metric.unit == "%" else 1
-    splits = [[method.get(split) or {} for method in methods] for split in ("in_distribution", "held_out")]
-    inside, outside = (factor * _floats([scores.get(metric.key) for scores in split]) for split in splits)
+    """The two dots of a method: one above the other if there are intervals, else side by side with a line between."""
+    factor = 100 if metric.in_percent else 1
+    splits = [[method.get(split) or {} for method in methods] for split in SPLITS]
+    inside, outside = (factor * _floats([scores.get(metric.name) for scores in split]) for split in splits)
     whiskers = [factor * _ends(split, metric) for split in splits]
     rows = np.arange(len(methods))
     aside = 0.17 if np.isfinite(whiskers).any() else 0.0
@@ -54,7 +60,7 @@ def _dots(panel: Axes, metric: Metric, methods: Sequence[Mapping], colours: Sequ
     panel.scatter(inside, rows - aside, s=size, c=colours, zorder=3)
     hollow = {"facecolors": STAND_IN["surface"], "edgecolors": colours, "linewidths": 1.6}
     panel.scatter(outside, rows + aside, s=0.85 * size, zorder=3, **hollow)
-    panel.set_title(f"{metric.name}, {metric.unit}")
+    panel.set_title(f"{metric.title}, {metric.unit}")
     panel.grid(axis="y", visible=False)
     panel.spines[["left", "bottom"]].set_visible(False)
     panel.xaxis.set_major_locator(MaxNLocator(5))
@@ -63,12 +69,12 @@ def _dots(panel: Axes, metric: Metric, methods: Sequence[Mapping], colours: Sequ
 
 def _ends(split: Sequence[Mapping], metric: Metric) -> np.ndarray:
     """float64[2, M], the ends of each method's interval; NaN where it has none."""
-    pairs = [(scores.get("intervals") or {}).get(metric.key) or (None, None) for scores in split]
+    pairs = [(scores.get("intervals") or {}).get(metric.name) or (None, None) for scores in split]
     return np.stack([_floats(pair) for pair in pairs], axis=1)
 
 
 def binned(steps: Sequence, values: Sequence, points: int = POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """Means over equal windows, float64[<= points] each; what was not measured is left out of its window."""
+    """Steps and values as means over equal windows, float64[<= points] each; missing values are left out."""
     steps, values = _floats(steps), np.ma.masked_invalid(_floats(values))
     if len(steps) != len(values):
         raise InputError(f"a loss curve has {len(values)} values; expected one for each of its {len(steps)} steps")
@@ -88,14 +94,14 @@ def _mean(curves: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def curves(libraries: Sequence[Mapping], clusters: Mapping[str, int]) -> list[str]:
-    """One panel a library, all on one loss axis. `clusters` is {expert: cluster}."""
+    """One panel per library, all with the same loss axis. `clusters` is {expert: cluster}."""
     trained = [library for library in libraries if library.get("loss")]
     limits = _loss_limits(trained)
     return [_curve_panel(index, library, clusters, limits) for index, library in enumerate(trained)]
 
 
 def _loss_limits(libraries: Sequence[Mapping]) -> tuple[float, float]:
-    """Limits that hold every curve, save for spikes after its start beyond the 99.5th percentile."""
+    """Limits that hold every curve, except for later spikes above the 99.5th percentile."""
     seen = [binned(library["steps"], values)[1] for library in libraries for values in library["loss"].values()]
     losses = [curve[np.isfinite(curve)] for curve in seen if np.isfinite(curve).any()]
     if not losses:
@@ -133,7 +139,7 @@ def _curve_panel(index: int, library: Mapping, clusters: Mapping[str, int], limi
 def _mean_curve(
     panel: Axes, steps: np.ndarray, means: Sequence, validation: Mapping, checks: Sequence[np.ndarray]
 ) -> None:
-    """The heavy line and its dots, and what it ends at."""
+    """The mean over experts: a heavy line with its last value, and dots for validation."""
     ink, mean = STAND_IN["ink"], _mean(means)
     panel.plot(steps, mean, color=ink, linewidth=2)
     if checks:
@@ -142,7 +148,7 @@ def _mean_curve(
     if measured.size:
         last = measured[-1]
         panel.annotate(
-            LOSS.show(mean[last]),
+            show(LOSS, mean[last]),
             (steps[last], mean[last]),
             (7, 0),
             textcoords="offset points",
@@ -153,7 +159,7 @@ def _mean_curve(
 
 
 def cluster_order(labels: Sequence[int]) -> np.ndarray:
-    """int[E]: the experts cluster by cluster, in their own order within each."""
+    """int[E], the experts cluster by cluster, in their original order within each."""
     return np.argsort(np.asarray(labels), kind="stable")
 
 
@@ -161,7 +167,7 @@ def cluster_order(labels: Sequence[int]) -> np.ndarray:
 def similarity(names: Sequence[str], matrix: Sequence[Sequence[float]], labels: Sequence[int]) -> str:
     """The similarity of experts, ordered by cluster, with each cluster framed in its colour.
 
-    The diagonal is left out: every expert equals itself, and the scale is for the others.
+    The diagonal, where every expert equals itself, is left out of the scale.
     """
     order = cluster_order(labels)
     similarity_EE = np.stack([_floats(row) for row in matrix])[np.ix_(order, order)]
@@ -176,7 +182,7 @@ def similarity(names: Sequence[str], matrix: Sequence[Sequence[float]], labels: 
 
 
 def _heat_map(panel: Axes, similarity_EE: np.ndarray) -> tuple[float, float]:
-    """Draws the matrix as opacity, to be read on light and dark; returns its lowest and highest value."""
+    """Draws the matrix as opacity, for light and dark pages; returns its lowest and highest value."""
     measured = similarity_EE[np.isfinite(similarity_EE)]
     low, high = (measured.min(), measured.max()) if measured.size else (0.0, 1.0)
     high = max(high, low + 0.01)  # equal values still need a scale

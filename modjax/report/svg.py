@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that follows the page: its font, its light or dark colours."""
+"""Matplotlib figures as inline SVG in the font and in the light or dark colours of the page."""
 
 import io
 import re
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from modjax.report.colours import CLUSTERS, METHODS
 
-# Matplotlib knows no CSS variables. Each is drawn in a stand-in colour of its own and swapped in the output.
+# Matplotlib knows no CSS variables. Each is drawn in a stand-in colour, which is replaced in the output.
 VARIABLES = (
     "ink",
     "muted",
@@ -55,19 +55,19 @@ styled = matplotlib.rc_context(STYLE)  # decorates a function that draws and ren
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in CSS pixels; lengths and font sizes in points are then pixels too."""
+    """An empty figure of this size in CSS pixels; lengths and font sizes in points are then pixels too."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
 
 
 def render(drawing: Figure, name: str, label: str, titles: Mapping[str, str] | None = None) -> str:
     """The figure as an `<svg>` element that scales down with its column but not above its own size.
 
-    `name` keeps its ids apart from other figures' on the page, `label` describes it to those who cannot see
-    it, `titles` are what hovering shows, {gid of an artist: text}.
+    `name` is a prefix that makes its ids unique on the page, `label` describes it to readers who cannot see it,
+    `titles` are tooltips, {gid of an artist: text}.
     """
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # the page's font may well have what matplotlib's has not
+        # the page's font may have glyphs that matplotlib's lacks
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         drawing.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(METADATA))
     body = buffer.getvalue().partition("<svg")[2].partition(">")[2]

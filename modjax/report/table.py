@@ -1,4 +1,4 @@
-"""The comparison table: one row a method, for the page and for the terminal."""
+"""The comparison table: one row per method, for the page and for the terminal."""
 
 import dataclasses
 import textwrap
@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from modjax.eval import metrics
+from modjax.eval.metrics import Metric
 from modjax.report import numbers
-from modjax.report.metric import METRICS, ROUTING_ACCURACY, Metric, best
+from modjax.report.metric import ROUTING_ACCURACY, best, show, units
 
-WIDTH = 100  # columns of the terminal that the text table fits
+WIDTH = 100  # characters per line of the text table, at most
+NAMES = 12  # of them at least this many for the names of methods
 GAP = " "
-LEGEND = "* best of its column. Loss in nats per target token; exact match, Rouge-L and routing in %."
 SPREAD = "± half the width of the interval that holds 95 % of resampled figures."
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One figure: as text, whether it is its column's best, and the ends of its interval where there is one."""
+    """One figure as text, whether it is the best of its column, and the ends of its interval if there is one."""
 
     text: str
     best: bool = False
@@ -28,13 +30,13 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """One column: the heading over its group, its own heading, where its value stands in a method."""
+    """One column: the heading above its group, its own heading, and the path of its value in a method."""
 
     group: str
     heading: str
     short: str  # the heading in the terminal
     path: tuple[str, ...]
-    metric: Metric | None = None  # None for costs: the cheapest is not marked as the best
+    metric: Metric | None = None  # None for costs, of which none is marked as the best
     show: Callable[[Any], str] = numbers.seconds
 
     def values(self, methods: Sequence[Mapping]) -> list[Any]:
@@ -54,31 +56,35 @@ class Column:
         return [None if None in pair else pair for pair in measured]
 
     def _cell(self, value, wins, ends) -> Cell:
-        show = self.metric.show
+        text = show(self.metric, value)
         if ends is None or numbers.finite(value) is None:
-            return Cell(show(value), wins)
-        return Cell(show(value), wins, show(ends[0]), show(ends[1]), show((ends[1] - ends[0]) / 2))
+            return Cell(text, wins)
+        low, high = ends
+        return Cell(text, wins, *(show(self.metric, number) for number in (low, high, (high - low) / 2)))
 
 
 SPLITS = {"in_distribution": "In distribution", "held_out": "Held out"}
-SCORES = (
-    *(
-        Column(group, metric.name, metric.short, (split, metric.key), metric)
-        for split, group in SPLITS.items()
-        for metric in METRICS
-    ),
-    Column("", ROUTING_ACCURACY.name, ROUTING_ACCURACY.short, (ROUTING_ACCURACY.key,), ROUTING_ACCURACY),
-)
+ROUTING = Column("", "Routing accuracy", ROUTING_ACCURACY.short, (ROUTING_ACCURACY.name,), ROUTING_ACCURACY)
 COSTS = (
     Column("Seconds", "Train", "Train", ("seconds", "train")),
     Column("Seconds", "Build", "Build", ("seconds", "build")),
     Column("Seconds", "Evaluate", "Eval", ("seconds", "evaluate")),
     Column("Seconds", "Compile", "Compile", ("seconds", "compile")),
-    Column("", "ms a token", "ms/token", ("seconds", "token"), show=numbers.milliseconds),
+    Column("", "ms per token", "ms/token", ("seconds", "token"), show=numbers.milliseconds),
     Column("Megabytes", "Experts", "Experts", ("bytes", "experts"), show=numbers.megabytes),
     Column("Megabytes", "Temporary", "Temporary", ("bytes", "temporary"), show=numbers.megabytes),
     Column("Megabytes", "Peak", "Peak", ("bytes", "peak"), show=numbers.megabytes),
 )
+
+
+def score_columns() -> list[Column]:
+    """A column for each metric in distribution and held out, and one for routing accuracy."""
+    scores = [
+        Column(group, metric.title, metric.short, (split, metric.name), metric)
+        for split, group in SPLITS.items()
+        for metric in metrics.METRICS
+    ]
+    return [*scores, ROUTING]
 
 
 def _look_up(tree: Any, path: Sequence[str]) -> Any:
@@ -90,15 +96,15 @@ def _look_up(tree: Any, path: Sequence[str]) -> Any:
 def tables(methods: Sequence[Mapping]) -> list[list[Column]]:
     """The columns in which at least one method has a number: in one table, or in one of scores and one of costs.
 
-    Scores with intervals are wide, and costs then stand by themselves.
+    Scores with intervals are wide, so costs then have their own table.
     """
-    scores, costs = (_measured(columns, methods) for columns in (SCORES, COSTS))
+    scores, costs = (_measured(columns, methods) for columns in (score_columns(), COSTS))
     parts = (scores, costs) if has_intervals(methods) else ([*scores, *costs],)
     return [columns for columns in parts if columns] or [[]]
 
 
 def has_intervals(methods: Sequence[Mapping]) -> bool:
-    return any(pair for column in SCORES for pair in column.intervals(methods))
+    return any(pair for column in score_columns() for pair in column.intervals(methods))
 
 
 def _measured(columns: Sequence[Column], methods: Sequence[Mapping]) -> list[Column]:
@@ -106,29 +112,47 @@ def _measured(columns: Sequence[Column], methods: Sequence[Mapping]) -> list[Col
 
 
 def column_groups(columns: Sequence[Column]) -> list[tuple[str, int]]:
-    """(heading, number of columns) of each run of columns under one heading."""
+    """(heading, number of columns) of each run of columns with the same group heading."""
     return [(group, len(list(run))) for group, run in groupby(columns, key=lambda column: column.group)]
 
 
 def text_table(results: Mapping) -> str:
-    """The comparison of methods as aligned plain text, at most 100 columns wide; "" where there is none.
+    """The comparison of methods as aligned plain text, at most 100 characters wide; "" without methods.
 
-    `results` is described in `modjax.report`. The best value of a column carries a star. Methods that failed stand
-    below, with what they failed of.
+    `results` is described in `modjax.report`. A star marks the best value of a column. Methods that failed are listed
+    below, each with its error.
     """
     methods = results.get("methods") or []
     scored = [method for method in methods if not method.get("error")]
-    parts = [_text_table(columns, scored) for columns in tables(scored)] if scored else []
+    parts = [_text_table(part, scored) for columns in tables(scored) for part in _fitting(columns, scored) if scored]
     if parts:
-        parts[-1] += "\n" + LEGEND + ("\n" + SPREAD if has_intervals(scored) else "")
+        parts[-1] += "\n" + _legend() + ("\n" + SPREAD if has_intervals(scored) else "")
     failed = [f"{method['name']} failed: {method['error']}" for method in methods if method.get("error")]
     return "\n\n".join([*parts, *(textwrap.fill(" ".join(text.split()), WIDTH) for text in failed)])
+
+
+def _legend() -> str:
+    return textwrap.fill(f"* best of its column. {units([*metrics.METRICS, ROUTING_ACCURACY])}", WIDTH)
+
+
+def _fitting(columns: Sequence[Column], methods: Sequence[Mapping]) -> list[list[Column]]:
+    """The columns, group by group, in as many tables as their width needs."""
+    parts, room = [[]], WIDTH - NAMES
+    for _, run in groupby(columns, key=lambda column: column.group):
+        group = list(run)
+        width = sum(len(GAP) + len(_text_column(column, methods)[0]) for column in group)
+        if parts[-1] and width > room:
+            parts.append([])
+            room = WIDTH - NAMES
+        parts[-1] += group
+        room -= width
+    return parts
 
 
 def _text_table(columns: Sequence[Column], methods: Sequence[Mapping]) -> str:
     blocks = [_text_column(column, methods) for column in columns]
     room = WIDTH - sum(len(GAP) + len(block[0]) for block in blocks)
-    names = [_shorten(str(method["name"]), room) for method in methods]
+    names = [_shorten(str(method["name"]), max(room, NAMES)) for method in methods]
     width = max(map(len, ["Method", *names]))
     left = [text.ljust(width) for text in ("Method", *names)]
     lines = [GAP.join(parts).rstrip() for parts in zip(left, *blocks, strict=True)]
@@ -137,21 +161,21 @@ def _text_table(columns: Sequence[Column], methods: Sequence[Mapping]) -> str:
 
 
 def _text_column(column: Column, methods: Sequence[Mapping]) -> list[str]:
-    """Heading and cells, right-aligned on their last digit: one place after it is kept for the star.
+    """Heading and cells, right-aligned on their last digit, with one character after it for the star.
 
-    Half widths stand behind the figures, aligned likewise.
+    Half widths follow the figures, aligned in the same way.
     """
     cells = column.cells(methods)
     half = max(len(cell.half) for cell in cells)
     spread = [(f"±{cell.half}" if cell.half else "").rjust(half + 1 if half else 0) for cell in cells]
-    texts = [cell.text + behind for cell, behind in zip(cells, spread, strict=True)]
+    texts = [cell.text + after for cell, after in zip(cells, spread, strict=True)]
     width = max(len(column.short), *map(len, texts))
     marked = [text.rjust(width) + ("*" if cell.best else " ") for text, cell in zip(texts, cells, strict=True)]
     return [column.short.rjust(width) + " ", *marked]
 
 
 def _group_line(columns: Sequence[Column], blocks: Sequence[list[str]], indent: int) -> str:
-    """The headings over runs of columns, each right-aligned with the last column of its run."""
+    """The headings above runs of columns, each right-aligned with the last column of its run."""
     line, start = " " * indent, 0
     for group, count in column_groups(columns):
         width = sum(len(GAP) + len(block[0]) for block in blocks[start : start + count])

@@ -1,14 +1,15 @@
-"""The task table: one row a task, one column a method, shaded within each row from worst to best."""
+"""The task table: one row per task, one column per method, shaded within each row from worst to best."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from modjax.eval import metrics
+from modjax.eval.metrics import Metric
 from modjax.report import numbers
 from modjax.report.colours import cluster_variable
-from modjax.report.metric import METRICS, Metric, best
-
-GROUPS = {False: "In distribution", True: "Held out"}
+from modjax.report.metric import best, show
+from modjax.report.table import SPLITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One task with its cells, {metric key: one for each method}."""
+    """One task with its cells, {metric: one for each method}."""
 
     name: str
     family: str
@@ -34,25 +35,26 @@ class Row:
 
 def measured_metrics(tasks: Sequence[Mapping]) -> list[Metric]:
     """The metrics that at least one task has."""
-    return [metric for metric in METRICS if any(task.get(metric.key) for task in tasks)]
+    return [metric for metric in metrics.METRICS if any(task.get(metric.name) for task in tasks)]
 
 
 def grouped_rows(tasks: Sequence[Mapping], methods: Sequence[str]) -> list[tuple[str, list[Row]]]:
     """(group, rows) for the tasks in distribution and those held out, without empty groups."""
-    metrics = measured_metrics(tasks)
+    measured = measured_metrics(tasks)
     groups = []
-    for held_out, group in GROUPS.items():
-        rows = [_row(task, metrics, methods) for task in tasks if bool(task.get("held_out")) is held_out]
+    for split, group in SPLITS.items():
+        own = [task for task in tasks if bool(task.get("held_out")) is (split == "held_out")]
+        rows = [_row(task, measured, methods) for task in own]
         if rows:
             groups.append((group, rows))
     return groups
 
 
-def _row(task: Mapping, metrics: Sequence[Metric], methods: Sequence[str]) -> Row:
+def _row(task: Mapping, measured: Sequence[Metric], methods: Sequence[str]) -> Row:
     cells = {}
-    for metric in metrics:
-        scores = task.get(metric.key) or {}
-        cells[metric.key] = _cells(metric, [scores.get(method) for method in methods])
+    for metric in measured:
+        scores = task.get(metric.name) or {}
+        cells[metric.name] = _cells(metric, [scores.get(method) for method in methods])
     cluster = task.get("cluster")
     return Row(task["name"], task.get("family") or "", cluster, cluster_variable(cluster), cells)
 
@@ -60,10 +62,10 @@ def _row(task: Mapping, metrics: Sequence[Metric], methods: Sequence[str]) -> Ro
 def _cells(metric: Metric, values: Sequence[Any]) -> list[Cell]:
     measured = [numbers.finite(value) for value in values]
     present = [number for number in measured if number is not None]
-    good = metric.better(present) if present else 0.0
+    good = metric.best(present) if present else 0.0
     bad = (min(present) + max(present) - good) if present else 0.0
     return [
-        Cell(metric.show(number), number, _shade(number, good, bad), is_best)
+        Cell(show(metric, number), number, _shade(number, good, bad), is_best)
         for number, is_best in zip(measured, best(metric, values), strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""The picture of a transfer study: what each pair gained by joint training, over how alike its experts were."""
+"""The picture of a transfer study: the gain of joint training of each pair over the similarity of its experts."""
 
 import pathlib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ KINDS = {True: ("method-2", "one family"), False: ("method-1", "two families")}
 
 
 def write(found: Mapping, stem: pathlib.Path) -> None:
-    """Writes STEM.svg and .png of what `modjax transfer` found: a dot a pair, a bar a bin with its interval."""
+    """Writes STEM.svg and .png of the result of a transfer study: a dot per pair, a bar with its interval per bin."""
     label = "Gain of joint training of pairs of tasks over the similarity of their experts"
     picture.write(lambda colours: _scatter(found, colours), stem, label)
 
@@ -37,7 +37,7 @@ def _scatter(found: Mapping, colours: Mapping[str, str]) -> Figure:
     low, high = (numbers.ratio(rho[end]) for end in ("low", "high"))
     panel.set_title(f"Spearman's rank correlation {numbers.ratio(rho['value'])}, 95 % of draws {low} to {high}")
     panel.set_xlabel("similarity of the private experts")
-    panel.set_ylabel("gain of joint training, nats a target token")
+    panel.set_ylabel("gain of joint training, nats per target token")
     for axis in (panel.xaxis, panel.yaxis):
         axis.set_major_locator(MaxNLocator(6))
     return figure

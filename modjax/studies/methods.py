@@ -9,7 +9,7 @@ import jax
 
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.eval.evaluate import Method
+from modjax.eval.method import Method
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.routing import calibration

@@ -1,5 +1,6 @@
 """The results of a job as the report takes them; the schema is that of `modjax.report`."""
 
+import dataclasses
 import json
 import platform
 import time
@@ -8,16 +9,15 @@ from collections.abc import Mapping, Sequence
 import jax
 
 from modjax.data.tasks import Task, Tasks
+from modjax.eval import metrics
 from modjax.eval.analysis import analyse
 from modjax.eval.comparison import Comparison, compare
-from modjax.eval.evaluate import Method, prepared
+from modjax.eval.method import Method
+from modjax.eval.sample import Sample, prepared
 from modjax.eval.score import Score
 from modjax.eval.traces import view
 from modjax.model import Model
-from modjax.train import metrics
-
-NAMES = {"loss": "loss", "exact_match": "exact_match", "rouge_l": "rougeL"}  # a score's, and the report's
-CHOICE = ("examples", "split", "seed", "length", "system", "too_long")  # the settings that choose examples
+from modjax.train import metrics as training_metrics
 
 
 def comparisons(scores: Mapping[str, Mapping[str, Score]], tasks: Tasks) -> dict[str, Comparison]:
@@ -35,11 +35,7 @@ def _scores(name, comparison):
     if name not in comparison.means:
         return {}
     means, intervals = comparison.means[name], comparison.intervals[name]
-    found = {NAMES[metric]: means[metric] for metric in NAMES}
-    return found | {
-        "examples": means["examples"],
-        "intervals": {NAMES[metric]: list(intervals[metric]) for metric in NAMES},
-    }
+    return means | {"intervals": {metric: list(ends) for metric, ends in intervals.items()}}
 
 
 def paired(compared: Mapping[str, Comparison]) -> list[dict]:
@@ -47,7 +43,7 @@ def paired(compared: Mapping[str, Comparison]) -> list[dict]:
     return [
         {
             "part": part,
-            "metric": NAMES[metric],
+            "metric": metric,
             "names": list(own.names),
             **{field: matrix_MM.round(5).tolist() for field, matrix_MM in pairs._asdict().items()},
         }
@@ -65,21 +61,17 @@ def task(task: Task, scores: Mapping[str, Mapping[str, Score]], cluster: int | N
         "family": task.family,
         "held_out": task.held_out,
         "cluster": cluster,
-        **{NAMES[metric]: {name: getattr(score, metric) for name, score in own.items()} for metric in NAMES},
+        **{metric.name: {name: score[metric.name] for name, score in own.items()} for metric in metrics.METRICS},
     }
 
 
-def chosen(config) -> dict:
-    """The part of `config.evaluate` that says which examples are read."""
-    return {key: value for key, value in config.evaluate.items() if key in CHOICE}
-
-
-def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], chosen: Mapping) -> dict:
+def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], sample: Sample) -> dict:
     """How a router divides the work among tasks in distribution, and an example of each task that is shown."""
-    viewed = tasks.select([name for name in shown if name in tasks])
+    viewed = method.covered(tasks.select([name for name in shown if name in tasks]))
+    one_each = prepared(model, viewed, dataclasses.replace(sample, examples=1))
     return {
-        "analysis": analyse(model, method, tasks.training, **chosen).as_json(),
-        "views": [view(model, method, one) for one in prepared(model, method, viewed, **{**chosen, "examples": 1})],
+        "analysis": analyse(model, method, tasks.training, sample).as_json(),
+        "views": [view(model, method, one) for one in one_each],
     }
 
 
@@ -98,7 +90,7 @@ def facts(config, tasks: Tasks, seconds: Mapping[str, float], **more: str) -> di
 
 def curves(folder, name) -> dict:
     """The loss of each expert by step from a training folder's metrics."""
-    lines = metrics.read(folder / "metrics.jsonl")
+    lines = training_metrics.read(folder / "metrics.jsonl")
     found = {"name": name, **_series(line for line in lines if line["kind"] == "train")}
     validation = _series(line for line in lines if line["kind"] == "validation")
     return found | ({"validation": validation} if validation["steps"] else {})

@@ -18,16 +18,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 from modjax.data.tasks import Task, Tasks
-from modjax.data.tokenize import TooLong, encode
 from modjax.errors import InputError
-from modjax.eval.evaluate import sample
+from modjax.eval.intervals import RESAMPLES, interval
 from modjax.eval.likelihood import target_loss
+from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.routing.oracle import oracle
-
-LEVEL = 0.95  # of intervals
-RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
@@ -89,22 +86,16 @@ def losses(
     model: Model,
     library: Library,
     tasks: Tasks,
-    examples: int = 100,
-    split: str = "test",
-    seed: int = 0,
-    length: int = 2048,
-    system: str | None = None,
-    too_long: TooLong = "error",
+    sample: Sample = Sample(),  # noqa: B008, frozen
     batch: int = 32,
 ) -> dict[str, dict[str, float]]:
-    """{expert: {task: loss}} of every expert on each task it was trained on, in nats a target token.
+    """{expert: {task: loss}} of every expert on each task it was trained on, in nats per target token.
 
-    The arguments are those of `modjax.eval.evaluate`, and a task's examples are the same under every expert.
+    A task's examples are the same under every expert.
     """
-    named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
     encoded = {
-        name: encode(model.tokenizer, task, sample(task, split, examples, seed), length, system, too_long)
-        for name, task in named.items()
+        name: [one.encoded for one in prepared(model, tasks.select([name]), sample)]
+        for name in dict.fromkeys(task for own in library.tasks for task in own)
     }
     cells = [(e, task) for e, own in enumerate(library.tasks) for task in own]
     read = [one for _, task in cells for one in encoded[task]]
@@ -158,4 +149,4 @@ def _rank_correlation(x_SP, y_SP):
 def _estimate(value, drawn_S):
     if not len(drawn_S):
         return Estimate(value, np.nan, np.nan)
-    return Estimate(value, *map(float, np.percentile(drawn_S, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])))
+    return Estimate(value, *map(float, interval(drawn_S)))

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.eval.evaluate import Method, check_room, prepared
 from modjax.eval.metrics import rouge_l
+from modjax.eval.sample import Sample, check_room, prepared
 from modjax.experts.library import ExpertInfo, Library
 from modjax.model import Model
 from modjax.ops.lora import Loras
@@ -20,11 +20,9 @@ class Answers:
     def __init__(self, model: Model, members: Mapping[str, Tasks], settings: Settings):
         """Raises InputError for prompts that leave no room for `settings.max_new_tokens`."""
         self.model, self.settings, self.names = model, settings, tuple(members)
-        read = {"length": settings.length, "system": settings.system, "too_long": settings.too_long}
+        sample = Sample(0, "validation", length=settings.length, system=settings.system, too_long=settings.too_long)
         found = [
-            (number, one)
-            for number, tasks in enumerate(members.values())
-            for one in prepared(model, Method("validation"), tasks, examples=0, split="validation", **read)
+            (number, one) for number, tasks in enumerate(members.values()) for one in prepared(model, tasks, sample)
         ]
         self.ids, chosen = zip(*found, strict=True)
         check_room(chosen, model.config.context - settings.max_new_tokens)

@@ -12,7 +12,7 @@ from modjax.adapt import few, lorahub
 from modjax.adapt.lorahub import _objective
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
-from modjax.eval import Method, evaluate
+from modjax.eval import Sample, evaluate
 from modjax.eval.likelihood import _losses
 from modjax.experts.library import Library
 from modjax.routing import oracle
@@ -104,10 +104,8 @@ def test_retrieved_experts_alone_are_composed(word_model, library, new_tasks, tm
     found = lorahub(word_model, library, new_tasks, retrieved, **RUN)
     assert [dict(info.training)["experts"] for info in found.infos] == ["c, a", "b, c"]
     found.save(tmp_path / "library")
-    scores, _ = evaluate(
-        word_model, Method("hub", Library.load(tmp_path / "library"), oracle(found)), new_tasks, split="train",
-        length=32, max_new_tokens=2, progress=False,
-    )  # fmt: skip
+    hub, sample = Library.load(tmp_path / "library"), Sample(split="train", length=32)
+    scores = evaluate(word_model, new_tasks, hub, oracle(found), sample, max_new_tokens=2, progress=False)
     assert set(scores) == {"copy", "sort"}
 
 

@@ -8,7 +8,7 @@ import pytest
 from modjax.adapt import cat, lora, poly
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.eval import Method, evaluate
+from modjax.eval import Sample, evaluate
 from modjax.routing import oracle
 from modjax.train import metrics
 from modjax.train.full import train_full
@@ -66,12 +66,12 @@ def answered_at_first(adapt, word_model, name, tasks):
 def test_each_member_keeps_what_answers_best(adapt, word_model, new_tasks, name):
     tasks = answered_at_first(adapt, word_model, name, new_tasks)
     found, measured = adapt(name, tasks)
-    sample = {"examples": 0, "split": "validation", "length": 32, "max_new_tokens": 6, "progress": False}
-    scores, _ = evaluate(word_model, Method(name, found, oracle(found)), tasks, **sample)
+    sample, settings = Sample(0, "validation", length=32), {"max_new_tokens": 6, "progress": False}
+    scores = evaluate(word_model, tasks, found, oracle(found), sample, **settings)
     for info in found.infos:
         measure, best = info.scores[-1]
         assert measure == "validation_rouge_l" and best == pytest.approx(max(measured[info.name]), abs=1e-6)
-        assert scores[info.name].rouge_l == pytest.approx(best, abs=1e-6)
+        assert scores[info.name]["rouge_l"] == pytest.approx(best, abs=1e-6)
     assert all(values[-1] < max(values) for values in measured.values()), "what is learned was to change the answers"
 
 

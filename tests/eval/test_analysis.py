@@ -1,4 +1,4 @@
-"""What is said of a router against a loop over layers, sites, prompts and tokens."""
+"""The analysis of a router against a loop over layers, sites, prompts and tokens."""
 
 import dataclasses
 
@@ -10,15 +10,14 @@ from references import evaluation
 
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
-from modjax.eval import Method, analyse
-from modjax.eval.evaluate import sample
+from modjax.eval import Method, Sample, analyse
 from modjax.eval.traces import token_weights
 from modjax.routing import arrow, oracle, pooled, uniform
 from modjax.routing.base import Bound, Context
 from modjax.routing.poly import Poly
 from modjax.routing.prompt import PromptRows, routed
 
-SETTINGS = {"examples": 3, "length": 32, "batch": 4}
+SETTINGS = {"sample": Sample(3, length=32), "batch": 4}
 
 
 @jax.jit
@@ -31,9 +30,9 @@ def _look(decoder, bound, context, tokens_BT):
     return decoder.observe(look, tokens_BT, **routed(decoder, bound, PromptRows.whole(tokens_BT), context))
 
 
-def _weights(model, library, router, tokens, told):
+def _weights(model, library, router, tokens, choice):
     """{site: [L,T,E]} of one prompt, read alone."""
-    context = Context(None if told is None else np.asarray([told], np.int32))
+    context = Context(None if choice is None else np.asarray([choice], np.int32))
     return _look(model.params, Bound(library.loras, router), context, tokens[None])
 
 
@@ -57,14 +56,14 @@ def test_analysis_agrees_with_a_loop(model, library, tasks, name, agrees):
     router = MAKERS[name](library)
     method = Method(name, library, router)
     found = analyse(model, method, tasks, **SETTINGS)
-    prompts, owners, told = [], [], []
+    prompts, owners, choices = [], [], []
     for task in tasks.values():
         if method.covers(task):
-            encoded = encode(model.tokenizer, task, sample(task, "test", 3, 0), 32)
+            encoded = encode(model.tokenizer, task, SETTINGS["sample"].choose(task), 32)
             prompts += [one.tokens[: one.n_prompt] for one in encoded]
             owners += [library.expert_of(task.name)] * 3
-            told += [method.id_of(task)] * 3
-    weights = [_weights(model, library, router, tokens, id) for tokens, id in zip(prompts, told, strict=True)]
+            choices += [method.choice_of(task)] * 3
+    weights = [_weights(model, library, router, *one) for one in zip(prompts, choices, strict=True)]
     for s, site in enumerate(library.sites):
         for layer in range(2):
             own = [np.asarray(by_site[site][layer], np.float64) for by_site in weights]
@@ -77,14 +76,14 @@ def test_analysis_agrees_with_a_loop(model, library, tasks, name, agrees):
     assert found.examples == len(prompts) and found.tokens == sum(map(len, prompts))
 
 
-def test_the_oracle_agrees_with_itself_and_is_sure(model, library, tasks):
+def test_the_oracle_agrees_with_itself_with_zero_entropy(model, library, tasks):
     found = analyse(model, Method("oracle", library, oracle(library)), tasks, **SETTINGS)
     assert found.accuracy == 1 and (found.tokens_right_LS == 1).all()
     np.testing.assert_allclose(found.entropy_LS, 0, atol=1e-6)
     np.testing.assert_allclose(found.use_LSE.sum(-1), 1)
 
 
-def test_uniform_weights_are_as_unsure_as_can_be(model, library, tasks):
+def test_uniform_weights_have_the_largest_entropy(model, library, tasks):
     """Equal weights tie, and the first expert wins every tie: right for task a alone, one in three."""
     found = analyse(model, Method("mu", library, uniform(library)), tasks, **SETTINGS)
     np.testing.assert_allclose(found.entropy_LS, np.log(3), atol=1e-6)
@@ -99,7 +98,7 @@ def test_without_an_expert_there_is_no_agreement(model, library, tasks):
 
 
 def test_experts_that_share_their_tasks_leave_no_oracle(model, library, tasks):
-    """As skills do: the first of them is no more right than the others."""
+    """As skills do: none of them is the expert of the task."""
     infos = (*(dataclasses.replace(info, tasks=("a", "b")) for info in library.infos[:2]), library.infos[2])
     shared = dataclasses.replace(library, infos=infos)
     found = analyse(model, Method("mu", shared, uniform(shared)), tasks.select(["a", "b"]), **SETTINGS)
@@ -115,6 +114,6 @@ def test_nothing_depends_on_the_batch_size(model, library, tasks):
     assert one.accuracy == two.accuracy
 
 
-def test_a_method_without_a_router_cannot_be_looked_at(model, tasks):
+def test_a_method_without_a_router_cannot_be_analysed(model, tasks):
     with pytest.raises(InputError, match="'base' has no router"):
         analyse(model, Method("base"), tasks)

@@ -1,4 +1,4 @@
-"""What a comparison holds, and whom it leaves out."""
+"""The contents of a comparison, and the methods that it leaves out."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from modjax.eval.score import Score, summary
 
 def _score(seed, n=10):
     rng = np.random.default_rng(seed)
-    return Score(rng.random(n), np.full(n, 2), np.float64(rng.random(n) > 0.5), rng.random(n))
+    values = {"loss": rng.random(n), "exact_match": np.float64(rng.random(n) > 0.5), "rouge_l": rng.random(n)}
+    return Score(values, np.full(n, 2))
 
 
 @pytest.fixture
@@ -39,6 +40,6 @@ def test_means_lie_within_their_intervals_and_differences_are_theirs(scores):
     assert found.pairs["rouge_l"].difference[0, 1] == pytest.approx(gap)
 
 
-def test_nobody_to_compare(scores):
+def test_without_scored_methods_the_comparison_is_empty(scores):
     assert compare(scores, []).names == ()
     assert compare({"oracle": scores["oracle"]}, ["a", "b"]).names == ()

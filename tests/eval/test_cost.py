@@ -1,16 +1,16 @@
-"""What a method costs: bytes that can be counted by hand, and times that are times."""
+"""The cost of a method: bytes against a count by hand, and positive times."""
 
 import jax
 import numpy as np
 import pytest
 
 from modjax.data.tasks import Example, Task, Tasks
-from modjax.eval import Method, cost
+from modjax.eval import Method, Sample, cost
 from modjax.eval.cost import longest, measure
-from modjax.eval.evaluate import prepared
+from modjax.eval.sample import prepared
 from modjax.routing import arrow, oracle, pooled
 
-SETTINGS = {"examples": 3, "length": 32, "batch": 4}
+SETTINGS = {"sample": Sample(3, length=32), "batch": 4}
 
 
 def test_bytes_of_experts_and_router(model, library, tasks):
@@ -30,20 +30,20 @@ def test_times_and_memory_of_the_compiled_program(model, library, tasks, make):
 
 @pytest.mark.parametrize("make", [arrow, oracle])
 @pytest.mark.parametrize("examples", [1, 3, 9])
-def test_as_much_is_read_however_few_examples_there_are(model, library, monkeypatch, make, examples):
-    """With a pass of one second, the seconds a token count the tokens: nine in every one of the rows."""
+def test_the_whole_batch_is_read_even_with_few_examples(model, library, monkeypatch, make, examples):
+    """With a pass of one second, the seconds per token count the tokens: nine in every one of the rows."""
     read = []
     monkeypatch.setattr(cost, "_seconds", lambda program, arguments: read.append(arguments[-1]) or 1.0)
     task = Task("a", tuple(Example("what is red green blue one two", "three", "test") for _ in range(examples)))
-    found = measure(model, Method("m", library, make(library)), Tasks([task]), **(SETTINGS | {"examples": 0}))
+    found = measure(model, Method("m", library, make(library)), Tasks([task]), Sample(0, length=32), batch=4)
     assert 1 / found.token == pytest.approx(4 * 9)
     assert all(np.array_equal(np.sum(rows.segments > 0, axis=1), [9, 9, 9, 9]) for rows in read)
 
 
 @pytest.mark.parametrize("batch", [1, 4, 9, 40])
-def test_the_longest_examples_are_read_and_again_where_there_are_fewer(model, tasks, batch):
-    sample = list(prepared(model, Method("base"), tasks, examples=2, length=32))
-    lengths = [len(one.encoded.tokens) for one in longest(sample, batch)]
-    known = sorted((len(one.encoded.tokens) for one in sample), reverse=True)
+def test_the_longest_examples_are_read_and_repeated_if_there_are_fewer(model, tasks, batch):
+    chosen = prepared(model, tasks, Sample(2, length=32))
+    lengths = [len(one.encoded.tokens) for one in longest(chosen, batch)]
+    known = sorted((len(one.encoded.tokens) for one in chosen), reverse=True)
     assert len(set(known)) > 1
     assert lengths == [*known * batch][:batch]

@@ -7,15 +7,15 @@ from references import evaluation
 
 from modjax.errors import InputError
 from modjax.eval.intervals import draws, interval, paired, resample
-from modjax.eval.score import METRICS, Score, summary
+from modjax.eval.score import Score, summary
 
 TASKS = {"a": 12, "b": 20}
-FIELDS = {"loss": ("nats_n", "targets_n"), "exact_match": ("exact_n", None), "rouge_l": ("rouge_n", None)}
+PER_TOKEN = {"loss": True, "exact_match": False, "rouge_l": False}
 
 
 @pytest.fixture(scope="module")
 def scores():
-    """Three methods on two tasks; the second method is the first but for a little, the third is far worse."""
+    """Three methods on two tasks; the second is slightly worse than the first, the third is much worse."""
     rng = np.random.default_rng(0)
     methods = [{}, {}, {}]
     for task, n in TASKS.items():
@@ -23,17 +23,17 @@ def scores():
         for method, extra in zip(methods, (0.0, 0.02, 1.0), strict=True):
             nats_n = targets_n * (hard_n + extra + 0.01 * rng.random(n))
             rouge_n = np.clip(1 - 0.3 * hard_n - 0.2 * extra, 0, 1)
-            method[task] = Score(nats_n, targets_n, np.float64(rouge_n > 0.7), rouge_n)
+            values = {"loss": nats_n, "exact_match": np.float64(rouge_n > 0.7), "rouge_l": rouge_n}
+            method[task] = Score(values, targets_n)
     return methods
 
 
 def _pairs(by_task, metric):
-    top, bottom = FIELDS[metric]
-    fields = [(getattr(score, top), getattr(score, bottom) if bottom else None) for score in by_task.values()]
-    return [(x_n, np.ones(len(x_n)) if y_n is None else y_n) for x_n, y_n in fields]
+    scores = by_task.values()
+    return [(one.values[metric], one.targets_n if PER_TOKEN[metric] else np.ones(one.examples)) for one in scores]
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", PER_TOKEN)
 def test_figures_of_every_draw_agree_with_a_loop(scores, metric, agrees):
     figure_SM = resample(scores, list(TASKS), resamples=50, seed=3)[metric]
     drawn = [draws(task, n, 50, seed=3) for task, n in TASKS.items()]
@@ -46,7 +46,7 @@ def test_figures_of_every_draw_agree_with_a_loop(scores, metric, agrees):
     agrees("bootstrap, intervals", interval(figure_SM), ends)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", PER_TOKEN)
 def test_point_figures_agree(scores, metric, agrees):
     got = [summary(by_task, list(TASKS))[metric] for by_task in scores]
     everything = [np.ones(n) for n in TASKS.values()]
@@ -65,10 +65,8 @@ def test_interval_agrees_with_scipy(scores):
     own = list(scores[0].values())
 
     def statistic(*ids):
-        means = [
-            s.nats_n[i.astype(int)].sum() / s.targets_n[i.astype(int)].sum() for s, i in zip(own, ids, strict=True)
-        ]
-        return np.mean(means)
+        drawn = [(s.values["loss"][i.astype(int)], s.targets_n[i.astype(int)]) for s, i in zip(own, ids, strict=True)]
+        return np.mean([nats_n.sum() / targets_n.sum() for nats_n, targets_n in drawn])
 
     found = scipy.stats.bootstrap(
         [np.arange(n) for n in TASKS.values()], statistic, n_resamples=2000, vectorized=False, method="percentile",
@@ -79,15 +77,15 @@ def test_interval_agrees_with_scipy(scores):
 
 
 def test_interval_of_a_mean_is_near_its_closed_form():
-    """For one task and one target a token: mean +- 1.96 standard errors."""
+    """For one task and one target token per example: mean +- 1.96 standard errors."""
     nats_n = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    score = Score(nats_n, np.ones(400, int), nats_n * 0, nats_n * 0)
+    score = Score({"loss": nats_n, "exact_match": nats_n * 0, "rouge_l": nats_n * 0}, np.ones(400, int))
     low, high = interval(resample([{"a": score}], ["a"])["loss"])[:, 0]
     half = 1.96 * nats_n.std() / 400**0.5
     assert (low, high) == pytest.approx((nats_n.mean() - half, nats_n.mean() + half), abs=0.1 * half)
 
 
-def test_paired_differences_are_surer_than_figures(scores):
+def test_paired_differences_have_narrower_intervals_than_figures(scores):
     figure_SM = resample(scores, list(TASKS))["loss"]
     figure_M = np.asarray([summary(by_task, list(TASKS))["loss"] for by_task in scores])
     found = paired(figure_SM, figure_M)
@@ -99,12 +97,12 @@ def test_paired_differences_are_surer_than_figures(scores):
     assert (found.below.diagonal() == 0).all()
 
 
-def test_a_method_has_the_same_draws_in_any_company(scores):
+def test_the_draws_of_a_method_do_not_depend_on_other_methods(scores):
     alone, together = resample(scores[1:2], list(TASKS)), resample(scores, list(TASKS))
     np.testing.assert_allclose(alone["loss"][:, 0], together["loss"][:, 1], rtol=1e-12)
 
 
-def test_other_examples_cannot_be_compared(scores):
+def test_different_examples_cannot_be_compared(scores):
     other = {"a": scores[0]["b"], "b": scores[0]["b"]}
     with pytest.raises(InputError, match="'a': methods were scored on 12 and 20 examples"):
         resample([scores[0], other], ["a"])

@@ -1,4 +1,4 @@
-"""Results of an experiment that never ran, with the sizes and the shapes of real ones."""
+"""Made-up results of an experiment, with the sizes and shapes of real ones."""
 
 import numpy as np
 import pytest
@@ -32,9 +32,9 @@ SENTENCES = [
 
 def _scores(rng, loss):
     if loss is None:
-        return {"loss": None, "exact_match": float("nan"), "rougeL": None, "examples": 96}
+        return {"loss": None, "exact_match": float("nan"), "rouge_l": None, "examples": 96}
     match = float(np.clip(0.72 - 0.24 * loss + 0.02 * rng.standard_normal(), 0, 1))
-    return {"loss": loss, "exact_match": match, "rougeL": min(1.0, match + 0.11), "examples": 320}
+    return {"loss": loss, "exact_match": match, "rouge_l": min(1.0, match + 0.11), "examples": 320}
 
 
 def _methods(rng):
@@ -55,7 +55,7 @@ def _methods(rng):
 
 
 def _task(rng, name, family, cluster):
-    scores = {"loss": {}, "exact_match": {}, "rougeL": {}}
+    scores = {"loss": {}, "exact_match": {}, "rouge_l": {}}
     difficulty = rng.uniform(-0.7, 0.7)
     for method, (_, inside, outside) in METHODS.items():
         level = outside if cluster is None else inside
@@ -148,7 +148,7 @@ def _analysis(rng, name, experts, layers=30, sites=("attn.q", "attn.k", "attn.v"
 
 
 def experiment(seed=0):
-    """Everything that a report can show, in the form of `modjax.report`."""
+    """Results with every section of the report, in the form of `modjax.report`."""
     rng = np.random.default_rng(seed)
     names = [name for members in FAMILIES.values() for name in members]
     families = [family for family, members in FAMILIES.items() for _ in members]
@@ -211,7 +211,7 @@ def leaderboard(seed=0):
     results, rng = experiment(seed), np.random.default_rng(seed)
     for method in results["methods"]:
         for split in ("in_distribution", "held_out"):
-            scores, widths = method[split], {"loss": 0.09, "exact_match": 0.04, "rougeL": 0.03}
+            scores, widths = method[split], {"loss": 0.09, "exact_match": 0.04, "rouge_l": 0.03}
             scores["intervals"] = {
                 key: [scores[key] - width * rng.uniform(0.8, 1), scores[key] + width * rng.uniform(0.8, 1)]
                 for key, width in widths.items()

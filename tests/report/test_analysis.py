@@ -1,4 +1,4 @@
-"""How routers divide the work, as the page shows it."""
+"""The analysis of routers as the page shows it."""
 
 import re
 
@@ -22,7 +22,7 @@ def test_figures_are_means_over_layers_and_first_over_sites_too(method):
     assert (found["accuracy"], found["chance"]) == ("61.0", "25.0")
 
 
-def test_lines_tell_their_site(method):
+def test_lines_have_their_site_as_tooltip(method):
     assert re.findall("<title>([^<]*)</title>", shown(3, method)["plot"]) == method["sites"] * 2
 
 

@@ -1,4 +1,4 @@
-"""The pictures outside the page: whole files, in the page's colours, that say what they are handed."""
+"""The pictures outside the page: well-formed files in the page's colours that show the given numbers."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -19,17 +19,17 @@ ROWS = [
 
 
 def read(stem):
-    """The SVG's text; that it is well-formed, names no colour twice and that the PNG is there."""
+    """The text of the SVG, after checks that it is well-formed and that the PNG exists."""
     text = stem.with_suffix(".svg").read_text(encoding="utf-8")
     ElementTree.fromstring(text)
-    assert "#0a01" not in text  # a stand-in that was not swapped
+    assert "#0a01" not in text  # a stand-in colour that was not replaced
     assert stem.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     return text
 
 
 @pytest.fixture(scope="module")
 def study():
-    """What `modjax transfer` finds, of five pairs."""
+    """The result of a transfer study of five pairs."""
     rho = {"value": 0.6, "low": -0.1, "high": 0.9}
     gain = {"value": 0.1, "low": 0.0, "high": 0.2}
     pairs = [

@@ -1,4 +1,4 @@
-"""The page is one file, well formed, safe against what tasks and tokens hold, and complete."""
+"""The page is one file, well-formed, complete, and safe against any text in tasks and tokens."""
 
 import copy
 import json
@@ -29,7 +29,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'&$\\frac{"
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, text by tag, and what was never closed or closed out of turn."""
+    """Every tag with its attributes, text by tag, and tags that are not closed or closed in the wrong order."""
 
     def __init__(self, text):
         super().__init__()
@@ -113,7 +113,7 @@ def test_results_survive_json_unchanged(results):
 
 
 def _spoil(results):
-    """Puts the hostile text wherever a person's text can stand."""
+    """Puts the hostile text wherever text of users can occur."""
     results["title"] = results["subtitle"] = HOSTILE
     results["facts"] = {HOSTILE: HOSTILE}
     results["config"] = {HOSTILE: {HOSTILE: HOSTILE}}

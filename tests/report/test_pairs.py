@@ -16,7 +16,7 @@ def _pairs(**more):
     return {"part": "held_out", "metric": "loss", **fields, **more}
 
 
-def test_colour_is_for_differences_whose_interval_has_no_zero():
+def test_colour_marks_differences_whose_interval_does_not_contain_zero():
     (matrix,) = matrices({"paired": [_pairs()]})
     assert [[cell.verdict for cell in row] for row in matrix.rows] == [
         ["same", "worse", "worse"],
@@ -26,19 +26,19 @@ def test_colour_is_for_differences_whose_interval_has_no_zero():
     assert (matrix.group, matrix.best, matrix.close) == ("Held out", "spectr", ["arrow"])
 
 
-def test_cells_tell_their_interval():
+def test_tooltips_give_the_interval():
     (matrix,) = matrices({"paired": [_pairs()]})
     assert matrix.rows[1][0].text == "−0.50"
-    assert matrix.rows[1][0].title == "arrow less base: −0.500, 95 % −0.600 to −0.400; below 0 in 100.0 % of draws"
+    assert matrix.rows[1][0].title == "arrow minus base: −0.500, 95 % −0.600 to −0.400; below 0 in 100.0 % of draws"
 
 
-def test_other_metrics_are_for_those_who_read_the_file():
-    assert matrices({"paired": [_pairs(metric="rougeL")]}) == []
+def test_other_metrics_are_only_in_the_file():
+    assert matrices({"paired": [_pairs(metric="rouge_l")]}) == []
     assert matrices({}) == []
 
 
 @pytest.mark.parametrize("field", ["low", "high"])
-def test_what_was_not_measured_is_not_sure(field):
+def test_missing_ends_of_an_interval_decide_nothing(field):
     pairs = _pairs()
     pairs[field][0][1] = None
     (matrix,) = matrices({"paired": [pairs]})

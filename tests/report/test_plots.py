@@ -40,7 +40,7 @@ def test_one_expert_alone_can_be_drawn():
     assert "<svg" in plots.similarity(["only"], [[1.0]], [0])
 
 
-def test_lines_tell_their_expert():
+def test_lines_have_their_expert_as_tooltip():
     curve = {"name": "private", "steps": [1, 2], "loss": {"a & b": [2.0, 1.0]}}
     assert "<title>a &amp; b</title>" in plots.curves([curve], {})[0]
 

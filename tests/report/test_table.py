@@ -3,6 +3,7 @@
 import pytest
 
 from modjax.errors import InputError
+from modjax.eval import metrics
 from modjax.report import numbers, text_table
 from modjax.report.table import WIDTH
 
@@ -27,7 +28,7 @@ def test_lines_fit_and_columns_align_on_their_last_digit(results):
             assert row[end : end + 1] in ("", " ", "*"), (label, row)
 
 
-def test_groups_stand_over_the_end_of_their_columns(results):
+def test_group_headings_end_with_their_columns(results):
     groups, heading = text_table(results).splitlines()[:2]
     assert groups.split("  ")[0] == "" and groups.split() == ["In", "distribution", "Held", "out", "Seconds"]
     first, second = (i + len("Rouge-L") for i in range(len(heading)) if heading.startswith("Rouge-L", i))
@@ -61,7 +62,19 @@ def test_missing_numbers_are_dashes_and_never_best():
     assert [row.split() for row in _rows(text)] == [["a", "–"], ["b", "2.000*"], ["c", "3.000"]]
 
 
-def test_columns_that_nobody_has_are_left_out():
+def test_columns_that_do_not_fit_go_to_another_table(compared, monkeypatch):
+    more = [metrics.Metric(f"more{i}", f"more {i}", f"More {i}", "words", "lower") for i in range(2)]
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, *more))
+    for method in compared["methods"][:-1]:
+        for split in ("in_distribution", "held_out"):
+            method[split] |= {metric.name: 10.0 for metric in more}
+    inside, outside, costs, _ = text_table(compared).split("\n\n")
+    assert [part.splitlines()[0].strip() for part in (inside, outside)] == ["In distribution", "Held out"]
+    for part in (inside, outside, costs):
+        assert max(map(len, part.splitlines())) <= WIDTH and "\nUniform (private) " in part
+
+
+def test_columns_without_numbers_are_left_out():
     heading = text_table({"methods": [_method("a", 1.0, seconds={"train": None})]}).splitlines()[1]
     assert heading.split() == ["Method", "Loss"]
 
@@ -70,7 +83,7 @@ def test_without_methods_there_is_no_table():
     assert text_table({}) == ""
 
 
-def test_intervals_stand_behind_their_figures_and_costs_in_a_table_of_their_own(compared):
+def test_intervals_follow_their_figures_and_costs_have_their_own_table(compared):
     scores, costs, failed = text_table(compared).split("\n\n")
     assert max(map(len, text_table(compared).splitlines())) <= WIDTH
     heading, *rows = scores.splitlines()[1:]
@@ -85,7 +98,7 @@ def test_intervals_stand_behind_their_figures_and_costs_in_a_table_of_their_own(
 
 def test_half_widths_are_of_their_own_interval():
     method = _method("a", 1.0)
-    method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rougeL": [0.1, 0.2]}
+    method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rouge_l": [0.1, 0.2]}
     assert _rows(text_table({"methods": [method]}))[0] == "a      1.000±0.200"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from references.routing import top_k_softmax as top_k_weights
 
-from modjax.eval import Method, evaluate
+from modjax.eval import Sample, evaluate
 from modjax.routing import Context, Router, per_site, static, top_k_softmax
 
 
@@ -75,10 +75,8 @@ def test_it_routes(word_model, words, router):
 
 
 def test_it_is_evaluated(word_model, words, router, word_tasks):
-    scores, _ = evaluate(
-        word_model, Method("nearest A", words, router), word_tasks, split="validation", length=32, max_new_tokens=4
-    )
-    assert set(scores) == set(word_tasks) and all(np.isfinite(score.loss) for score in scores.values())
+    scores = evaluate(word_model, word_tasks, words, router, Sample(split="validation", length=32), max_new_tokens=4)
+    assert set(scores) == set(word_tasks) and all(np.isfinite(score["loss"]) for score in scores.values())
 
 
 def test_it_generates(decodes_as_recomputed, router):

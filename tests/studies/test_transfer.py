@@ -6,6 +6,7 @@ from scipy.stats import spearmanr
 from modjax.data.tasks import Example, Task
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
+from modjax.eval import Sample
 from modjax.eval.likelihood import target_loss
 from modjax.routing import oracle
 from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
@@ -97,20 +98,21 @@ def test_numbers_of_bins_that_cannot_be_are_named(bins):
 
 def test_losses_are_those_of_each_experts_own_tasks(word_model, word_tasks, random_library):
     library = random_library({"attn.q": (32, 32)}, tasks=[("copy", "sort"), ("copy",), ("reverse",)])
-    found = losses(word_model, library, word_tasks, examples=3, split="validation", system="", length=32)
+    sample = Sample(3, "validation", length=32, system="")
+    found = losses(word_model, library, word_tasks, sample)
     assert {name: list(own) for name, own in found.items()} == {
         "expert0": ["copy", "sort"],
         "expert1": ["copy"],
         "expert2": ["reverse"],
     }
-    alone = losses(word_model, library["expert1"], word_tasks, examples=3, split="validation", system="", length=32)
+    alone = losses(word_model, library["expert1"], word_tasks, sample)
     assert found["expert1"]["copy"] == pytest.approx(alone["expert1"]["copy"], rel=1e-5)
     assert found["expert0"]["copy"] != pytest.approx(found["expert1"]["copy"], rel=1e-3)
 
 
 def test_a_loss_is_that_of_all_target_tokens_together(word_model, word_tasks, random_library):
     library = random_library({"attn.q": (32, 32)}, experts=1, tasks=[("sort",)])
-    found = losses(word_model, library, word_tasks, examples=0, split="validation", system="", length=32)
+    found = losses(word_model, library, word_tasks, Sample(0, "validation", length=32, system=""))
     task = word_tasks["sort"]
     encoded = encode(word_model.tokenizer, task, task.split("validation"), 32, "")
     nats_n, counts_n = target_loss(word_model, encoded, word_model.bind(library, oracle(library)), [0] * 6)

@@ -1,0 +1,80 @@
+"""Evaluation of a routed library: loss, and metrics of generated answers, task by task."""
+
+import dataclasses
+
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.eval import metrics
+from modjax.eval.likelihood import target_loss
+from modjax.eval.method import Method
+from modjax.eval.sample import Sample, check_room, prepared
+from modjax.eval.score import Score
+from modjax.experts.library import Library
+from modjax.model import Model
+from modjax.routing.base import Router
+
+
+def evaluate(
+    model: Model,
+    tasks: Tasks,
+    library: Library | None = None,
+    router: Router | None = None,
+    sample: Sample = Sample(),  # noqa: B008, frozen
+    max_new_tokens: int = 64,
+    batch: int = 32,
+    progress: bool = True,
+) -> dict[str, Score]:
+    """Scores the base model, or a library under a router, on every task that the router covers: {task: score}.
+
+    Most routers cover all tasks; the oracle covers only the tasks that its experts were trained on.
+
+    Args:
+      library: None is the base model; a library of one expert needs no router.
+      sample: which examples are read, and how they are encoded.
+      max_new_tokens: length at which answers are cut; greedy decoding.
+      batch: number of rows computed at once; scores do not depend on it.
+      progress: show a bar while answers are generated.
+
+    Raises InputError where the library does not fit the model, a split is empty, or a prompt leaves no room for its
+    answer in the model's context.
+    """
+    method = Method("evaluated", library, router)
+    room = model.config.context - max_new_tokens
+    if room < 1:
+        raise InputError(f"max_new_tokens={max_new_tokens}: expected less than {model.config.context}, the context")
+    if sample.too_long == "truncate":
+        sample = dataclasses.replace(sample, length=min(sample.length, room))
+    chosen = prepared(model, method.covered(tasks), sample)
+    check_room(chosen, room)
+    encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)
+    nats_n, targets_n = target_loss(model, encoded, model.bind(library, router), choices, batch)
+    answers = model.generate(
+        [one.tokens[: one.n_prompt] for one in encoded],
+        library,
+        router,
+        max_new_tokens=max_new_tokens,
+        batch=batch,
+        choices=choices,
+        progress=progress,
+    )
+    values = {metrics.LOSS.name: nats_n, **_of_answers(answers, [one.example.answers for one in chosen])}
+    return _by_task([one.task.name for one in chosen], values, targets_n)
+
+
+def _of_answers(answers, accepted) -> dict[str, np.ndarray]:
+    """{metric: float64[n]} of every metric of generated answers."""
+    return {
+        metric.name: np.asarray([metric.of_answer(*pair) for pair in zip(answers, accepted, strict=True)], np.float64)
+        for metric in metrics.METRICS
+        if metric.of_answer
+    }
+
+
+def _by_task(names, values, targets_n) -> dict[str, Score]:
+    scores = {}
+    for name in dict.fromkeys(names):
+        at = np.flatnonzero(np.asarray(names) == name)
+        scores[name] = Score({metric: values_n[at] for metric, values_n in values.items()}, targets_n[at])
+    return scores

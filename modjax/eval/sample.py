@@ -1,0 +1,82 @@
+"""The sample of a task: which of its examples are read, and how they are encoded."""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from modjax.data.tasks import SPLITS, Example, Task
+from modjax.data.tokenize import Encoded, TooLong, encode
+from modjax.errors import InputError
+from modjax.model import Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The settings that choose and encode examples: the same examples for every method, batch size and machine."""
+
+    examples: int = 100  # at most this many of each task, chosen by seed and index alone; 0 is all
+    split: str = "test"
+    seed: int = 0
+    length: int = 2048  # the most tokens of prompt and target together
+    system: str | None = None  # the system message; None leaves it to the chat template
+    too_long: TooLong = "error"  # "truncate": longer prompts lose their left end
+
+    def __post_init__(self):
+        if self.examples < 0:
+            raise InputError(f"examples={self.examples}: expected at least 0, where 0 is all")
+        if self.length < 1:
+            raise InputError(f"length={self.length}: expected at least 1")
+        for name, choices in (("split", SPLITS), ("too_long", get_args(TooLong))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Sample":
+        """The sample of settings that may have other keys too, such as `config.evaluate`."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: settings[name] for name in names if name in settings})
+
+    def choose(self, task: Task) -> tuple[Example, ...]:
+        """The examples of a task, in the task's order. Raises InputError where the split is empty."""
+        examples = task.split(self.split)
+        if not examples:
+            raise InputError(f"task {task.name!r} has no examples in split {self.split!r}; expected at least one")
+        if not 0 < self.examples < len(examples):
+            return examples
+        digest = zlib.crc32(f"{self.seed}:{task.name}".encode())
+        order = np.random.RandomState(digest).permutation(len(examples))
+        return tuple(examples[i] for i in sorted(order[: self.examples]))
+
+
+class Chosen(NamedTuple):
+    """One example of a sample, encoded."""
+
+    task: Task
+    example: Example
+    encoded: Encoded
+
+
+def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample) -> list[Chosen]:
+    """The sample of every task, task by task.
+
+    Raises InputError for an empty split, and for examples that are too long.
+    """
+    found = []
+    for task in tasks.values():
+        own = sample.choose(task)
+        encoded = encode(model.tokenizer, task, own, sample.length, sample.system, sample.too_long)
+        found += map(Chosen, [task] * len(own), own, encoded)
+    return found
+
+
+def check_room(chosen: Sequence[Chosen], room: int) -> None:
+    """Raises InputError for a prompt of more than `room` tokens, which leaves no room for its answer."""
+    for task, _, encoded in chosen:
+        if encoded.n_prompt > room:
+            raise InputError(
+                f"task {task.name!r}: a prompt has {encoded.n_prompt} tokens; expected at most {room}, the model's "
+                'context minus max_new_tokens. Give a smaller max_new_tokens, or too_long="truncate"'
+            )
