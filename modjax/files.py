@@ -1,9 +1,11 @@
 """JSON files: reading with errors that name the file, and atomic writing."""
 
 import json
+import math
 import os
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
 from modjax.errors import InputError
@@ -44,3 +46,36 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def _one_line(numbers: re.Match) -> str:
     return "[" + " ".join(numbers[0][1:-1].split()) + "]"
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a JSON value is an integer."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value is a string."""
+    return isinstance(value, str)
+
+
+def is_bool(value: Any) -> bool:
+    """Whether a JSON value is true or false."""
+    return isinstance(value, bool)
+
+
+def list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A predicate: whether a JSON value is a list whose items all fit."""
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A predicate: whether a JSON value is an object whose values all fit."""
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))

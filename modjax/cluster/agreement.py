@@ -1,6 +1,7 @@
 """How well a clustering fits what it was made of, and how well two clusterings agree."""
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, silhouette_score
@@ -47,3 +48,13 @@ def distances(similarity_EE: np.ndarray) -> np.ndarray:
     distance_EE = (distance_EE + distance_EE.T) / 2
     np.fill_diagonal(distance_EE, 0)
     return distance_EE
+
+
+def measures(clusters: Clusters, families: Sequence[Hashable | None]) -> dict[str, Any]:
+    """The silhouette, and the families of the experts with the adjusted Rand index; None where a family is unknown."""
+    known = None not in families
+    return {
+        "families": list(families),
+        "adjusted_rand": adjusted_rand(clusters, families) if known else None,
+        "silhouette": silhouette(clusters),
+    }

@@ -1,8 +1,9 @@
-"""A partition of experts: who is with whom, and how alike they were found."""
+"""A partition of experts into clusters, and the similarity it is based on."""
 
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import numpy as np
 
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.files import read_json_object
+from modjax.files import is_text, is_whole, list_of, read_json_object
 from modjax.ops.kmeans import kmeans
 
 
@@ -21,7 +22,7 @@ class Clusters:
     Attributes:
       labels: int[E], the cluster of each expert; clusters are numbered by their first expert.
       names: {cluster: [expert, ...]}.
-      similarity: float32[E, E], cosine similarity of the experts, or of what was clustered in their place.
+      similarity: float32[E, E], cosine similarity of the experts, or of the vectors clustered instead.
       inertia: the k-means objective: squared distances of the clustered points from their clusters' means, summed.
     """
 
@@ -37,7 +38,7 @@ class Clusters:
         return tuple(next(rest[label]) for label in self.labels.tolist())
 
     def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
-        """{"cluster 0": tasks of its experts, ...}: what `train_library` takes to train an expert for each."""
+        """{"cluster 0": tasks of its experts, ...}: the groups with which `train_library` trains one expert per cluster."""
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
             f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
@@ -52,20 +53,38 @@ class Clusters:
         names = {cluster: [experts[i] for i in np.flatnonzero(labels == cluster)] for cluster in order.values()}
         return Clusters(labels, names, np.asarray(similarity_EE, np.float32), float(inertia))
 
+    def as_json(self, library: Library) -> dict[str, Any]:
+        """The form of clusters.json, without measures: what `load` reads, and the `groups` of tasks to train on."""
+        return {
+            "groups": self.groups(library),
+            "experts": list(self.experts),
+            "labels": self.labels.tolist(),
+            "inertia": self.inertia,
+            "similarity": self.similarity.round(4).tolist(),
+        }
+
     @staticmethod
     def load(path: str | os.PathLike) -> "Clusters":
-        """Reads the clusters.json that `modjax cluster` writes. Raises InputError where it is not one."""
+        """Reads the clusters.json that `modjax cluster` writes. Raises InputError for any other content."""
         found = read_json_object(path)
-        experts, labels, matrix = (found.get(key) for key in ("names", "labels", "matrix"))
-        if not _strings(experts) or not _integers(labels) or len(experts) != len(labels):
-            raise InputError(f"{path}: expected 'names' and 'labels', one each an expert, as `modjax cluster` writes")
+        experts, labels, matrix = (found.get(key) for key in ("experts", "labels", "similarity"))
+        if not (_is_names(experts) and _is_labels(labels) and experts and len(experts) == len(labels)):
+            raise InputError(f"{path}: expected 'experts' and 'labels', one per expert, as `modjax cluster` writes")
         try:
             similarity_EE, inertia = np.asarray(matrix, np.float32), float(found.get("inertia"))
         except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: 'matrix' and 'inertia' are not numbers as `modjax cluster` writes") from error
+            raise InputError(
+                f"{path}: 'similarity' and 'inertia' are not numbers as `modjax cluster` writes"
+            ) from error
         if similarity_EE.shape != (len(experts), len(experts)):
-            raise InputError(f"{path}: 'matrix' has shape {similarity_EE.shape}; expected {len(experts)} experts' both")
+            raise InputError(
+                f"{path}: 'similarity' has shape {similarity_EE.shape}; expected ({len(experts)}, {len(experts)}), one "
+                "row and one column per expert"
+            )
         return Clusters.of(experts, labels, similarity_EE, inertia)
+
+
+_is_names, _is_labels = list_of(is_text), list_of(is_whole)
 
 
 def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int, restarts: int) -> Clusters:
@@ -79,11 +98,3 @@ def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, s
 
 
 _kmeans = jax.jit(kmeans, static_argnums=(1, 3))
-
-
-def _strings(value) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
-
-
-def _integers(value) -> bool:
-    return isinstance(value, list) and all(type(one) is int for one in value)

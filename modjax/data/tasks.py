@@ -96,9 +96,13 @@ class Tasks(Mapping):
         """The tasks kept out of training."""
         return Tasks(task for task in self.values() if task.held_out)
 
+    def families_of(self, experts: Iterable[Sequence[str]]) -> list[str | None]:
+        """The family of each expert's first task, given the tasks of each expert; None where it is unknown."""
+        firsts = (self._tasks.get(tasks[0]) if tasks else None for tasks in experts)
+        return [None if task is None else task.family for task in firsts]
+
     @property
     def families(self) -> tuple[str | None, ...]:
-        """The family of each task, in order."""
         return tuple(task.family for task in self.values())
 
 

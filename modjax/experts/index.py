@@ -1,7 +1,6 @@
 """library.json: the experts in a library's folder, in order, with the facts about each."""
 
 import dataclasses
-import math
 import pathlib
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from modjax.errors import InputError
 from modjax.experts.adapter import DTYPES
 from modjax.experts.info import ExpertInfo
 from modjax.experts.places import MOST_LAYERS
-from modjax.files import read_json_object, write_json
+from modjax.files import is_number, is_text, is_whole, list_of, object_of, read_json_object, write_json
 from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
@@ -60,7 +59,7 @@ def read(folder: pathlib.Path) -> Index:
     if found.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema {found.get('schema')!r}; this version reads {SCHEMA}")
     layers = found.get("layers")
-    if not (_is_whole(layers) and 0 < layers <= MOST_LAYERS):
+    if not (is_whole(layers) and 0 < layers <= MOST_LAYERS):
         raise InputError(f"{path}: layers = {layers!r}; expected a number from 1 to {MOST_LAYERS}")
     entries = enumerate(_entries(found, path))
     return Index(layers, tuple(_entry(entry, f"{path}: expert {number}") for number, entry in entries))
@@ -81,41 +80,21 @@ def folder_name(name: str, taken: Iterable[str] = ()) -> str:
     return safe
 
 
-def _is_whole(value):
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value):
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_text(value):
-    return isinstance(value, str)
-
-
-def _list_of(fits):
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _object_of(fits):
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
-
-
 FIELDS = {
-    "name": _is_text,
-    "tasks": _list_of(_is_text),
-    "rank": lambda value: _is_whole(value) and value > 0,
-    "alpha": _is_number,
-    "base": _is_text,
-    "family": lambda value: _is_text(value) and value in MODULES,
-    "fingerprint": _is_text,
-    "training": _object_of(lambda value: _is_text(value) or isinstance(value, int | float)),
-    "scores": _object_of(lambda value: isinstance(value, int | float)),
-    "folder": lambda value: _is_text(value) and folder_name(value) == value,
-    "sha256": _is_text,
-    "ranks": _object_of(_list_of(_is_whole)),
-    "dtype": lambda value: _is_text(value) and value in DTYPES,
-    "peft": _is_text,
+    "name": is_text,
+    "tasks": list_of(is_text),
+    "rank": lambda value: is_whole(value) and value > 0,
+    "alpha": is_number,
+    "base": is_text,
+    "family": lambda value: is_text(value) and value in MODULES,
+    "fingerprint": is_text,
+    "training": object_of(lambda value: is_text(value) or isinstance(value, int | float)),
+    "scores": object_of(lambda value: isinstance(value, int | float)),
+    "folder": lambda value: is_text(value) and folder_name(value) == value,
+    "sha256": is_text,
+    "ranks": object_of(list_of(is_whole)),
+    "dtype": lambda value: is_text(value) and value in DTYPES,
+    "peft": is_text,
 }
 PAIRS = ("training", "scores", "ranks")
 

@@ -15,6 +15,7 @@ from typing import Any
 import regex
 
 from modjax.errors import InputError
+from modjax.files import is_bool, is_number, is_text, is_whole, list_of, object_of
 
 # Settings that change an adapter in ways that LoRA factors cannot represent, and their values without effect.
 REFUSED = {
@@ -133,18 +134,18 @@ def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
     parsed = PeftConfig(
         rank=setting("r", _is_rank, "a positive whole number"),
         alpha=setting("lora_alpha", _is_alpha, "a number"),
-        rslora=setting("use_rslora", _is_bool, "true or false", False),
-        ranks=setting("rank_pattern", _maps_to(_is_rank), "an object of patterns and positive whole numbers") or {},
-        alphas=setting("alpha_pattern", _maps_to(_is_alpha), "an object of patterns and numbers") or {},
+        rslora=setting("use_rslora", is_bool, "true or false", False),
+        ranks=setting("rank_pattern", object_of(_is_rank), "an object of patterns and positive whole numbers") or {},
+        alphas=setting("alpha_pattern", object_of(_is_alpha), "an object of patterns and numbers") or {},
         targets=_listed(setting("target_modules", _is_names, "a list of names or a string")),
         excluded=_listed(setting("exclude_modules", _is_names, "a list of names or a string")) or (),
         layers=_layers(setting("layers_to_transform", _is_layers, "a list of whole numbers")),
         lists=_layer_lists(setting("layers_pattern", _is_names, "a list of names or a string")),
-        base=setting("base_model_name_or_path", lambda value: isinstance(value, str), "a string") or "",
+        base=setting("base_model_name_or_path", is_text, "a string") or "",
         where=where,
     )
-    setting("lora_dropout", lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
-    setting("fan_in_fan_out", _is_bool, "true or false", False)
+    setting("lora_dropout", lambda value: is_number(value) and 0 <= value <= 1, "a number from 0 to 1", 0.0)
+    setting("fan_in_fan_out", is_bool, "true or false", False)
     if isinstance(parsed.targets, str) and (parsed.layers or parsed.lists):
         raise InputError(
             f"{where}: layers_to_transform and layers_pattern need target_modules as a list; found a string"
@@ -192,37 +193,21 @@ def _short(value):
     return text if len(text) < 80 else f"{text[:76]}..."
 
 
-def _is_bool(value):
-    return isinstance(value, bool)
-
-
-def _is_number(value):
-    try:
-        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def _is_rank(value):
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
+    return is_whole(value) and 0 < value < 2**31
 
 
 def _is_alpha(value):
     # Unless alpha is 0, the scale must be a normal float32 at any rank.
-    return _is_number(value) and (value == 0 or 1e-20 < abs(value) < 1e20)
-
-
-def _maps_to(fits):
-    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+    return is_number(value) and (value == 0 or 1e-20 < abs(value) < 1e20)
 
 
 def _is_names(value):
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    return is_text(value) or list_of(is_text)(value)
 
 
 def _is_layers(value):
-    values = value if isinstance(value, list) else [value]
-    return all(isinstance(one, int) and not isinstance(one, bool) for one in values)
+    return is_whole(value) or list_of(is_whole)(value)
 
 
 def _listed(value):

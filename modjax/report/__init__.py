@@ -17,7 +17,7 @@ seconds. A number that is None, NaN or infinite is shown as an en dash.
     tasks             [{name, family, held_out: bool, cluster: int | None, METRIC: {method: float}}]
     curves            [{name, steps: [int], loss: {expert: [float]},
                         validation: {steps: [int], loss: {expert: [float]}}}], one per trained library
-    similarity        {names: [E], matrix: [E][E], labels: [E], families: [E], adjusted_rand: float}
+    similarity        {experts: [E], similarity: [E][E], labels: [E], families: [E], adjusted_rand: float}
     analysis          [{name, experts: [E], sites: [S], examples, tokens, accuracy, use: [L][S][E],
                         entropy: [L][S], effective: [L][S], tokens_right: [L][S] | None,
                         examples_right: [L][S] | None}], one per router; see `modjax.eval.Analysis`

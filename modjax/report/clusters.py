@@ -17,10 +17,10 @@ class Cluster:
 
 
 def clusters(similarity: Mapping) -> list[Cluster]:
-    """The clusters in order of their labels. Raises InputError where labels or matrix do not fit the names."""
-    names, labels = similarity["names"], similarity["labels"]
+    """The clusters in order of their labels. Raises InputError where labels or similarities do not fit the experts."""
+    names, labels = similarity["experts"], similarity["labels"]
     families = similarity.get("families") or [""] * len(names)
-    _check(similarity, {"labels": labels, "families": families, "matrix": similarity["matrix"]})
+    _check(similarity, {"labels": labels, "families": families, "similarity": similarity["similarity"]})
     members: dict[int, list[tuple[str, str]]] = {}
     for name, label, family in zip(names, labels, families, strict=True):
         members.setdefault(label, []).append((name, family or ""))
@@ -28,12 +28,12 @@ def clusters(similarity: Mapping) -> list[Cluster]:
 
 
 def _check(similarity: Mapping, parts: Mapping) -> None:
-    expected = len(similarity["names"])
+    expected = len(similarity["experts"])
     for key, part in parts.items():
         if len(part) != expected:
-            raise InputError(f"results: similarity.{key} has {len(part)} entries; expected {expected}, one per name")
-    for row, name in zip(similarity["matrix"], similarity["names"], strict=True):
+            raise InputError(f"results: similarity.{key} has {len(part)} entries; expected {expected}, one per expert")
+    for row, name in zip(similarity["similarity"], similarity["experts"], strict=True):
         if len(row) != expected:
             raise InputError(
-                f"results: the similarity.matrix row of {name!r} has {len(row)} entries; expected {expected}"
+                f"results: the similarity.similarity row of {name!r} has {len(row)} entries; expected {expected}"
             )

@@ -32,7 +32,7 @@ def expert_clusters(results: Mapping) -> dict[str, int]:
     tasks = [task for task in results.get("tasks") or [] if task.get("cluster") is not None]
     placed = {task["name"]: task["cluster"] for task in tasks}
     similarity = results.get("similarity") or {}
-    return placed | dict(zip(similarity.get("names", ()), similarity.get("labels", ()), strict=False))
+    return placed | dict(zip(similarity.get("experts", ()), similarity.get("labels", ()), strict=False))
 
 
 def cluster_of(expert: str, clusters: Mapping[str, int]) -> int | None:

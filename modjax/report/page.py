@@ -164,7 +164,7 @@ def _similarity(results: Mapping) -> dict[str, Any] | None:
     return {
         "clusters": clusters(similarity),
         "adjusted_rand": numbers.ratio(similarity.get("adjusted_rand")),
-        "plot": plots.similarity(similarity["names"], similarity["matrix"], similarity["labels"]),
+        "plot": plots.similarity(similarity["experts"], similarity["similarity"], similarity["labels"]),
     }
 
 

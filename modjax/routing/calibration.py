@@ -67,15 +67,15 @@ def calibrate(
     return dataclasses.replace(router, mean=jax.tree.map(jnp.float32, whole.mean), deviation=deviation)
 
 
-def neutral(tasks: Tasks, of: str | int, where: str) -> list[str]:
-    """What scores can be standardised on: the lines of a text file, or so many validation prompts of each task.
+def neutral_prompts(tasks: Tasks, of: str | int) -> list[str]:
+    """Prompts to calibrate on: the lines of a text file, or the first validation prompts of each task.
 
-    Raises InputError that names `where` if `of` is neither.
+    of: the file, or the number of prompts per task. Raises InputError if it is neither.
     """
     if pathlib.Path(str(of)).is_file():
         return pathlib.Path(str(of)).read_text(encoding="utf-8").splitlines()
     if not str(of).isdigit():
-        raise InputError(f"{where} = {of!r}; expected a text file, or a number of prompts a task")
+        raise InputError(f"calibrate = {of!r}; expected a text file, or a number of prompts per task")
     return [one.source for task in tasks.values() for one in task.split("validation")[: int(of)]]
 
 

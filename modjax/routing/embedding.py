@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.data.tasks import Tasks
 from modjax.models.decoder import Decoder
 from modjax.routing.base import BaseModel
+from modjax.routing.examples import first_of
 from modjax.routing.prompt import PromptRows, batches, encoded
 
 
@@ -26,3 +28,21 @@ def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
 
 
 _embed = jax.jit(embedding)
+
+
+def task_embeddings(
+    model: BaseModel,
+    tasks: Tasks,
+    examples: int = 32,
+    split: str = "train",
+    system: str | None = None,
+    batch: int = 16,
+) -> dict[str, np.ndarray]:
+    """{task: float64[D]}, the mean embedding of the prompts of each task's first examples of a split.
+
+    Raises InputError for a task without examples in the split.
+    """
+    sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
+    embedded_nD = embed(model, [source for own in sources.values() for source in own], system, batch)
+    ends = np.cumsum([len(own) for own in sources.values()])[:-1]
+    return {name: own_nD.mean(axis=0) for name, own_nD in zip(sources, np.split(embedded_nD, ends), strict=True)}

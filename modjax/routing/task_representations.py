@@ -10,8 +10,8 @@ from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.routing.base import BaseModel, named, static
-from modjax.routing.embedding import embed, embedding
-from modjax.routing.examples import first_of, known_tasks
+from modjax.routing.embedding import embedding, task_embeddings
+from modjax.routing.examples import known_tasks
 from modjax.routing.norm import unit
 from modjax.routing.prompt import PromptRouter
 from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
@@ -65,10 +65,7 @@ def task_representations(
     check_top_k(top_k)
     check_temperature(temperature)
     names, experts_KE = known_tasks(library, tasks)
-    sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in names}
-    embedded = embed(model, [source for name in names for source in sources[name]], system, batch)
-    ends = np.cumsum([len(sources[name]) for name in names])[:-1]
-    task_KD = np.stack([own_nD.mean(axis=0) for own_nD in np.split(embedded, ends)])
+    task_KD = np.stack(list(task_embeddings(model, tasks.select(names), examples, split, system, batch).values()))
     centre_D = task_KD.mean(axis=0)
     unit_KD = unit(jnp.float32(task_KD - centre_D[None]))
     return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)

@@ -1,9 +1,9 @@
-"""The methods of `modjax.adapt` by name, with the options of a config: an expert of each new task, in one library."""
+"""Adaptation to held-out tasks by name: the functions of `modjax.adapt` with the options of a config."""
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from modjax import adapt
@@ -12,86 +12,120 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.parallel.distributed import is_writer
-from modjax.routing import load_router
+from modjax.routing.base import load_router
 from modjax.routing.poly import Poly
+from modjax.studies.catalogue import nearest
+from modjax.studies.experiment import Experiment
 from modjax.studies.stages import Stages
 
 RETRIEVALS = ("none", "random", "lora", "svd")
 
 
-@dataclasses.dataclass(frozen=True)
-class Adaptation:
-    """One method on the new tasks, from the experts of a library.
+def adapted(
+    experiment: Experiment, library: Library | None, options: Mapping[str, Any], folder: pathlib.Path | None
+) -> Library:
+    """One expert per held-out task, from a few of its examples.
 
-    Attributes:
-      tasks: as `modjax.adapt.few` gives them: no more examples than may be seen.
-      options: as `config.adapt`.
-      settings: as `config.train`.
-      stages: of the job; the experts by which others are retrieved are trained once for all methods in it.
-      folder: where the method's own work is kept; what is done there is not done again.
-      given: the library, where the method takes one.
+    Args:
+      library: the experts that the method starts from, if it does.
+      options: those that differ from `experiment.adapt`.
+      folder: for the method's work; what is done there is not repeated. The experts by which others are retrieved are
+        trained once for all methods, in the experiment's workdir.
+
+    Raises InputError without a folder, without held-out tasks, and for options that do not fit.
     """
+    if folder is None:
+        raise InputError("adaptation needs a folder for its work; expected a workdir")
+    if not experiment.tasks.held_out:
+        raise InputError(f"no task is held out; expected some to adapt to among {', '.join(experiment.tasks)}")
+    options = {**experiment.adapt, **options}
+    check_options(options, "adapt", experiment.adapt)
+    tasks = adapt.few(experiment.tasks.held_out, options["examples"], options["validation"])
+    job = _Job(experiment, tasks, library, options, folder)
+    path = folder / "library"
+    if not path.exists():
+        found = METHODS[options["method"]](job)
+        if not is_writer():
+            return found
+        found.save(path)
+    return Library.load(path)
 
-    model: Model
+
+def check_options(options: Mapping[str, Any], where: str, known: Mapping[str, Any]) -> None:
+    """Raises InputError naming `where` for an unknown option, method or retrieval, and for ones that do not go together.
+
+    known: the options with their defaults.
+    """
+    for option in options:
+        if option not in known:
+            raise InputError(f"{where} has {option!r}{nearest(option, known)}; expected some of {', '.join(known)}")
+    method, retrieve = options["method"], options["retrieve"]
+    if method not in METHODS:
+        raise InputError(f"{where}.method = {method!r}{nearest(method, METHODS)}; expected one of {', '.join(METHODS)}")
+    if retrieve not in RETRIEVALS:
+        raise InputError(f"{where}.retrieve = {retrieve!r}; expected one of {', '.join(RETRIEVALS)}")
+    if retrieve != "none" and method not in RETRIEVING:
+        raise InputError(
+            f"{where}.retrieve = {retrieve!r}: the method {method!r} retrieves no experts; {', '.join(RETRIEVING)} do"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One method of adaptation; `tasks` have as many examples as may be used."""
+
+    experiment: Experiment
     tasks: Tasks
+    library: Library | None
     options: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    stages: Stages
     folder: pathlib.Path
-    given: Callable[[], Library]
 
-    def adapted(self) -> Library:
-        """One expert a task."""
-        path = self.folder / "library"
-        if not path.exists():
-            found = METHODS[self.options["method"]](self)
-            if not is_writer():
-                return found
-            found.save(path)
-        return Library.load(path)
+    @property
+    def model(self) -> Model:
+        return self.experiment.model
 
     @functools.cached_property
-    def library(self) -> Library:
-        return self.given()
+    def experts(self) -> Library:
+        if self.library is None:
+            raise InputError(f"adaptation by {self.options['method']!r} starts from a library; expected one")
+        return self.library
 
     @functools.cached_property
     def run(self) -> dict[str, Any]:
-        return {**self.settings, "workdir": self.folder}
+        return {**self.experiment.train, "workdir": self.folder}
 
     @functools.cached_property
     def retrieved(self) -> dict[str, tuple[str, ...]] | None:
-        """Each task's experts of the library; None for all."""
+        """The experts of each task; None for all."""
         by, n = self.options["retrieve"], self.options["experts"]
         if by == "none":
             return None
-        own, seed = (None if by == "random" else self._own()), self.settings["seed"]
+        own, seed = (None if by == "random" else self._own()), self.experiment.train["seed"]
         return Stages(self.folder).json(
-            "retrieved", lambda: adapt.retrieve(self.library, self.tasks, n, by, own, seed=seed)
+            "retrieved", lambda: adapt.retrieve(self.experts, self.tasks, n, by, own, seed=seed)
         )
 
     def _own(self) -> Library:
         """An expert of each new task, trained on it alone."""
         name = f"retrieval-{self.options['examples']}-{self.options['validation']}"
-        return self.stages.library(
-            name, lambda folder: adapt.lora(self.model, self.tasks, workdir=folder, **self.settings)
+        return Stages(self.experiment.workdir or self.folder).library(
+            name, lambda folder: adapt.lora(self.model, self.tasks, workdir=folder, **self.experiment.train)
         )
 
     def lora(self):
         return adapt.lora(self.model, self.tasks, **self.run)
 
     def shared(self):
-        if len(self.library) != 1:
-            raise InputError(
-                f"a library of {len(self.library)} experts: the method 'shared' begins with a library of one"
-            )
-        return adapt.lora(self.model, self.tasks, self.library, **self.run)
+        if len(self.experts) != 1:
+            raise InputError(f"adaptation by 'shared' starts from one expert; the library has {len(self.experts)}")
+        return adapt.lora(self.model, self.tasks, self.experts, **self.run)
 
     def mu(self):
-        return adapt.mu(self.model, self.library, self.tasks, self.retrieved, **self.run)
+        return adapt.mu(self.model, self.experts, self.tasks, self.retrieved, **self.run)
 
     def poly(self, **own):
         own |= {"router": _poly_router(self.options["router"]), "weights_rate": self.options["weights_rate"]}
-        return adapt.poly(self.model, self.library, self.tasks, retrieved=self.retrieved, **own, **self.run)
+        return adapt.poly(self.model, self.experts, self.tasks, retrieved=self.retrieved, **own, **self.run)
 
     def poly_z(self):
         return self.poly(weights_only=True)
@@ -100,36 +134,17 @@ class Adaptation:
         return self.poly(heads=self.options["heads"])
 
     def lorahub(self):
-        run = {key: self.run[key] for key in ("length", "system", "too_long", "seed", "workdir")}
-        return adapt.lorahub(self.model, self.library, self.tasks, self.retrieved, self.options["budget"], **run)
+        read = {key: self.run[key] for key in ("length", "system", "too_long", "seed", "workdir")}
+        return adapt.lorahub(self.model, self.experts, self.tasks, self.retrieved, self.options["budget"], **read)
 
     def cat(self):
-        own = {"groups": {task: (task,) for task in self.tasks}, "rank": None}  # as long as the experts together
-        own["learning_rate"] = self.options["cat_rate"]
-        return adapt.cat(self.model, self.library, self.tasks, **(self.run | own))
+        own = {"groups": {task: (task,) for task in self.tasks}, "learning_rate": self.options["cat_rate"]}
+        run = {key: value for key, value in self.run.items() if key != "rank"}  # the sum of the experts' ranks
+        return adapt.cat(self.model, self.experts, self.tasks, **(run | own))
 
 
-RETRIEVING = {
-    "mu": Adaptation.mu,
-    "poly": Adaptation.poly,
-    "poly_z": Adaptation.poly_z,
-    "mhr": Adaptation.mhr,
-    "lorahub": Adaptation.lorahub,
-}
-METHODS = {"lora": Adaptation.lora, "shared": Adaptation.shared, "cat": Adaptation.cat, **RETRIEVING}
-
-
-def check(options: Mapping[str, Any], where: str = "config.adapt") -> None:
-    """Raises InputError for a method or a retrieval that there is not, and where one does not go with the other."""
-    method, retrieve = options["method"], options["retrieve"]
-    if method not in METHODS:
-        raise InputError(f"{where}.method = {method!r}; expected one of {', '.join(METHODS)}")
-    if retrieve not in RETRIEVALS:
-        raise InputError(f"{where}.retrieve = {retrieve!r}; expected one of {', '.join(RETRIEVALS)}")
-    if retrieve != "none" and method not in RETRIEVING:
-        raise InputError(
-            f"{where}.retrieve = {retrieve!r}: the method {method!r} retrieves nothing; {', '.join(RETRIEVING)} do"
-        )
+RETRIEVING = {"mu": _Job.mu, "poly": _Job.poly, "poly_z": _Job.poly_z, "mhr": _Job.mhr, "lorahub": _Job.lorahub}
+METHODS = {"lora": _Job.lora, "shared": _Job.shared, "cat": _Job.cat, **RETRIEVING}
 
 
 def _poly_router(path: str) -> Poly | None:

@@ -1,122 +1,155 @@
-"""The lines of a leaderboard: what a config says of a method, checked, and the method made of it."""
+"""Methods as dictionaries: one language for configs, the lines of a leaderboard, and calls from Python.
 
-import dataclasses
+    {"library": "mbc", "router": {"name": "arrow", "top_k": 4}, "note": "cluster experts"}
+
+The parts of a method, in the order in which it is made:
+
+    model       another base model, by its name in the leaderboard; can only be combined with "note"
+    library     a library, by its name in the experiment or its folder; by default "library"; "" is the base model alone
+    subtract    general experts whose mean is subtracted (GenKnowSub): {"library": ..., "form": ...}
+    merge       a function of `modjax.merge` by name, and its options; the merged expert needs no router
+    adapt       one expert per held-out task, from a few of its examples: options that differ from the experiment's
+    router      a function of `modjax.routing` by name, your own as "module:function", or the file of a saved router
+                relative to the library's folder or the working directory; with its options
+    calibrate   number of validation prompts per training task, or a text file of prompts, to standardise scores on
+    note        a few words for the table
+
+Parts that are None or empty are left out.
+"""
+
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval.method import Method
 from modjax.experts.library import Library
-from modjax.model import Model
-from modjax.routing import calibration
-from modjax.routing.calibration import calibrate
+from modjax.merge.genknowsub import genknowsub
+from modjax.routing.base import Router
+from modjax.routing.calibration import calibrate, neutral_prompts
 from modjax.routing.oracle import oracle
-from modjax.studies import adaptation, catalogue
+from modjax.studies import catalogue
+from modjax.studies.adaptation import adapted, check_options
+from modjax.studies.catalogue import called, nearest
+from modjax.studies.experiment import DEFAULT, Experiment
 
-# Of a line, in the order of its making: what each may be, and how that is said.
+# The types of each part, and how an error describes them.
 PARTS = {
     "model": (str, "a name"),
-    "library": (str, "a name"),
-    "subtract": (dict, "options"),
-    "merge": (dict, "options"),
+    "library": (str, "a name or a folder"),
+    "subtract": (dict, "options with a library"),
+    "merge": (dict, "options with a name"),
     "adapt": (dict, "options"),
     "router": ((str, dict), "a name, or options with a name"),
-    "calibrate": ((str, int), "a text file, or a number of prompts a task"),
+    "calibrate": ((str, int), "a text file, or a number of prompts per task"),
     "note": (str, "text"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Stock:
-    """What methods are made of.
+def normalised(method: Mapping[str, Any], where: str = "method") -> dict[str, Any]:
+    """The method without parts and options that are None or empty, the router as options with a name.
 
-    Attributes:
-      paths: the folder of each library.
-      library: a library by its name, read once.
-      tasks: in distribution: what routers that need data learn from, and are calibrated on.
-      system: the system message of prompts that routers read.
-      adaptation: the options of adaptation that lines need not give.
-      adapted: an expert of each held-out task, by options and from a library.
+    Raises InputError naming `where` for an unknown part, and a part of the wrong type.
     """
-
-    paths: Mapping[str, str]
-    library: Callable[[str], Library]
-    model: Model
-    tasks: Tasks
-    system: str | None
-    adaptation: Mapping[str, Any]
-    adapted: Callable[[Mapping[str, Any], Library], Library]
-
-
-def libraries_of(line: Mapping) -> list[str]:
-    """The libraries that a method is made of, by name; none for the base model and for another one."""
-    own = "" if "model" in line else line.get("library", "library")
-    return [used for used in (own, line.get("subtract", {}).get("library")) if used]
-
-
-def check(name: str, line: Mapping, libraries: Mapping[str, str], models: Mapping[str, str], adapt: Mapping) -> None:
-    """Raises InputError for a part, a library, a model, a merge or an adaptation that there is not.
-
-    Args:
-      adapt: the options of adaptation that a line need not give.
-    """
-    where = f"config.leaderboard.methods.{name}"
-    if unknown := [part for part in line if part not in PARTS]:
-        raise InputError(f"{where} has {', '.join(unknown)}; expected some of {', '.join(PARTS)}")
-    for part, value in line.items():
+    found = {}
+    for part, value in method.items():
+        if part not in PARTS:
+            raise InputError(f"{where} has {part!r}{nearest(part, PARTS)}; expected some of {', '.join(PARTS)}")
         types, words = PARTS[part]
+        if value is None:
+            continue
         if not isinstance(value, types) or isinstance(value, bool):
             raise InputError(f"{where}.{part} = {value!r}; expected {words}")
-    if isinstance(line.get("router"), dict) and not isinstance(line["router"].get("name"), str):
-        raise InputError(f"{where}.router = {line['router']!r}; expected a name among its options")
-    for used in libraries_of(line):
-        if used not in libraries:
-            raise InputError(f"{where}: no library {used!r}; expected one of {', '.join(libraries)}")
-    if "model" in line and (line["model"] not in models or set(line) - {"model", "note"}):
-        raise InputError(f"{where}: a model stands alone, and is one of {', '.join(models) or 'none'}")
-    if "merge" in line:
-        catalogue.check_transform(line["merge"].get("name"), catalogue.MERGES, f"{where}.merge.name")
-    if "adapt" in line:
-        if unknown := [key for key in line["adapt"] if key not in adapt]:
-            raise InputError(f"{where}.adapt has {', '.join(unknown)}; expected some of {', '.join(adapt)}")
-        adaptation.check({**adapt, **line["adapt"]}, f"{where}.adapt")
+        if isinstance(value, dict):
+            value = {key: option for key, option in value.items() if option is not None}
+        if value not in ("", {}) or part in ("library", "adapt"):
+            found[part] = value
+    if "router" in found and isinstance(found["router"], str):
+        found["router"] = {"name": found["router"]}
+    for part in ("router", "merge"):
+        if part in found and not isinstance(found[part].get("name"), str):
+            raise InputError(f"{where}.{part} = {found[part]!r}; expected a name among its options")
+    if "subtract" in found and not found["subtract"].get("library"):
+        del found["subtract"]
+    return found
 
 
-def make(name: str, line: Mapping, stock: Stock) -> Method:
-    """The method of a line, its arrays made. Raises InputError for what cannot be made."""
-    note = line.get("note", "")
-    if not libraries_of(line):
-        return Method(name, note=note)
-    library, router = stock.library(libraries_of(line)[0]), None
-    if "subtract" in line:
-        options = _without(line["subtract"], "library")
-        library = catalogue.transformed("genknowsub", library, options, stock.library(line["subtract"]["library"]))
-    if "merge" in line:
-        library = catalogue.transformed(line["merge"]["name"], library, _without(line["merge"], "name"))
-    if "adapt" in line:
-        library = stock.adapted({**stock.adaptation, **line["adapt"]}, library)
-        router = oracle(library)
-    if "router" in line:
-        router = _router(line, library, stock)
-    if "calibrate" in line:
-        neutral = calibration.neutral(stock.tasks, line["calibrate"], f"config.leaderboard.methods.{name}.calibrate")
-        router = calibrate(router, stock.model, neutral, stock.system)
-    jax.block_until_ready((library.loras, router))
-    return Method(name, library, router, note)
+def libraries_of(method: Mapping[str, Any]) -> list[str]:
+    """The libraries of a normalised method, by name or folder; none for the base model and for another model."""
+    own = "" if "model" in method else method.get("library", DEFAULT)
+    general = method["subtract"]["library"] if own and "subtract" in method else ""
+    return [name for name in (own, general) if name]
 
 
-def _router(line, library, stock):
-    options = {"name": line["router"]} if isinstance(line["router"], str) else line["router"]
-    given = {"model": lambda: stock.model, "tasks": lambda: stock.tasks, "system": lambda: stock.system}
-    name = options["name"]
-    if name.endswith(".safetensors"):  # it is named as it lies from the library's folder
-        name = str(pathlib.Path(stock.paths[libraries_of(line)[0]]) / name)
-    return catalogue.router(name, library, _without(options, "name"), given)
+def check(method: Mapping[str, Any], experiment: Experiment, where: str = "method") -> None:
+    """Raises InputError naming `where` for an unknown library, merge or adaptation; nothing is read or computed."""
+    for name in libraries_of(method):
+        try:
+            experiment.check_library(name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    if "merge" in method and method["merge"]["name"] not in catalogue.MERGES:
+        name, known = method["merge"]["name"], catalogue.MERGES
+        raise InputError(f"{where}.merge.name = {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
+    if "adapt" in method:
+        check_options({**experiment.adapt, **method["adapt"]}, f"{where}.adapt", experiment.adapt)
 
 
-def _without(options: Mapping, key: str) -> dict:
+def make(name: str, method: Mapping[str, Any], experiment: Experiment, folder: pathlib.Path | None = None) -> Method:
+    """The method with its arrays.
+
+    Args:
+      method: normalised; see `normalised` and `check`.
+      folder: for the work of adaptation and of routers that train; by default the experiment's workdir.
+
+    Raises InputError for parts that do not fit each other.
+    """
+    folder = folder or experiment.workdir
+    library = library_of(method, experiment, folder)
+    router = None if library is None else router_of(method, library, experiment, folder)
+    jax.block_until_ready((library and library.loras, router))
+    return Method(name, library, router, method.get("note", ""))
+
+
+def library_of(method: Mapping[str, Any], experiment: Experiment, folder: pathlib.Path | None = None) -> Library | None:
+    """The method's library after subtraction, merge and adaptation; None for the base model alone."""
+    names = libraries_of(method)
+    if not names:
+        return adapted(experiment, None, method["adapt"], folder) if "adapt" in method else None
+    library = experiment.library(names[0])
+    if "subtract" in method:
+        options = _without(method["subtract"], "library")
+        library = called("subtract", genknowsub, library, experiment.library(names[1]), **options)
+    if "merge" in method:
+        name = method["merge"]["name"]
+        library = called(f"merge {name}", catalogue.MERGES[name], library, **_without(method["merge"], "name"))
+    if "adapt" in method:
+        library = adapted(experiment, library, method["adapt"], folder)
+    return library
+
+
+def router_of(
+    method: Mapping[str, Any], library: Library, experiment: Experiment, folder: pathlib.Path | None = None
+) -> Router | None:
+    """The method's router for its library: the oracle of adapted experts, none for a merged one unless it names one."""
+    if "router" not in method:
+        return oracle(library) if "adapt" in method else None
+    system, tasks = experiment.sample.system, experiment.tasks.training
+    given = {
+        "model": lambda: experiment.model,
+        "tasks": lambda: tasks,
+        "system": lambda: system,
+        "workdir": lambda: folder and folder / "router",
+    }
+    options = method["router"]
+    root = experiment.folder_of(libraries_of(method)[0])
+    router = catalogue.router(options["name"], library, _without(options, "name"), given, root)
+    if "calibrate" in method:
+        router = calibrate(router, experiment.model, neutral_prompts(tasks, method["calibrate"]), system)
+    return router
+
+
+def _without(options: Mapping[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name != key}

@@ -1,7 +1,6 @@
-"""The results of a job as the report takes them; the schema is that of `modjax.report`."""
+"""The parts of a study's results, in the schema of `modjax.report`."""
 
 import dataclasses
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -65,8 +64,8 @@ def task(task: Task, scores: Mapping[str, Mapping[str, Score]], cluster: int | N
     }
 
 
-def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], sample: Sample) -> dict:
-    """How a router divides the work among tasks in distribution, and an example of each task that is shown."""
+def routing(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], sample: Sample) -> dict:
+    """The analysis of a router on the tasks in distribution, and token by token an example of each task in `shown`."""
     viewed = method.covered(tasks.select([name for name in shown if name in tasks]))
     one_each = prepared(model, viewed, dataclasses.replace(sample, examples=1))
     return {
@@ -75,12 +74,12 @@ def division(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], s
     }
 
 
-def facts(config, tasks: Tasks, seconds: Mapping[str, float], **more: str) -> dict[str, str]:
+def facts(model: Model, tasks: Tasks, seconds: Mapping[str, float], **more: str) -> dict[str, str]:
     """The headline: what was run, where, when, and how long it took."""
     device = jax.devices()[0]
     return {
-        "Base model": config.model,
-        "Tasks": f"{len(tasks)} of {config.tasks}",
+        "Base model": model.name,
+        "Tasks": f"{len(tasks.training)}, and {len(tasks.held_out)} held out",
         **more,
         "Device": f"{device.device_kind} x {jax.device_count()}, {platform.machine()}",
         "Wall clock": f"{sum(seconds.values()) / 60:.1f} min",
@@ -107,8 +106,3 @@ def _series(lines):
 
 def stages(seconds: Mapping[str, float]) -> list[dict]:
     return [{"name": name, "seconds": taken} for name, taken in seconds.items()]
-
-
-def resolved(config) -> dict:
-    """The config as plain data."""
-    return json.loads(config.to_json())

@@ -1,4 +1,4 @@
-"""The stages of a long job: each leaves a file or folder, takes its time down, and is not repeated."""
+"""The stages of a long study: each leaves a file or folder, records its time, and is not repeated."""
 
 import pathlib
 import re
@@ -11,11 +11,11 @@ from modjax.files import read_json, write_json
 
 
 class Stages:
-    """A job's folder, its finished stages and the seconds that each took, over all its attempts."""
+    """The folder of a study, its finished stages, and the seconds that each took over all attempts."""
 
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        self._times = folder / "stages.json"
+    def __init__(self, folder: str | pathlib.Path):
+        self.folder = pathlib.Path(folder)
+        self._times = self.folder / "stages.json"
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -24,10 +24,14 @@ class Stages:
 
     def library(self, name: str, train: Callable[[pathlib.Path], Library]) -> Library:
         """The library of a training stage: loaded, or trained in its own folder and saved there."""
-        path = self.folder / name / "library"
+        return Library.load(self.kept(name, "library", train))
+
+    def kept(self, name: str, part: str, train: Callable[[pathlib.Path], Any]) -> pathlib.Path:
+        """The folder NAME/PART with the result of a training stage, a library or a model; trained if it is missing."""
+        path = self.folder / name / part
         if not path.exists():
             self._timed(f"train {name}", lambda: train(self.folder / name).save(path))
-        return Library.load(path)
+        return path
 
     def json(self, name: str, make: Callable[[], Any]) -> Any:
         """The value of any other stage, kept as NAME.json."""
@@ -37,7 +41,7 @@ class Stages:
         return read_json(path)
 
     def path(self, name: str) -> pathlib.Path:
-        """The file of a stage, whatever its name holds."""
+        """The file of a stage, for any text as its name."""
         return self.folder / (re.sub(r"[^\w.,()+=-]", "-", name) + ".json")
 
     def _timed(self, name, work):

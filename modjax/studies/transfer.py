@@ -1,30 +1,37 @@
-"""Does the similarity of two tasks' experts say whether training them together helps? (arXiv 2405.11157, section 3.1)
+"""Transfer study: whether the similarity of two tasks' experts predicts that joint training helps (arXiv 2405.11157).
 
-Pairs of private experts are chosen over the whole range of similarity, and one joint expert is trained for each. Its
-gain is what its tasks' test losses fall by, in nats a target token, from the private experts':
+Pairs of private experts are chosen over the whole range of similarity, and one joint expert is trained for each pair. Its
+gain is the decrease of its tasks' test losses relative to the private experts, in nats per target token:
 
-    gain = mean over the pair's two experts of (private loss - joint loss) on that expert's own tasks
+    gain = mean over the pair's two experts of (private loss - joint loss) on that expert's tasks
 
-The claim is that gain rises with similarity. Pairs that share a task are not independent of each other, which the
-bootstrap over pairs does not know: its interval is somewhat too narrow.
+The claim (section 3.1) is that gain rises with similarity. Pairs that share a task are not independent, which the
+bootstrap over pairs ignores: its interval is somewhat too narrow.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
-from typing import NamedTuple
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
+from modjax.cluster import similarity
 from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
 from modjax.eval.intervals import RESAMPLES, interval
 from modjax.eval.likelihood import target_loss
 from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import Library
+from modjax.files import write_json
 from modjax.model import Model
+from modjax.report import numbers
+from modjax.report import transfer as picture
 from modjax.routing.oracle import oracle
+from modjax.studies.stages import Stages
+from modjax.train.lora import train_library
 
 
 class Estimate(NamedTuple):
@@ -34,21 +41,74 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
+    def as_json(self) -> dict[str, float | None]:
+        return {key: numbers.finite(value) for key, value in self._asdict().items()}
+
 
 class Bin(NamedTuple):
     """Pairs of neighbouring similarity."""
 
-    low: float  # the least similarity in it
-    high: float  # and the greatest
+    low: float  # the least similarity of its pairs
+    high: float  # the greatest
     pairs: int
     gain: Estimate  # the mean
 
 
-def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[tuple[int, int]]:
-    """`count` pairs of experts spread evenly over the ranks of their similarity, from the least alike to the most.
+def transfer(
+    model: Model,
+    tasks: Tasks,
+    library: Library,
+    folder: str | pathlib.Path,
+    settings: Mapping[str, Any],
+    sample: Sample = Sample(),  # noqa: B008, frozen
+    pairs: int = 48,
+    bins: int = 4,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Runs the study: the gain of joint training of each pair, its rank correlation with similarity, and a picture.
 
-    All pairs are cut, in order of similarity, into `count` parts of equal size. Of each the pair is taken whose experts
-    have been in fewest pairs so far, so that no task decides the result; `seed` breaks ties.
+    Compute is matched by rows: a joint expert has twice the rows per step of a private one, for as many steps, and its
+    two tasks have equal amounts of text, so that it reads as much of each task as that task's private expert did.
+
+    Args:
+      library: private experts, trained with `settings`.
+      folder: for the joint experts, transfer.json, transfer.svg and transfer.png; repeated with the same folder the study
+        resumes.
+      settings: of training, see `modjax.train.settings.Settings`.
+      sample: the test examples of the losses.
+      pairs, seed: as in `choose_pairs`.
+      bins: of equally many pairs, see `binned`.
+      options: of `modjax.cluster.similarity`.
+
+    Returns {"spearman": Estimate, "bins": [Bin], "pairs": [...]} as plain data. Raises InputError for experts that are
+    known to have been trained with other settings.
+    """
+    _check_comparable(library, settings)
+    s_EE = np.asarray(similarity(library, **options))
+    chosen = choose_pairs(s_EE, pairs, seed)
+    stages = Stages(folder)
+    joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))
+    private = library[sorted({i for pair in chosen for i in pair})]
+    kinds = {"private": private, "joint": joint}
+    measured = stages.json("losses", lambda: {kind: losses(model, own, tasks, sample) for kind, own in kinds.items()})
+    rows = [_row(library, tasks, measured, *pair, float(s_EE[pair])) for pair in chosen]
+    similarities, gains = ([row[key] for row in rows] for key in ("similarity", "gain"))
+    found = {
+        "spearman": spearman(similarities, gains).as_json(),
+        "bins": [one._asdict() | {"gain": one.gain.as_json()} for one in binned(similarities, gains, bins)],
+        "pairs": rows,
+    }
+    write_json(stages.folder / "transfer.json", found)
+    picture.write(found, stages.folder / "transfer")
+    return found
+
+
+def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[tuple[int, int]]:
+    """`count` pairs of experts spread evenly over the ranks of their similarity, from the least to the most similar.
+
+    All pairs, sorted by similarity, are divided into `count` parts of equal size. From each part the pair is taken whose
+    experts are in the fewest pairs so far, so that no task dominates the result; `seed` breaks ties.
 
     Raises InputError for fewer than 3 pairs, or more than there are.
     """
@@ -67,10 +127,10 @@ def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[t
 
 
 def levelled(tasks: Sequence[Task]) -> list[Task]:
-    """The tasks, with training examples repeated until each has as much text to learn from as the one with most.
+    """The tasks with training examples repeated until each has as much text as the one with the most.
 
-    Rows to train on are drawn from what all tasks of an expert fill together. Of two tasks as they are, the one with
-    more text would have most of a joint expert's training; so each has half of it, as much as its private expert had.
+    Training rows are drawn from the packed rows of all tasks of an expert. Without this, the task with more text would
+    have most of a joint expert's training; with it each has half, as much as its private expert had.
     """
     sizes = [sum(len(one.source) + len(one.target) for one in task.split("train")) for task in tasks]
     found = []
@@ -91,7 +151,7 @@ def losses(
 ) -> dict[str, dict[str, float]]:
     """{expert: {task: loss}} of every expert on each task it was trained on, in nats per target token.
 
-    A task's examples are the same under every expert.
+    The examples of a task are the same for every expert.
     """
     encoded = {
         name: [one.encoded for one in prepared(model, tasks.select([name]), sample)]
@@ -102,19 +162,16 @@ def losses(
     ids = [e for e, task in cells for _ in encoded[task]]
     totals_n, counts_n = target_loss(model, read, model.bind(library, oracle(library)), ids, batch)
     ends = np.cumsum([len(encoded[task]) for _, task in cells])[:-1]
-    means = [
-        nats.sum() / count.sum() for nats, count in zip(*(np.split(x, ends) for x in (totals_n, counts_n)), strict=True)
-    ]
     found: dict[str, dict[str, float]] = {name: {} for name in library.names}
-    for (e, task), loss in zip(cells, means, strict=True):
-        found[library.names[e]][task] = float(loss)
+    for (e, task), nats, count in zip(cells, np.split(totals_n, ends), np.split(counts_n, ends), strict=True):
+        found[library.names[e]][task] = float(nats.sum() / count.sum())
     return found
 
 
 def spearman(x_P: Sequence[float], y_P: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
     """Spearman's rank correlation, ties sharing their mean rank, with a bootstrap interval over the P pairs.
 
-    NaN where either side is all one value; draws in which one is are left out of the interval.
+    NaN if all values of one side are equal; resamples in which they are do not count for the interval.
     """
     x_P, y_P = np.asarray(x_P, np.float64), np.asarray(y_P, np.float64)
     drawn_SP = np.random.default_rng(seed).integers(0, len(x_P), (resamples, len(x_P)))
@@ -138,11 +195,62 @@ def binned(similarity_P: Sequence[float], gain_P: Sequence[float], bins: int, re
     return found
 
 
+def _check_comparable(library, settings) -> None:
+    if settings.get("patience"):
+        raise InputError("patience: expected 0, because experts that stop early have no matched compute")
+    for info in library.infos:
+        had = {"rank": info.rank, "alpha": info.alpha} | dict(info.training)
+        for key in ("rank", "alpha", "steps", "learning_rate"):
+            if key in had and had[key] != settings[key]:
+                raise InputError(
+                    f"expert {info.name!r} was trained with {key} = {had[key]}, the joint experts with {settings[key]}; "
+                    "expected the same, because private and joint experts are compared at matched compute"
+                )
+
+
+def _joint(model, tasks, library, pairs, folder, settings) -> Library:
+    """One expert per pair. Each has copies of its tasks under its own names, repeated as often as the pair needs."""
+    groups = {_name(library, *pair): library.tasks[pair[0]] + library.tasks[pair[1]] for pair in pairs}
+    own = {
+        group: [
+            dataclasses.replace(task, name=f"{task.name} of {group}") for task in levelled([tasks[n] for n in names])
+        ]
+        for group, names in groups.items()
+    }
+    renamed = {group: [task.name for task in one] for group, one in own.items()}
+    settings = {**settings, "batch": 2 * settings["batch"]}
+    joint = train_library(model, Tasks(itertools.chain(*own.values())), renamed, folder, **settings)
+    infos = (dataclasses.replace(info, tasks=tuple(groups[info.name])) for info in joint.infos)
+    return dataclasses.replace(joint, infos=tuple(infos))
+
+
+def _name(library, i, j) -> str:
+    return f"{library.names[i]} + {library.names[j]}"
+
+
+def _row(library, tasks, measured, i, j, similarity) -> dict[str, Any]:
+    """The losses and gains of one pair."""
+    names, joint = [library.names[i], library.names[j]], measured["joint"][_name(library, i, j)]
+    own = {name: measured["private"][name] for name in names}
+    private = [float(np.mean(list(own[name].values()))) for name in names]
+    together = [float(np.mean([joint[task] for task in own[name]])) for name in names]
+    gains = [before - after for before, after in zip(private, together, strict=True)]
+    return {
+        "names": names,
+        "families": tasks.families_of([library.tasks[e] for e in (i, j)]),
+        "similarity": similarity,
+        "private": private,
+        "joint": together,
+        "gains": gains,
+        "gain": float(np.mean(gains)),
+    }
+
+
 def _rank_correlation(x_SP, y_SP):
     """float64[S], the correlation of the ranks in each row."""
     ranks = (rankdata(side_SP, axis=1) for side_SP in (x_SP, y_SP))
     x_SP, y_SP = (side_SP - side_SP.mean(axis=1, keepdims=True) for side_SP in ranks)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a row is all one value
+    with np.errstate(invalid="ignore"):  # 0 / 0 where all values of a row are equal
         return (x_SP * y_SP).sum(axis=1) / np.sqrt((x_SP**2).sum(axis=1) * (y_SP**2).sum(axis=1))
 
 

@@ -182,7 +182,7 @@ def test_a_task_without_a_vector_is_named(random_library, vectors):
 @pytest.fixture
 def clusters_file(tmp_path):
     """A function that writes a clusters.json with some keys changed."""
-    whole = {"names": ["a", "b"], "labels": [3, 1], "matrix": [[1, 0.5], [0.5, 1]], "inertia": 0.25}
+    whole = {"experts": ["a", "b"], "labels": [3, 1], "similarity": [[1, 0.5], [0.5, 1]], "inertia": 0.25}
 
     def write(**changes):
         path = tmp_path / "clusters.json"
@@ -201,12 +201,12 @@ def test_clusters_are_read_from_their_file(clusters_file):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"labels": [0]}, "one each an expert"),
-        ({"labels": [0, "x"]}, "one each an expert"),
-        ({"names": ...}, "one each an expert"),
-        ({"names": []}, "one each an expert"),
-        ({"matrix": [[1, 0.5]]}, r"shape \(1, 2\)"),
-        ({"matrix": [[1], [0.5, 1]]}, "not numbers"),
+        ({"labels": [0]}, "one per expert"),
+        ({"labels": [0, "x"]}, "one per expert"),
+        ({"experts": ...}, "one per expert"),
+        ({"experts": []}, "one per expert"),
+        ({"similarity": [[1, 0.5]]}, r"shape \(1, 2\)"),
+        ({"similarity": [[1], [0.5, 1]]}, "not numbers"),
         ({"inertia": None}, "not numbers"),
     ],
 )

@@ -91,8 +91,8 @@ def _similarity(rng, names, labels, families):
     matrix = (matrix + matrix.T) / 2
     np.fill_diagonal(matrix, 1.0)
     return {
-        "names": names,
-        "matrix": matrix.tolist(),
+        "experts": names,
+        "similarity": matrix.tolist(),
         "labels": labels.tolist(),
         "families": families,
         "adjusted_rand": 0.83,

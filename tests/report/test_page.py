@@ -124,7 +124,7 @@ def _spoil(results):
     curve = results["curves"][0]
     curve["name"] = HOSTILE
     curve["loss"][HOSTILE] = curve["loss"]["add_two_numbers"]
-    results["similarity"]["names"][0] = results["similarity"]["families"][0] = HOSTILE
+    results["similarity"]["experts"][0] = results["similarity"]["families"][0] = HOSTILE
     results["paired"][0]["names"][0] = HOSTILE
     results["analysis"][0] |= {"name": HOSTILE}
     results["analysis"][0]["experts"][0] = results["analysis"][0]["sites"][0] = HOSTILE
@@ -165,7 +165,7 @@ def test_scores_and_curves_that_are_not_finite_are_drawn_without(results):
         expert = next(iter(curve["loss"]))
         curve["loss"][expert] = [float("nan")] * len(curve["steps"])
         curve["validation"]["loss"][expert] = [None] * len(curve["validation"]["steps"])
-    results["similarity"]["matrix"][0][1] = None
+    results["similarity"]["similarity"][0][1] = None
     results["similarity"]["adjusted_rand"] = float("nan")
     results["routing"][0]["weights"][0][0][0] = float("nan")
     for task in results["tasks"]:
@@ -211,7 +211,7 @@ def test_routing_weights_travel_in_thousandths(results):
     ("spoil", "message"),
     [
         (lambda r: r["similarity"]["labels"].pop(), r"similarity\.labels has 13 entries; expected 14"),
-        (lambda r: r["similarity"]["matrix"][2].pop(), r"row of 'count_items' has 13 entries; expected 14"),
+        (lambda r: r["similarity"]["similarity"][2].pop(), r"row of 'count_items' has 13 entries; expected 14"),
         (lambda r: r["routing"][0]["tokens"].pop(), r"routing\.weights must hold, .* 18 tokens of 14"),
         (lambda r: r["curves"][0]["steps"].pop(), "400 values; expected one for each of its 399 steps"),
         (lambda r: r["paired"][0]["below"].pop(), r"paired\.below must be 7 x 7"),

@@ -1,0 +1,97 @@
+"""The demo: private experts, their clusters, cluster experts and a shared expert, under several routers, compared."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modjax.data.tasks import Tasks
+from modjax.eval.evaluation import evaluate
+from modjax.eval.sample import Sample
+from modjax.eval.score import as_json, from_json
+from modjax.model import Model
+from modjax.studies import methods, results
+from modjax.studies.experiment import Experiment
+from modjax.studies.libraries import Libraries
+from modjax.studies.stages import Stages
+
+METHODS = {
+    "base": {"library": "", "note": "the frozen model alone"},
+    "shared": {"library": "shared", "note": "one expert on all tasks"},
+    "uniform (private)": {"library": "private", "router": "uniform", "note": "mean of all experts"},
+    "Arrow (private)": {"library": "private", "router": "arrow", "note": "top 4 per token"},
+    "uniform (MBC)": {"library": "mbc", "router": "uniform", "note": "mean of the cluster experts"},
+    "Arrow (MBC)": {"library": "mbc", "router": "arrow", "note": "top 4 per token"},
+    "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},
+}
+ANALYSED = ("Arrow (private)", "Arrow (MBC)")
+TRAINED = ("private", "mbc", "shared")
+
+
+def demo(
+    model: Model,
+    tasks: Tasks,
+    folder: str | pathlib.Path,
+    settings: Mapping[str, Any],
+    cluster: Mapping[str, Any],
+    rows: Mapping[str, int],
+    sample: Sample = Sample(),  # noqa: B008, frozen
+    max_new_tokens: int = 64,
+    shown: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Runs the demo in stages, each of which is kept in the folder and not repeated; returns results for `modjax.report`.
+
+    Args:
+      folder: for private/, mbc/ and shared/, one library each, and a JSON file per stage.
+      settings: of training the private library, see `modjax.train.settings.Settings`.
+      cluster: arguments of `modjax.cluster.mbc`.
+      rows: {"mbc" or "shared": rows per step and expert}; all libraries read as many rows in all.
+      sample, max_new_tokens: as in `modjax.evaluate`.
+      shown: tasks of which an example is shown token by token.
+    """
+    stages = Stages(folder)
+    libraries = Libraries(model, tasks, stages, settings, cluster, rows)
+    experiment = Experiment(model, tasks, {kind: libraries.path(kind) for kind in TRAINED}, sample, max_new_tokens)
+    lines = {name: methods.normalised(line) for name, line in METHODS.items()}
+    scores = {name: from_json(stages.json(f"evaluate {name}", _scored(name, lines, experiment))) for name in lines}
+    analysed = stages.json("routing", lambda: {name: _routing(name, lines, experiment, shown) for name in ANALYSED})
+    seconds, clusters = stages.seconds, libraries.clusters()
+    compared = results.comparisons(scores, tasks)
+    labels = dict(zip(clusters["experts"], clusters["labels"], strict=True))
+    experts = f"rank {settings['rank']}, alpha {settings['alpha']:g}, {', '.join(settings['sites'])}"
+    return {
+        "title": "Experts, their clusters, and routers between them",
+        "subtitle": f"{len(tasks.training)} tasks in training, {len(tasks.held_out)} held out, on {model.name}",
+        "facts": results.facts(model, tasks, seconds, Experts=experts),
+        "methods": [_row(name, line, compared, analysed.get(name), seconds) for name, line in lines.items()],
+        "paired": results.paired(compared),
+        "tasks": [results.task(task, scores, labels.get(task.name)) for task in tasks.values()],
+        "curves": [results.curves(stages.folder / kind, kind) for kind in TRAINED],
+        "similarity": {key: clusters[key] for key in ("experts", "similarity", "labels", "families", "adjusted_rand")},
+        "analysis": [{"name": name, **found["analysis"]} for name, found in analysed.items()],
+        "routing": [shown for found in analysed.values() for shown in found["views"]],
+        "stages": results.stages(seconds),
+    }
+
+
+def _scored(name, lines, experiment):
+    """A function that scores a method, for its stage."""
+
+    def run():
+        method, model, tasks = methods.make(name, lines[name], experiment), experiment.model, experiment.tasks
+        new_tokens = experiment.max_new_tokens
+        return as_json(evaluate(model, tasks, method.library, method.router, experiment.sample, new_tokens))
+
+    return run
+
+
+def _routing(name, lines, experiment, shown):
+    method = methods.make(name, lines[name], experiment)
+    return results.routing(experiment.model, method, experiment.tasks, shown, experiment.sample)
+
+
+def _row(name, line, compared, analysed, seconds):
+    trained = line.get("library")
+    return results.method(name, line["note"], compared) | {
+        "seconds": {"train": seconds.get(f"train {trained}"), "evaluate": seconds.get(f"evaluate {name}")},
+        "routing_accuracy": analysed["analysis"]["accuracy"] if analysed else None,
+    }

@@ -1,0 +1,164 @@
+"""The leaderboard: many methods on the same tasks, with intervals, paired differences, costs and routing."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from modjax.errors import InputError
+from modjax.eval.cost import measure
+from modjax.eval.evaluation import evaluate
+from modjax.eval.score import as_json, from_json, summary
+from modjax.files import read_json
+from modjax.model import Model, load
+from modjax.studies import methods, results
+from modjax.studies.experiment import DEFAULT, Experiment
+from modjax.studies.stages import Stages
+
+
+def leaderboard(
+    experiment: Experiment,
+    lines: Mapping[str, Mapping[str, Any]],
+    models: Mapping[str, str] | None = None,
+    analyse: Sequence[str] = (),
+    shown: Sequence[str] = (),
+    load_model: Callable[[str], Model] = load,
+) -> dict[str, Any]:
+    """Scores every method and compares them; returns results for `modjax.report`.
+
+    Lines may be added and changed between runs with the same workdir: a method is measured again only if its line or the
+    folders of its libraries have changed. A method that fails is reported with its error; the others go on.
+
+    Args:
+      experiment: with a workdir, for a JSON file per method.
+      lines: {name: method}, see `modjax.studies.methods`. Methods whose library or model has no folder are left out.
+      models: {name: folder} of other base models that lines name as "model".
+      analyse: the methods whose routers are analysed.
+      shown: tasks of which those methods show an example token by token.
+      load_model: loads another base model.
+
+    Raises InputError for an invalid line, before anything is measured.
+    """
+    return _Board(experiment, lines, models or {}, analyse, shown, load_model).results()
+
+
+class _Board:
+    def __init__(self, experiment, lines, models, analyse, shown, load_model):
+        self.experiment, self.models = experiment, dict(models)
+        self.analyse, self.shown, self.load_model = analyse, list(shown), load_model
+        self.stages = Stages(experiment.workdir)
+        self.lines = self._checked(lines)
+
+    def _checked(self, lines) -> dict[str, dict[str, Any]]:
+        """The normalised lines, without those of libraries and models that have no folder."""
+        found = {}
+        for name, line in lines.items():
+            where = f"methods.{name}"
+            line = methods.normalised(line, where)
+            if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):
+                known = ", ".join(self.models) or "none"
+                raise InputError(f"{where}: 'model' can only be combined with 'note'; known models: {known}")
+            if all(self.made_of(line)["folders"].values()):
+                methods.check(line, self.experiment, where)
+                found[name] = line
+        files = [self.stages.path(f"method {name}") for name in found]
+        if len(set(files)) < len(files):
+            raise InputError(f"methods {', '.join(found)}: two of them would have the same file; rename one")
+        return found
+
+    def made_of(self, line) -> dict[str, Any]:
+        """What a method's measures depend on: its line, and the folders of its libraries and its model."""
+        used = {name: str(self.experiment.libraries.get(name, name)) for name in methods.libraries_of(line)}
+        if "model" in line:
+            used[line["model"]] = self.models[line["model"]]
+        return {"line": line, "folders": used}
+
+    def results(self) -> dict[str, Any]:
+        found, errors = {}, {}
+        for name, line in self.lines.items():
+            try:
+                found[name] = self.measured(name, line)
+            except InputError as error:
+                print(f"method {name}: {error}", flush=True)
+                errors[name] = str(error)
+        return self.collected(found, errors)
+
+    def measured(self, name, line) -> dict[str, Any]:
+        """The measures of a method, kept as long as it is made of the same."""
+        made_of = self.made_of(line)
+        if name in self.analyse:
+            made_of["shown"] = self.shown
+        path = self.stages.path(f"method {name}")
+        if path.exists() and read_json(path)["made_of"] != made_of:
+            path.unlink()
+        return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, line)})
+
+    def measure(self, name, line) -> dict[str, Any]:
+        experiment, start = self.experiment, time.perf_counter()
+        method = methods.make(name, line, experiment, self.folder(name, line))
+        model = self.load_model(self.models[line["model"]]) if "model" in line else experiment.model
+        built, start = time.perf_counter() - start, time.perf_counter()
+        tasks, sample = experiment.tasks, experiment.sample
+        scores = evaluate(model, tasks, method.library, method.router, sample, experiment.max_new_tokens)
+        measured = {
+            "build": built,
+            "seconds": time.perf_counter() - start,
+            "cost": dataclasses.asdict(measure(model, method, tasks, sample)),
+            **as_json(scores),
+        }
+        if name in self.analyse:
+            measured |= results.routing(model, method, tasks, self.shown, sample)
+        return measured
+
+    def folder(self, name, line) -> pathlib.Path:
+        """The folder for a method's own work: another one if its line or its libraries change."""
+        digest = zlib.crc32(json.dumps(self.made_of(line), sort_keys=True).encode())
+        return self.stages.path(f"{name}-{digest:08x}").with_suffix("")
+
+    def collected(self, found, errors) -> dict[str, Any]:
+        """Methods by their loss in distribution; after them, by held-out loss, those scored only on held-out tasks."""
+        tasks, seconds = self.experiment.tasks, self.stages.seconds
+        scores = {name: from_json(one) for name, one in found.items()}
+        scores = dict(sorted(scores.items(), key=lambda item: self.losses(item[1])))
+        compared = results.comparisons(scores, tasks)
+        library = self.experiment.library(DEFAULT)
+        experts = f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"
+        analysed = {name: found[name] for name in scores if "analysis" in found[name]}
+        examples = self.experiment.sample.examples or "all"
+        return {
+            "title": "Methods on one library",
+            "subtitle": f"{len(tasks.training)} tasks in distribution, {len(tasks.held_out)} held out, "
+            f"{examples} examples of each, on {self.experiment.model.name}",
+            "facts": results.facts(self.experiment.model, tasks, seconds, Experts=experts),
+            "methods": [_row(name, found[name], compared) for name in scores]
+            + [{"name": name, "error": text} for name, text in errors.items()],
+            "paired": results.paired(compared),
+            "tasks": [results.task(task, scores) for task in tasks.values()],
+            "analysis": [{"name": name, **one["analysis"]} for name, one in analysed.items()],
+            "routing": [shown for one in analysed.values() for shown in one["views"]],
+            "stages": results.stages(seconds),
+        }
+
+    def losses(self, scores) -> list[float]:
+        """In distribution and held out; infinite for a method that was not scored on all tasks of a part."""
+        parts = (self.experiment.tasks.training, self.experiment.tasks.held_out)
+        means = [summary(scores, list(part)) for part in parts]
+        return [one["loss"] if one else math.inf for one in means]
+
+
+def _row(name, measured, compared) -> dict[str, Any]:
+    cost = measured["cost"]
+    return results.method(name, measured["made_of"]["line"].get("note", ""), compared) | {
+        "seconds": {
+            "build": measured["build"],
+            "evaluate": measured["seconds"],
+            "compile": cost["compile"],
+            "token": cost["token"],
+        },
+        "bytes": {key: cost[key] for key in ("experts", "temporary", "peak")},
+        "routing_accuracy": measured.get("analysis", {}).get("accuracy"),
+    }

@@ -1,0 +1,132 @@
+"""The libraries that a study compares, all trained on equally many rows of the same tasks, each in its own folder."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modjax import cluster
+from modjax.cluster.agreement import measures
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.library import Library
+from modjax.model import Model
+from modjax.routing.embedding import task_embeddings
+from modjax.studies.stages import Stages
+from modjax.train.full import train_full
+from modjax.train.groups import private, shared
+from modjax.train.lora import train_library
+from modjax.train.poly import train_poly
+
+
+@dataclasses.dataclass(frozen=True)
+class Libraries:
+    """Libraries of one collection of tasks, trained when they are first asked for.
+
+    Attributes:
+      settings: of the private library; see `modjax.train.settings.Settings`.
+      cluster: arguments of `modjax.cluster.mbc`.
+      rows: {kind: rows per step and member} where they differ from the private library's batch. Every library is
+        trained for as many steps as read the rows that the private library reads in all.
+      poly: arguments of `train_poly`; `mhr` those that differ for MHR.
+      full: settings that differ for full fine-tuning.
+    """
+
+    model: Model
+    tasks: Tasks
+    stages: Stages
+    settings: Mapping[str, Any]
+    cluster: Mapping[str, Any]
+    rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    poly: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mhr: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def path(self, kind: str) -> pathlib.Path:
+        """The folder of a library, or of the model of "full", trained if it is missing.
+
+        Raises InputError unless the kind is one of KINDS.
+        """
+        if kind not in KINDS:
+            raise InputError(f"no library of kind {kind!r}; expected one of {', '.join(KINDS)}")
+        return KINDS[kind](self, kind)
+
+    def library(self, kind: str) -> Library:
+        return Library.load(self.path(kind))
+
+    def clusters(self) -> dict[str, Any]:
+        """MBC's clusters of the private experts in the form of clusters.json, with the measures of agreement."""
+        return self.stages.json("clusters", self._clusters)
+
+    def _clusters(self):
+        private_library = self.library("private")
+        found, families = cluster.mbc(private_library, **self.cluster), self.tasks.families_of(private_library.tasks)
+        return found.as_json(private_library) | measures(found, families)
+
+    def _private(self, kind):
+        return self._of_groups(kind, private(self.tasks.training))
+
+    def _shared_a(self, kind):
+        return self._of_groups(kind, private(self.tasks.training), shared_a=True)
+
+    def _shared(self, kind):
+        return self._of_groups(kind, shared(self.tasks.training))
+
+    def _mbc(self, kind):
+        return self._of_groups(kind, self.clusters()["groups"])
+
+    def _random(self, kind):
+        self.clusters()
+        found = cluster.Clusters.load(self.stages.path("clusters"))
+        groups = cluster.random(found, **_those(self.cluster, "seed")).groups(self.library("private"))
+        return self._of_groups(kind, groups)
+
+    def _embedding(self, kind):
+        library = self.library("private")
+        vectors = task_embeddings(self.model, self.tasks.training, system=self.settings.get("system"))
+        found = cluster.embedding(library, vectors, **_those(self.cluster, "clusters", "seed", "restarts"))
+        return self._of_groups(kind, found.groups(library))
+
+    def _of_groups(self, kind, groups: Mapping[str, Sequence[str]], **own):
+        settings = {**self.equal_rows(kind, len(groups)), **own}
+        return self.stages.kept(
+            kind, "library", lambda folder: train_library(self.model, self.tasks, groups, folder, **settings)
+        )
+
+    def _poly(self, kind):
+        own = {**self.poly, **(self.mhr if kind == "mhr" else {})}
+        settings = self.equal_rows(kind, 1)
+
+        def train(folder):
+            library, router = train_poly(self.model, self.tasks, workdir=folder, **own, **settings)
+            router.save(folder / "router.safetensors")
+            return library
+
+        return self.stages.kept(kind, "library", train)
+
+    def _full(self, kind):
+        settings = {**self.equal_rows(kind, 1), **self.full}
+        return self.stages.kept(kind, "model", lambda folder: train_full(self.model, self.tasks, folder, **settings))
+
+    def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
+        """The settings with which so many members read as many rows in all as the private library does."""
+        rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
+        batch = self.rows.get(kind, self.settings["batch"])
+        return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}
+
+
+KINDS = {
+    "private": Libraries._private,
+    "shared": Libraries._shared,
+    "mbc": Libraries._mbc,
+    "random": Libraries._random,
+    "embedding": Libraries._embedding,
+    "shared_a": Libraries._shared_a,
+    "poly": Libraries._poly,
+    "mhr": Libraries._poly,
+    "full": Libraries._full,
+}
+
+
+def _those(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
