@@ -1,11 +1,15 @@
-"""Many processes: start-up where a cluster is found, and bringing sharded results to every host."""
+"""Many processes: start-up where a cluster is found, work of the first process alone, results on every host."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+from modjax.errors import InputError
 
 
 def start(environment: Mapping[str, str] = os.environ) -> None:
@@ -35,5 +39,32 @@ def gather(tree: Any) -> Any:
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes files."""
-    return jax.process_index() == 0
+    """Whether this process is the one that writes files; asked of a single process, it touches no device."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def from_first(work: Callable[[], Any]) -> Any:
+    """The result of `work` on the first process, on every one; the others wait and do not call it.
+
+    So all act alike on what the first finds in the shared file system. The result must be a value that JSON holds
+    (tuples come back as lists). An InputError of the first is raised on all.
+    """
+    if not jax.distributed.is_initialized():
+        return work()
+    answer = {}
+    if is_writer():
+        try:
+            answer = {"found": work()}
+        except InputError as error:
+            answer = {"error": str(error)}
+    answer = json.loads(_broadcast(json.dumps(answer).encode()))
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["found"]
+
+
+def _broadcast(message: bytes) -> bytes:
+    """The first process's message; its length goes ahead, for all must hold arrays of one shape."""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    buffer = np.frombuffer(message.ljust(length, b" ")[:length], np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()
