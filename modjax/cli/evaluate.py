@@ -4,6 +4,9 @@ from modjax.cli import build, session
 from modjax.eval import Method, Score, evaluate, summary
 from modjax.files import write_json
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/private/library --workdir=workdir/scores"
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""

@@ -17,6 +17,10 @@ from modjax.studies.stages import Stages
 from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
 from modjax.train.lora import train_library
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = (
+    "modjax transfer --config=configs/transfer.py:quick,library=workdir/private/library --workdir=workdir/transfer"
+)
 SAMPLE = ("examples", "split", "seed", "length", "system", "too_long")  # keys of config.evaluate
 
 
