@@ -1,14 +1,25 @@
-"""MBC: cluster a private library, then train one expert a cluster.
+"""MBC: cluster a private library, then train one expert per cluster (arXiv 2405.11157, section 3.1).
 
-    modjax cluster --config=configs/mbc.py:quick --config.library=workdir/private/library --workdir=workdir/clusters
-    modjax train --config=configs/mbc.py:quick --config.groups=workdir/clusters/clusters.json --workdir=workdir/mbc
+    modjax train --config=configs/private.py:demo --workdir=workdir/private
+    modjax cluster --config=configs/mbc.py:demo,clusters=5,library=workdir/private/library --workdir=workdir/clusters
+    modjax train --config=configs/mbc.py:demo,groups=workdir/clusters/clusters.json,batch=3,steps=17 \\
+        --workdir=workdir/mbc
 
-How many clusters, with pictures; what random clusters of the same sizes, and clusters of the tasks' texts, are like:
+Default   The paper's 10 clusters and training settings: clusters x 16 rows x 1000 steps x 2048 tokens. Time and results
+          on SmolLM2-135M and open48 were not measured here. Clustering 256 experts of Phi-2's size took 8.6 seconds
+          on a CPU (README.md).
+demo      The commands above, which read as many rows for the cluster experts as for the private ones, 255. Expect the
+          five families of the training tasks as clusters (adjusted Rand index 1.0), and with Arrow over the cluster
+          experts 0.89 nats per target token on the training tasks, 2.19 on the held-out ones (README.md).
 
-    modjax cluster --config=configs/mbc.py:quick --config.library=workdir/private/library --workdir=workdir/clusters \\
-        --sweep=2:16
-    modjax cluster --config=configs/mbc.py:quick --config.library=workdir/private/library --workdir=workdir/random \\
-        --config.cluster.method=random --against=workdir/clusters/clusters.json
+Several numbers of clusters, with pictures:
+
+    modjax cluster --config=configs/mbc.py:demo,library=workdir/private/library --workdir=workdir/sweep --sweep=2:16
+
+Random clusters of the same sizes, and with `cluster.method=embedding` clusters of the tasks' texts:
+
+    modjax cluster --config=configs/mbc.py:demo,clusters=5,cluster.method=random,library=workdir/private/library \\
+        --workdir=workdir/random --against=workdir/clusters/clusters.json
 """
 
 from common import base, with_variants
@@ -17,5 +28,5 @@ from common import base, with_variants
 def get_config(variants: str | None = None):
     config = base()
     config.cluster.method = "mbc"  # "random": clusters of MBC's sizes; "embedding": k-means on the tasks' texts
-    config.cluster.examples = 32  # of a task, whose mean embedding is taken
+    config.cluster.examples = 32  # examples per task whose embeddings are averaged
     return with_variants(config, variants)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Runs any modjax command on this machine, in the environment .venv; the first run makes it.
 #
-#   launch/local.sh train --config=configs/private.py --workdir=workdir/private
-#   EXTRAS=cuda launch/local.sh train --config=configs/private.py:phi2,flan --workdir=/data/private
-#   launch/local.sh --dry-run evaluate --config=configs/demo.py --workdir=workdir/demo
+#   launch/local.sh train --config=configs/private.py:quick --workdir=workdir/private
+#   EXTRAS=cuda launch/local.sh train --config=configs/private.py:phi2,tasks=/data/tasks --workdir=/data/private
+#   launch/local.sh --dry-run evaluate --config=configs/evaluate.py:quick --workdir=workdir/base
 #
-# EXTRAS  what to install beside modjax: demo (the default, with the embedded model), cuda, tpu, eval; "cuda,eval"
+# EXTRAS  what to install beside modjax: demo (the default; the embedded model and tasks), cuda, tpu, eval; also several,
+#         as in "cuda,demo". Models of the Hugging Face hub, such as Phi-2, need none: they are downloaded when used
 # PYTHON  the interpreter that .venv is made from, 3.11 or later (python3)
 # VENV    where the environment lies (.venv beside this folder)
 #

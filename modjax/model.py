@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from modjax import generation
 from modjax.data.tokenize import Prompt
@@ -22,6 +21,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Mix
 from modjax.parallel import rules
+from modjax.progress import progress_bar
 from modjax.routing.base import Bound, Context, Router
 from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
@@ -111,7 +111,7 @@ class Model:
             raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
         request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch)
         answers = [""] * len(prompts)
-        with tqdm(total=len(prompts), unit="answer", disable=not progress) as bar:
+        with progress_bar(len(prompts), "answer", show=progress) as bar:
             for piece in self._pieces(prompts, library, router, system, choices, request):
                 answers[piece.prompt] += piece.text
                 bar.update(piece.last)

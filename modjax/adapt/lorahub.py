@@ -15,7 +15,6 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
@@ -29,6 +28,7 @@ from modjax.eval.likelihood import target_loss
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
 from modjax.model import Model
+from modjax.progress import each
 from modjax.routing.base import Bound
 from modjax.routing.fixed import Fixed
 
@@ -77,7 +77,7 @@ def lorahub(
     method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
     arrays = _digest(library.loras) if workdir else ""  # read off the device once, not for each task
     composed = []
-    for name, task in tqdm(tasks.items(), unit="task", disable=not progress):
+    for name, task in each(tasks.items(), "task", progress):
         own = library if retrieved is None else library[chosen[name]]
         encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
         made_of = method | {"experts": list(own.names), "library": arrays, "examples": _digest(encoded)}

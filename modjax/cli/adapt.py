@@ -14,6 +14,9 @@ from modjax.studies import adaptation
 from modjax.studies.adaptation import Adaptation
 from modjax.studies.stages import Stages
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax adapt --config=configs/adapt.py:quick,library=workdir/private/library --workdir=workdir/adapted"
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/library, one expert a new task, and the tasks' scores in before.json and after.json."""

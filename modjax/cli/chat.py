@@ -16,6 +16,8 @@ from modjax.models.answer import Answer
 from modjax.routing.oracle import Oracle
 from modjax.studies import catalogue
 
+NEEDS = ("config",)  # flags that must be given
+EXAMPLE = "modjax chat --config=configs/chat.py:library=workdir/private/library"
 COMMANDS = {
     "/experts": "show or hide which experts the tokens of an answer went to",
     "/router": "NAME [EXPERT]: route by another router; the oracle needs an expert; none is the base model",

@@ -3,6 +3,7 @@
 import pathlib
 
 import numpy as np
+from absl.flags import DEFINE_string, FlagValues
 
 from modjax.cli import build, session
 from modjax.cluster import (
@@ -21,21 +22,35 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import write_json
+from modjax.parallel.distributed import from_first
 from modjax.report import clustering
 from modjax.routing.examples import first_of
 from modjax.routing.task_representations import embed
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax cluster --config=configs/mbc.py:quick,library=workdir/private/library --workdir=workdir/clusters"
 METHODS = ("mbc", "random", "embedding")
 MEASURES = ("inertia", "silhouette", "adjusted_rand")
 
 
+def define_flags(values: FlagValues) -> None:
+    DEFINE_string("sweep", None, "FIRST:LAST, numbers of clusters to compare, with pictures", values)
+    DEFINE_string("against", None, "another clusters.json, to print the agreement with", values)
+    DEFINE_string("nearest", None, "a library; each of its experts is given the nearest cluster", values)
+
+
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes, and what flags ask for."""
-    sizes = _sizes(flags.sweep) if flags.sweep else None
+    sizes = _sizes(flags.sweep) if flags.sweep else ()
     folder = session.enter(workdir, config)
     library, tasks = build.library(config), build.tasks(config)
     families = {name: task.family for name, task in tasks.items()}
-    clusters = _clusters(config, library, tasks)
+    clusters = _clusters(config, library, tasks)  # on all processes: the base model may lie across them
+    from_first(lambda: _leave(folder, config, flags, clusters, library, families, sizes))
+
+
+def _leave(folder, config, flags, clusters, library, families, sizes):
+    """Writes and prints the clusters and what flags ask for."""
     write_json(folder / "clusters.json", as_json(clusters, library, families))
     for cluster, names in clusters.names.items():
         print(f"cluster {cluster}: {', '.join(names)}")

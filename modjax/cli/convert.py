@@ -10,6 +10,9 @@ import pathlib
 import shutil
 from typing import Any
 
+from absl.flags import DEFINE_list, DEFINE_multi_string, DEFINE_string, FlagValues
+
+from modjax.cli import session
 from modjax.errors import InputError
 from modjax.experts.library import Library, concatenate
 from modjax.experts.store import INDEX
@@ -18,9 +21,21 @@ from modjax.model import EMBEDDED, Model, load
 from modjax.models import hf
 from modjax.models.export import FORMATS
 
+NEEDS = ("from", "to")  # flags that must be given
+EXAMPLE = "modjax convert --from=ADAPTER_DIR --from=OTHER_DIR --to=workdir/mine"
 RECORD = "convert.json"
 
 
+def define_flags(values: FlagValues) -> None:
+    DEFINE_multi_string("from", None, "PEFT or mttl folders or files, libraries, one model", values)
+    DEFINE_string("to", None, "the folder to write, new or empty", values)
+    DEFINE_multi_string("only", [], "an expert to take, by name; by default all", values)
+    DEFINE_list("weights", [], "weights of the experts that are folded into a model, separated by commas", values)
+    DEFINE_string("mix", None, "what the weights act on: parameters (the default) or outputs", values)
+    DEFINE_string("dtype", None, "float32, float16 or bfloat16; by default that of the source", values)
+
+
+@session.first_alone
 def run(config, workdir, flags) -> None:
     """Writes the folder --to, beside its place and moved there when complete, from all that --from names.
 

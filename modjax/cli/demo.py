@@ -2,6 +2,8 @@
 
 import functools
 
+from absl.flags import DEFINE_string, FlagValues
+
 from modjax import report, routing
 from modjax.cli import build, session
 from modjax.cli.cluster import as_json as clusters_as_json
@@ -15,6 +17,14 @@ from modjax.files import write_json
 from modjax.studies import results
 from modjax.studies.stages import Stages
 from modjax.train.lora import train_library
+
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax demo --config=configs/demo.py --workdir=workdir/demo"
+
+
+def define_flags(values: FlagValues) -> None:
+    DEFINE_string("report", "report", "the folder that index.html goes to", values)
+
 
 TRAINED_BY = {"shared": "shared", "private": "private", "MBC": "mbc"}  # the library in a method's name, and its stage
 

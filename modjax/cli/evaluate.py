@@ -11,6 +11,9 @@ from modjax.eval.score import as_json, summary
 from modjax.files import write_json
 from modjax.report.metric import written
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/private/library --workdir=workdir/scores"
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""

@@ -4,9 +4,22 @@ import json
 import pathlib
 import sys
 
+from absl.flags import DEFINE_bool, DEFINE_multi_string, DEFINE_string, FlagValues
+
 from modjax.cli import build, session
 from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
+from modjax.parallel.distributed import from_first
+
+NEEDS = ("config",)  # flags that must be given
+EXAMPLE = 'modjax generate --config=configs/chat.py:library=workdir/private/library --prompt="Give the plural of wolf."'
+
+
+def define_flags(values: FlagValues) -> None:
+    DEFINE_multi_string("prompt", [], "a prompt", values)
+    DEFINE_string("prompts", None, "a file of prompts, one per line, or .jsonl with prompt or messages", values)
+    DEFINE_string("expert", None, "the expert that the oracle router gives every prompt", values)
+    DEFINE_bool("json", False, "print a JSON line for each prompt", values)
 
 
 def run(config, workdir, flags) -> None:
@@ -17,7 +30,7 @@ def run(config, workdir, flags) -> None:
     """
     if workdir:
         session.enter(workdir, config)
-    asked = _asked(flags)
+    asked = from_first(lambda: _asked(flags))
     if not asked:
         raise InputError("no prompts; expected --prompt=TEXT, --prompts=FILE, or lines on standard input")
     model = build.model(config)

@@ -7,6 +7,8 @@ import math
 import time
 import zlib
 
+from absl.flags import DEFINE_string, FlagValues
+
 from modjax import adapt, report
 from modjax.cli import build, session
 from modjax.errors import InputError
@@ -21,6 +23,15 @@ from modjax.studies import results
 from modjax.studies.adaptation import Adaptation
 from modjax.studies.methods import Stock, libraries_of
 from modjax.studies.stages import Stages
+
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = (
+    "modjax leaderboard --config=configs/leaderboard.py:quick,library=workdir/private/library --workdir=workdir/board"
+)
+
+
+def define_flags(values: FlagValues) -> None:
+    DEFINE_string("report", "report", "the folder that index.html goes to", values)
 
 
 def run(config, workdir, flags) -> None:

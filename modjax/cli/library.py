@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from absl.flags import DEFINE_multi_string, DEFINE_string, FlagValues
 
+from modjax.cli import session
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
@@ -18,9 +20,19 @@ from modjax.routing.base import Router, check, load_router
 from modjax.routing.editing import extended, n_experts, restricted
 from modjax.studies import catalogue
 
+NEEDS = ("path",)  # flags that must be given
+EXAMPLE = "modjax library --path=workdir/private/library --add=ADAPTER_DIR"
 TASKS = 48  # characters of the column
 
 
+def define_flags(values: FlagValues) -> None:
+    DEFINE_string("path", None, "the folder of the library", values)
+    DEFINE_multi_string("add", [], "a PEFT adapter or a library whose experts to add", values)
+    DEFINE_multi_string("drop", [], "an expert to take out, by name", values)
+    DEFINE_string("router", None, "the file of a router that changes with the library", values)
+
+
+@session.first_alone
 def run(config, workdir, flags) -> None:
     """Drops the experts --drop, adds those of the folders --add, and prints what --path holds then.
 

@@ -5,6 +5,9 @@ from modjax.cli.arguments import parsed
 from modjax.experts.library import Library
 from modjax.studies import catalogue
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax merge --config=configs/merge.py:library=workdir/private/library --workdir=workdir/merged"
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/library: a library of one, which needs no router; of "genknowsub" as many experts as before."""

@@ -1,5 +1,7 @@
 """`modjax route`: a router made once and kept, and how it divides the work."""
 
+from absl.flags import DEFINE_string, FlagValues
+
 from modjax import report
 from modjax.cli import build, session
 from modjax.eval.method import Method
@@ -8,6 +10,13 @@ from modjax.parallel.distributed import is_writer
 from modjax.report import analysis
 from modjax.studies import catalogue, results
 from modjax.studies.stages import Stages
+
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax route --config=configs/route.py:quick,library=workdir/private/library --workdir=workdir/arrow"
+
+
+def define_flags(values: FlagValues) -> None:
+    DEFINE_string("report", "report", "the folder that index.html goes to", values)
 
 
 def run(config, workdir, flags) -> None:

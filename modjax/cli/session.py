@@ -1,10 +1,11 @@
-"""What every verb needs before and around its work: processes, compile cache, profile, and the working folder."""
+"""The frame of every verb's work: processes, compile cache, profile, and the working folder."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,23 +18,39 @@ from modjax.parallel import distributed
 
 @contextlib.contextmanager
 def start(profile: str | None) -> Iterator[None]:
-    """Joins the other processes, turns the compile cache on, and traces the job where asked to."""
+    """Joins the other processes, turns the compile cache on, and traces the job where asked to.
+
+    Of several processes only the first prints; errors and warnings of all are seen.
+    """
     distributed.start()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "modjax"))
-    with jax.profiler.trace(profile) if profile else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        if profile:
+            stack.enter_context(jax.profiler.trace(profile))
+        if not distributed.is_writer():
+            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
         yield
+
+
+def first_alone(run: Callable[..., None]) -> Callable[..., None]:
+    """The `run` of a verb that needs one process: of several the first runs it, and the others wait for its end."""
+
+    @functools.wraps(run)
+    def alone(*arguments):
+        distributed.from_first(lambda: run(*arguments))
+
+    return alone
 
 
 def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
     """The working folder, made if need be, holding the resolved config.
 
-    Raises InputError when the folder belongs to a job of another config: nothing in it is touched. Of several
-    processes the first one looks, and speaks for all.
+    Raises InputError when the folder belongs to a job of another config, and leaves it as it is. Of several processes
+    the first looks and writes; all get its answer.
     """
     folder = pathlib.Path(workdir)
-    if distributed.is_writer():
-        _claim(folder, json.loads(config.to_json()))
+    distributed.from_first(lambda: _claim(folder, json.loads(config.to_json())))
     return folder
 
 

@@ -5,11 +5,13 @@ import pathlib
 from modjax.cli import build, session
 from modjax.errors import InputError
 from modjax.files import read_json_object
-from modjax.parallel.distributed import is_writer
+from modjax.parallel.distributed import from_first, is_writer
 from modjax.train.full import train_full
 from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = "modjax train --config=configs/private.py:quick --workdir=workdir/private"
 MADE = {"lora": "library", "poly": "library", "full": "model"}  # what each method leaves in the working folder
 
 
@@ -19,7 +21,7 @@ def run(config, workdir, flags) -> None:
         raise InputError(f"config.method = {config.method!r}; expected one of {', '.join(MADE)}")
     folder = session.enter(workdir, config)
     made = folder / MADE[config.method]
-    if made.exists():
+    if from_first(made.exists):
         print(f"{made} is complete; nothing to do")
         return
     model, tasks, settings = build.model(config), build.tasks(config).training, config.train.to_dict()

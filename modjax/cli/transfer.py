@@ -18,6 +18,11 @@ from modjax.studies.stages import Stages
 from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
 from modjax.train.lora import train_library
 
+NEEDS = ("config", "workdir")  # flags that must be given
+EXAMPLE = (
+    "modjax transfer --config=configs/transfer.py:quick,library=workdir/private/library --workdir=workdir/transfer"
+)
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/joint/library, an expert for each pair, transfer.json, and transfer.svg and .png.

@@ -1,11 +1,15 @@
-"""Several processes: start-up if a cluster is detected, and gathering of sharded arrays on every host."""
+"""Several processes: start-up if a cluster is detected, work of the first process alone, results on every host."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
+
+from modjax.errors import InputError
 
 
 def start(environment: Mapping[str, str] = os.environ) -> None:
@@ -35,5 +39,32 @@ def gather(tree: Any) -> Any:
 
 
 def is_writer() -> bool:
-    """Whether this process is the first one, which alone writes files."""
-    return jax.process_index() == 0
+    """Whether this process is the first one, which alone writes files; a single process touches no device for it."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
+
+
+def from_first(work: Callable[[], Any]) -> Any:
+    """The result of `work` on the first process, returned on every process; the others wait and do not call it.
+
+    All processes then act alike on what the first finds in the shared file system. The result must be a JSON value
+    (tuples come back as lists). An InputError of the first is raised on all.
+    """
+    if not jax.distributed.is_initialized():
+        return work()
+    answer = {}
+    if is_writer():
+        try:
+            answer = {"found": work()}
+        except InputError as error:
+            answer = {"error": str(error)}
+    answer = json.loads(_broadcast(json.dumps(answer).encode()))
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return answer["found"]
+
+
+def _broadcast(message: bytes) -> bytes:
+    """The message of the first process; its length is sent first, because arrays must have one shape everywhere."""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    buffer = np.frombuffer(message.ljust(length, b" ")[:length], np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes()

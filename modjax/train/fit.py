@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from modjax.checkpoint import Checkpoints
 from modjax.data import loader
@@ -21,6 +20,7 @@ from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
+from modjax.progress import progress_bar
 from modjax.train.answers import Answers
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
@@ -131,7 +131,7 @@ class _Run:
                 state = checkpoints.restore(state)
             done = int(state.step)
             log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))
-            bar = stack.enter_context(tqdm(total=settings.steps, initial=done, unit="step", disable=not progress))
+            bar = stack.enter_context(progress_bar(settings.steps, "step", done, progress))
             pending = None
             for step, batch in enumerate(self._batches(state), done + 1):
                 state, metrics = self.programs.step(

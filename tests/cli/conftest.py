@@ -1,6 +1,7 @@
 """A tiny checkpoint with a tokenizer, tiny tasks, and a config file that names both."""
 
 import json
+import sys
 
 import pytest
 
@@ -92,18 +93,11 @@ def library(checkpoint, random_library, tmp_path):
 @pytest.fixture
 def modjax(monkeypatch, capsys):
     """Runs the command line in this process: arguments in, (exit code, stdout, stderr) out."""
-    from absl import flags
-
     from modjax.cli import main
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["modjax", *map(str, arguments)])
-        monkeypatch.setattr("sys.path", [*__import__("sys").path])
-        flags.FLAGS.unparse_flags()
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        for flag in flags.FLAGS.get_flags_for_module(main):
-            flag.unparse()
+        monkeypatch.setattr("sys.path", [*sys.path])
         try:
             main.main()
             code = 0

