@@ -8,13 +8,12 @@ from typing import Any
 
 from modjax import adapt
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
+from modjax.errors import InputError, suggestion
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.parallel.distributed import is_writer
 from modjax.routing.base import load_router
 from modjax.routing.poly import Poly
-from modjax.studies.catalogue import nearest
 from modjax.studies.experiment import Experiment
 from modjax.studies.stages import Stages
 
@@ -58,10 +57,10 @@ def check_options(options: Mapping[str, Any], where: str, known: Mapping[str, An
     """
     for option in options:
         if option not in known:
-            raise InputError(f"{where} has {option!r}{nearest(option, known)}; expected some of {', '.join(known)}")
+            raise InputError(f"{where}: unknown option {option!r}; {suggestion(option, known)}")
     method, retrieve = options["method"], options["retrieve"]
     if method not in METHODS:
-        raise InputError(f"{where}.method = {method!r}{nearest(method, METHODS)}; expected one of {', '.join(METHODS)}")
+        raise InputError(f"{where}.method: unknown method {method!r}; {suggestion(method, METHODS)}")
     if retrieve not in RETRIEVALS:
         raise InputError(f"{where}.retrieve = {retrieve!r}; expected one of {', '.join(RETRIEVALS)}")
     if retrieve != "none" and method not in RETRIEVING:

@@ -1,6 +1,5 @@
 """Routers and merges by name: the functions of modjax, your own routers, and saved ones."""
 
-import difflib
 import importlib
 import inspect
 import pathlib
@@ -10,7 +9,7 @@ from types import ModuleType
 from typing import Any, Literal, Union, Unpack, get_args, get_origin, get_type_hints
 
 from modjax import merge, routing
-from modjax.errors import InputError
+from modjax.errors import InputError, suggestion
 from modjax.experts.library import Library
 from modjax.routing.base import Router, load_router
 
@@ -83,7 +82,7 @@ def called(name: str, function: Callable[..., Any], *given: Any, **options: Any)
     known = dict(list(_parameters(function).items())[len(given) :])
     for option, value in options.items():
         if option not in known:
-            raise InputError(f"{name}: no option {option!r}{nearest(option, known)}; its options are {_listed(known)}")
+            raise InputError(f"{name}: unknown option {option!r}; {suggestion(option, known)}")
         if not _fits(value, known[option]):
             hint = known[option]
             raise InputError(f"{name}: {option} = {value!r}; expected {getattr(hint, '__name__', hint)}")
@@ -92,12 +91,6 @@ def called(name: str, function: Callable[..., Any], *given: Any, **options: Any)
     except TypeError as error:
         raise InputError(f"{name}: {error}; its options are {_listed(known)}") from error
     return function(*given, **options)
-
-
-def nearest(name: str, known: Any) -> str:
-    """A suggestion for an unknown name, to append to an error: " (did you mean 'top_k'?)", or ""."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
 
 
 def _listed(names) -> str:
@@ -158,8 +151,8 @@ def _function(name) -> Callable[..., Router]:
     module, attribute = _split(name)
     if not module:
         raise InputError(
-            f"router {name!r}{nearest(name, routers())}: expected one of {', '.join(routers())}, your own function as "
-            "module:function, or a file that Router.save wrote"
+            f"unknown router {name!r}; {suggestion(name, routers())} Or your own function as module:function, or a file "
+            "that Router.save wrote"
         )
     function = getattr(_imported(module), attribute, None)
     if not callable(function):

@@ -1,9 +1,8 @@
 """An experiment: the model, tasks and libraries that methods are made of, and the settings they are scored by."""
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from modjax.data.tasks import Tasks
@@ -15,37 +14,48 @@ from modjax.model import Model
 DEFAULT = "library"  # the name of the library that a method has if it names none
 
 
-@dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The parts that all methods of an experiment share.
+    """The parts that all methods of an experiment share."""
 
-    Attributes:
-      libraries: {name: a library, or the folder of one}; "library" is the one that methods have by default. Methods may
-        also name a library by its folder.
-      sample: which examples methods are scored on. Its system message is also that of the prompts that routers read.
-      max_new_tokens: length at which answers are cut.
-      train: settings of training, for adaptation; see `modjax.train.settings.Settings`.
-      adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
-      workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
-    """
+    def __init__(
+        self,
+        model: Model,
+        tasks: Tasks | Callable[[], Tasks],
+        libraries: Mapping[str, Library | str | pathlib.Path] | None = None,
+        sample: Sample = Sample(),  # noqa: B008, frozen
+        max_new_tokens: int = 64,
+        train: Mapping[str, Any] | None = None,
+        adapt: Mapping[str, Any] | None = None,
+        workdir: str | pathlib.Path | None = None,
+    ):
+        """Collects the parts; libraries are read when a method needs them.
 
-    model: Model
-    tasks: Tasks
-    libraries: Mapping[str, Library | str | pathlib.Path] = dataclasses.field(default_factory=dict)
-    sample: Sample = Sample()
-    max_new_tokens: int = 64
-    train: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    adapt: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    workdir: pathlib.Path | None = None
+        Args:
+          tasks: the tasks, or a function that loads them, called if they are needed.
+          libraries: {name: a library, or the folder of one}; "library" is the one that methods have by default. Methods
+            may also name a library by its folder.
+          sample: which examples methods are scored on. Its system message is also that of prompts that routers read.
+          max_new_tokens: length at which answers are cut.
+          train: settings of training, for adaptation; see `modjax.train.settings.Settings`.
+          adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
+          workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
+        """
+        self.model, self.sample, self.max_new_tokens = model, sample, max_new_tokens
+        self.libraries, self.train, self.adapt = dict(libraries or {}), dict(train or {}), dict(adapt or {})
+        self.workdir = None if workdir is None else pathlib.Path(workdir)
+        self._tasks = tasks
+        self._read: dict[str, Library] = {}
+
+    @functools.cached_property
+    def tasks(self) -> Tasks:
+        return self._tasks() if callable(self._tasks) else self._tasks
 
     def library(self, name: str) -> Library:
         """A library by its name or folder, read once. Raises InputError if there is none."""
         if name not in self._read:
+            self.check_library(name)
             found = self.libraries.get(name, name)
-            if not isinstance(found, Library):
-                self.check_library(name)
-                found = Library.load(found)
-            self._read[name] = found
+            self._read[name] = found if isinstance(found, Library) else Library.load(found)
         return self._read[name]
 
     def folder_of(self, name: str) -> pathlib.Path | None:
@@ -54,14 +64,11 @@ class Experiment:
         return None if isinstance(found, Library) else pathlib.Path(found)
 
     def check_library(self, name: str) -> None:
-        """Raises InputError unless the name is a library's, or an existing folder."""
+        """Raises InputError unless the name is that of a library or of an existing folder."""
         found = self.libraries.get(name, name)
-        if not found:
+        if isinstance(found, Library):
+            return
+        if not str(found):
             raise InputError(f"library {name!r} has no folder; expected the folder of a saved library")
         if name not in self.libraries and not pathlib.Path(found).is_dir():
-            known = ", ".join(self.libraries) or "none"
-            raise InputError(f"no library {name!r}; expected a folder, or one of {known}")
-
-    @functools.cached_property
-    def _read(self) -> dict[str, Library]:
-        return {}
+            raise InputError(f"no library {name!r}; expected a folder, or one of {', '.join(self.libraries) or 'none'}")

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from modjax.errors import InputError
+from modjax.errors import InputError, suggestion
 from modjax.eval.method import Method
 from modjax.experts.library import Library
 from modjax.merge.genknowsub import genknowsub
@@ -32,7 +32,7 @@ from modjax.routing.calibration import calibrate, neutral_prompts
 from modjax.routing.oracle import oracle
 from modjax.studies import catalogue
 from modjax.studies.adaptation import adapted, check_options
-from modjax.studies.catalogue import called, nearest
+from modjax.studies.catalogue import called
 from modjax.studies.experiment import DEFAULT, Experiment
 
 # The types of each part, and how an error describes them.
@@ -56,7 +56,7 @@ def normalised(method: Mapping[str, Any], where: str = "method") -> dict[str, An
     found = {}
     for part, value in method.items():
         if part not in PARTS:
-            raise InputError(f"{where} has {part!r}{nearest(part, PARTS)}; expected some of {', '.join(PARTS)}")
+            raise InputError(f"{where}: unknown part {part!r}; {suggestion(part, PARTS)}")
         types, words = PARTS[part]
         if value is None:
             continue
@@ -91,8 +91,8 @@ def check(method: Mapping[str, Any], experiment: Experiment, where: str = "metho
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     if "merge" in method and method["merge"]["name"] not in catalogue.MERGES:
-        name, known = method["merge"]["name"], catalogue.MERGES
-        raise InputError(f"{where}.merge.name = {name!r}{nearest(name, known)}; expected one of {', '.join(known)}")
+        name = method["merge"]["name"]
+        raise InputError(f"{where}.merge.name: unknown merge {name!r}; {suggestion(name, catalogue.MERGES)}")
     if "adapt" in method:
         check_options({**experiment.adapt, **method["adapt"]}, f"{where}.adapt", experiment.adapt)
 
@@ -136,10 +136,10 @@ def router_of(
     """The method's router for its library: the oracle of adapted experts, none for a merged one unless it names one."""
     if "router" not in method:
         return oracle(library) if "adapt" in method else None
-    system, tasks = experiment.sample.system, experiment.tasks.training
+    system = experiment.sample.system
     given = {
         "model": lambda: experiment.model,
-        "tasks": lambda: tasks,
+        "tasks": lambda: experiment.tasks.training,
         "system": lambda: system,
         "workdir": lambda: folder and folder / "router",
     }
@@ -147,7 +147,8 @@ def router_of(
     root = experiment.folder_of(libraries_of(method)[0])
     router = catalogue.router(options["name"], library, _without(options, "name"), given, root)
     if "calibrate" in method:
-        router = calibrate(router, experiment.model, neutral_prompts(tasks, method["calibrate"]), system)
+        prompts = neutral_prompts(experiment.tasks.training, method["calibrate"])
+        router = calibrate(router, experiment.model, prompts, system)
     return router
 
 
