@@ -58,7 +58,11 @@ def test_unknown_flag(refused):
 
 
 def test_flag_of_another_verb(refused):
-    refused("train", "--sweep=2:3", expected=["unknown flag --sweep for train; expected one of --config, --workdir, --profile"])
+    refused(
+        "train",
+        "--sweep=2:3",
+        expected=["unknown flag --sweep for train; expected one of --config, --workdir, --profile"],
+    )
 
 
 def test_unknown_config_key(refused):

@@ -16,7 +16,12 @@ SLICE = {
     "VERSION": "v2-alpha-tpuv5-lite",
     "PROJECT": "my project",
 }
-COMMAND = ("train", "--config=configs/private.py:phi2,tasks=/data/my tasks", "--workdir=/data/two words", "--config.note=it's $HOME")
+COMMAND = (
+    "train",
+    "--config=configs/private.py:phi2,tasks=/data/my tasks",
+    "--workdir=/data/two words",
+    "--config.note=it's $HOME",
+)
 
 
 def launch(script, *arguments, **variables):
