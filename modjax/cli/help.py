@@ -63,9 +63,9 @@ def _file_of(example):
 def _keys(file):
     if file is None:
         return "config keys: --config=FILE --help lists those of a file"
-    path = pathlib.Path(file.partition(":")[0])
+    config, path = config_file.load(file), pathlib.Path(file.partition(":")[0])
     said = {f"train.{key}": text for key, text in comments(SETTINGS).items()} | comments(path)
-    rows = [(f"{key} = {_shortened(value)}", said.get(key, "")) for key, value in _listed(config_file.load(file))]
+    rows = [(f"{key} = {_shortened(value)}", said.get(key, "")) for key, value in _listed(config)]
     return f"config keys of {file}, set by --config.KEY=VALUE or after the colon of --config:\n{_table(rows)}"
 
 
