@@ -29,10 +29,10 @@ def base() -> ConfigDict:
     return ConfigDict(
         {
             "model": "smollm2-135m",  # the embedded one; a Hugging Face directory or id, or a .gguf file
-            "quantize": placeholder(str),  # "int8" or "nf4": the blocks' linear maps in fewer bits; None: as they are
+            "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
             "tasks": "open48",  # the embedded ones; a task folder, a Super-NaturalInstructions folder, a .jsonl file
             "only": (),  # shell patterns over task names, families and groups; () is all
-            "method": "lora",  # "poly": skills that tasks share; "full": all weights, without adapters
+            "recipe": "lora",  # "poly": skills that tasks share; "full": all weights, without adapters
             "poly": {
                 "skills": 8,
                 "heads": 1,  # more than 1: MHR
@@ -44,17 +44,18 @@ def base() -> ConfigDict:
             "cluster": {
                 "clusters": 10,
                 "sparsity": 0.5,  # share of the smallest entries of an update that are set to 0
-                "components": 64,  # of the SVD that updates are compared in
+                "components": 64,  # of the SVD in which updates are compared
                 "seed": 42,
                 "restarts": 64,  # of k-means; the best is kept
             },
-            "router": {
-                "name": "arrow",  # a function of modjax.routing, your own as module:function, or a saved router's file
-                "top_k": placeholder(int),  # None, here and below: the router's own
-                "temperature": placeholder(float),
-                "mix": placeholder(str),
-                "options": "",  # its other arguments, as in Python: "length='singular', input_norm='unit'"
-                "calibrate": placeholder(str),  # a text file of neutral prompts, or so many of each training task
+            "method": {  # see modjax.studies.methods; other parts and options may be added
+                "router": {
+                    "name": "arrow",  # a function of modjax.routing, your own as module:function, or a saved file
+                    "top_k": placeholder(int),  # None, here and below: the router's default
+                    "temperature": placeholder(float),
+                    "mix": placeholder(str),
+                },
+                "calibrate": placeholder(str),  # a text file of prompts, or a number of prompts per training task
             },
             "evaluate": {
                 "examples": 100,  # of each task; 0: all
@@ -62,7 +63,7 @@ def base() -> ConfigDict:
                 "seed": 0,  # of the choice of examples
                 "max_new_tokens": 64,
                 "length": 2048,  # the most tokens of an example
-                "system": placeholder(str),  # None: the chat template's own
+                "system": placeholder(str),  # None: the chat template's default
             },
             "generate": {
                 "max_new_tokens": 64,
@@ -70,7 +71,7 @@ def base() -> ConfigDict:
                 "top_k": placeholder(int),  # None: all tokens
                 "top_p": placeholder(float),  # None: all of the probability
                 "stop": (),  # strings that end an answer
-                "system": placeholder(str),  # None: the chat template's own
+                "system": placeholder(str),  # None: the chat template's default
                 "seed": 0,
             },
             "mesh": {
@@ -124,7 +125,7 @@ def demo(config: ConfigDict) -> None:
 
 def uniform(config: ConfigDict) -> None:
     """The mean of all experts in place of Arrow."""
-    config.router.name = "uniform"
+    config.method.router = {"name": "uniform"}
 
 
 def mhr(config: ConfigDict) -> None:
@@ -135,8 +136,31 @@ def mhr(config: ConfigDict) -> None:
 VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "demo": demo, "mhr": mhr, "uniform": uniform}
 
 
+def adaptation(config: ConfigDict) -> None:
+    """The settings of few-shot adaptation; see `validated`."""
+    config.train.update(steps=100, batch=4, learning_rate=1e-3, patience=3)
+    config.adapt = {
+        "method": "poly",  # lora (from scratch), shared, mu, poly, poly_z, mhr, lorahub, cat
+        "examples": 8,  # of split "train", the first of each task; 0: all
+        "validation": 8,  # of split "validation", for early stopping
+        "retrieve": "none",  # experts to start from: none (all), random, lora (cosine), svd (embedding)
+        "experts": 5,  # number of retrieved experts per task
+        "heads": 8,  # mhr: blocks with their own weights
+        "weights_rate": 100.0,  # poly, poly_z, mhr: learning rate of the weights relative to the experts'
+        "router": "",  # poly, poly_z, mhr: the router saved with trained skills, to start from its mean weights
+        "cat_rate": 1e-2,  # cat: learning rate of the coefficients
+        "budget": 40,  # lorahub: evaluations of the loss
+    }
+
+
+def validated(config: ConfigDict) -> ConfigDict:
+    """Validates eight times per run unless `train.evaluate_every` is set; call it after the variants."""
+    config.train.evaluate_every = config.train.evaluate_every or max(1, config.train.steps // 8)
+    return config
+
+
 def with_variants(config: ConfigDict, variants: str | None, **own: Callable[[ConfigDict], None]) -> ConfigDict:
-    """Applies comma-separated names and KEY=VALUE settings in order; `own` are names that the config file has itself.
+    """Applies comma-separated names and KEY=VALUE settings in order; `own`: variants of the config file itself.
 
     Raises InputError, which is a ValueError, for an unknown name or key and for a value that does not fit.
     """

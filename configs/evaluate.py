@@ -1,9 +1,14 @@
-"""Scores of a library under a router, or of the base model where no library is given.
+"""Scores of a method: a library under a router, a merged library, or the base model if no library is given.
 
-    modjax evaluate --config=configs/evaluate.py:quick --config.library=workdir/mbc/library --workdir=workdir/arrow
-    modjax evaluate --config=configs/evaluate.py:quick,uniform --config.library=workdir/mbc/library --workdir=workdir/mu
-    modjax generate --config=configs/evaluate.py:quick --config.library=workdir/mbc/library --workdir=workdir/answers \\
-        --prompt="Give the plural of wolf."
+Cost: one forward pass and one answer per example. Expect: the table in README.md for the demo's libraries.
+
+    modjax evaluate --config=configs/evaluate.py:quick,library=workdir/mbc/library --workdir=workdir/scores/arrow
+    modjax evaluate --config=configs/evaluate.py:quick,uniform,library=workdir/mbc/library --workdir=workdir/scores/mu
+    modjax evaluate --config=configs/evaluate.py:quick,library=workdir/mbc/library,method.router.length=singular \\
+        --workdir=workdir/scores/singular
+
+The method is the dictionary of modjax.studies.methods: method.router.NAME sets any option of the router, method.merge
+and method.subtract change the library first.
 """
 
 from common import base, with_variants

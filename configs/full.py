@@ -14,7 +14,7 @@ import common
 
 def get_config(variants: str | None = None):
     config = common.base()
-    config.method = "full"
+    config.recipe = "full"
     gentle(config)
     return common.with_variants(config, variants, quick=quick, demo=demo)
 

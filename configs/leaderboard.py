@@ -1,30 +1,21 @@
-"""Every method on one library: scores with intervals, pairs compared, costs, and how the routers divide the work.
+"""Many methods on one library: scores with intervals, paired differences, costs, and how the routers divide the work.
 
-    modjax leaderboard --config=configs/leaderboard.py:demo --config.library=workdir/demo/private/library \\
-        --workdir=workdir/leaderboard --report=report
-    ... --config.leaderboard.libraries.mbc=workdir/demo/mbc/library      adds the methods of another library
+Reproduces: the methods of arXiv 2405.11157 and its follow-ups, side by side, at small scale. Cost: `demo` trains six
+more libraries on the demo's tasks and scores 54 methods, about an hour on two CPU cores. Expect: docs/methods.md.
 
-`make leaderboard` trains the libraries that this takes and runs it. A method is one line of METHODS, its name and what
-it is made of, in this order:
+    make leaderboard        or, after `make demo`,
 
-    model       one of `models`, another base model, which stands alone: all weights fine-tuned
-    library     which of `libraries`; by default "library", that of config.library; "" is the base model alone
-    subtract    general experts whose mean is taken off: {"library": one of `libraries`, "form": ...}; GenKnowSub
-    merge       one of modjax.merge by name, and its options; what comes out needs no router
-    adapt       an expert of each held-out task, from a few of its examples; options that differ from config.adapt
-    router      one of modjax.routing by name, one's own as "module:function", or the file of a saved one as it lies
-                from the library's folder; and its options
-    calibrate   so many validation prompts of each training task, which the router's scores are standardised on
-    note        a few words for the table
+    modjax leaderboard --config=configs/leaderboard.py:demo --workdir=workdir/leaderboard --report=report/leaderboard
+    modjax leaderboard --config=configs/leaderboard.py:quick,library=workdir/private/library --workdir=workdir/board
 
-Methods of a library or model whose folder is "" are left out. Lines may be added and changed between runs of one
-workdir: only what changed is evaluated.
+A method is one line of METHODS, its name and the dictionary described in modjax.studies.methods. Methods of libraries
+and models without a folder are left out. Lines may be added and changed between runs with one workdir: only lines that
+changed are measured again.
 """
 
 import pathlib
 
-from adapt import few_shot
-from common import base
+from common import adaptation, base, demo, validated, with_variants
 
 NEUTRAL = str(pathlib.Path(__file__).with_name("neutral.txt"))  # text of no task
 METHODS = {
@@ -34,18 +25,18 @@ METHODS = {
     "oracle": {"router": {"name": "oracle"}, "note": "the task's own expert"},
     "uniform": {"router": {"name": "uniform", "mix": "parameters"}, "note": "mean of the factors"},
     "uniform_outputs": {"router": {"name": "uniform", "mix": "outputs"}, "note": "mean of the products"},
-    "arrow": {"router": {"name": "arrow", "top_k": 4}, "note": "top 4 a token"},
+    "arrow": {"router": {"name": "arrow", "top_k": 4}, "note": "top 4 per token"},
     "arrow_outputs": {"router": {"name": "arrow", "top_k": 4, "mix": "outputs"}, "note": "top 4, outputs mixed"},
     "arrow_top_1": {"router": {"name": "arrow", "top_k": 1}},
     "arrow_all": {"router": {"name": "arrow", "top_k": -1}, "note": "all experts"},
     "arrow_singular": {"router": {"name": "arrow", "length": "singular"}, "note": "scaled prototypes"},
     "arrow_w0": {"router": {"name": "arrow", "of": "weights"}, "note": "prototypes of W0 + dW"},
     "arrow_unit": {"router": {"name": "arrow", "input_norm": "unit", "temperature": 0.1}, "note": "unit inputs"},
-    "spectr": {"router": {"name": "spectr", "top_k": 4}, "note": "top 4 a token"},
+    "spectr": {"router": {"name": "spectr", "top_k": 4}, "note": "top 4 per token"},
     "lag": {"router": {"name": "lag", "retrieve": 8}, "note": "top 4 of 8 retrieved"},
     "seqr": {"router": {"name": "seqr", "top_k": 4}, "calibrate": 4, "note": "calibrated on tasks"},
     "seqr_neutral": {"router": {"name": "seqr", "top_k": 4}, "calibrate": NEUTRAL, "note": "on other text"},
-    "logo": {"router": {"name": "logo", "top_k": 4}, "note": "top 4 a prompt"},
+    "logo": {"router": {"name": "logo", "top_k": 4}, "note": "top 4 per prompt"},
     "pooled": {"router": {"name": "pooled", "top_k": 1}, "calibrate": 4, "note": "on tasks, top 1"},
     "pooled_top_3": {"router": {"name": "pooled", "top_k": 3}, "calibrate": 4, "note": "on tasks, top 3"},
     "pooled_neutral": {"router": {"name": "pooled", "top_k": 1}, "calibrate": NEUTRAL, "note": "on other text, top 1"},
@@ -55,7 +46,7 @@ METHODS = {
     "phatgoose": {"router": {"name": "phatgoose"}},
     "genknowsub_arrow": {"subtract": {"library": "general"}, "router": {"name": "arrow", "top_k": 4}},
     "merge_uniform": {"merge": {"name": "uniform"}, "note": "factors"},
-    "merge_products": {"merge": {"name": "uniform", "form": "products"}, "note": "products, exactly"},
+    "merge_products": {"merge": {"name": "uniform", "form": "products"}, "note": "exact products"},
     "ties": {"merge": {"name": "ties"}},
     "dare": {"merge": {"name": "dare"}},
     "magnitude_prune": {"merge": {"name": "magnitude_prune"}},
@@ -68,8 +59,8 @@ METHODS = {
     "mbc_task_predictor": {"library": "mbc", "router": {"name": "task_predictor"}, "note": "of tasks, for clusters"},
     "random_arrow": {"library": "random", "router": {"name": "arrow", "top_k": 4}, "note": "clusters at random"},
     "embedding_arrow": {"library": "embedding", "router": {"name": "arrow", "top_k": 4}, "note": "clusters of texts"},
-    "poly": {"library": "poly", "router": "../router.safetensors", "note": "skills, weighted by task"},
-    "mhr": {"library": "mhr", "router": "../router.safetensors", "note": "skills, weighted by task and head"},
+    "poly": {"library": "poly", "router": {"name": "../router.safetensors"}, "note": "skills, weighted by task"},
+    "mhr": {"library": "mhr", "router": {"name": "../router.safetensors"}, "note": "skills, weighted by task and head"},
     "adapt_lora": {"adapt": {"method": "lora"}, "note": "few-shot, from scratch"},
     "adapt_shared": {"library": "shared", "adapt": {"method": "shared"}, "note": "few-shot, from the shared expert"},
     "adapt_mu": {"adapt": {"method": "mu"}, "note": "few-shot, from the mean"},
@@ -84,18 +75,35 @@ METHODS = {
     "adapt_poly_svd": {"adapt": {"method": "poly", "retrieve": "svd"}, "note": "from 5 by SVD embedding"},
     "adapt_mbc_poly": {"library": "mbc", "adapt": {"method": "poly"}, "note": "from cluster experts"},
 }
-LIBRARIES = ("mbc", "shared", "shared_a", "random", "embedding", "poly", "mhr", "general")
+TRAINED = ("random", "embedding", "shared_a", "poly", "mhr", "full")  # on top of the demo's private, mbc and shared
 
 
 def get_config(variants: str | None = None):
-    config = few_shot(base(), variants)
+    config = base()
+    adaptation(config)
     config.leaderboard = {
-        "libraries": dict.fromkeys(LIBRARIES, ""),  # their folders, beside config.library
-        "models": {"full": ""},
+        "libraries": dict.fromkeys(("mbc", "shared", "general"), ""),  # folders; methods of "" are left out
+        "models": {},  # folders of other base models
+        "train": (),  # kinds of modjax.studies.libraries that the job trains in WORKDIR and adds
+        "rows": {"mbc": 3, "random": 3, "embedding": 3, "shared": 5, "poly": 16, "mhr": 16, "full": 16},  # per step
         "methods": METHODS,
-        "analyse": ("arrow", "spectr", "seqr", "pooled", "centroid", "mbc_arrow"),  # whose routers are looked at
-        "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example of each is shown token by token
+        "analyse": ("arrow", "spectr", "seqr", "pooled", "centroid", "mbc_arrow"),  # methods whose routers are analysed
+        "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example is shown token by token
     }
+    config = validated(with_variants(config, variants, demo=after_demo))
     # Gates are trained for as many steps as adapted experts.
     config.leaderboard.methods.phatgoose.router.update(steps=config.train.steps, length=min(1024, config.train.length))
     return config
+
+
+def after_demo(config):
+    """All methods on the tasks of the demo, with the libraries that `make demo` leaves and those of TRAINED.
+
+    The shared expert stands in for one of general text, whose knowledge GenKnowSub subtracts.
+    """
+    demo(config)
+    config.cluster.clusters = 5
+    config.library = "workdir/demo/private/library"
+    shared = "workdir/demo/shared/library"
+    config.leaderboard.libraries = {"mbc": "workdir/demo/mbc/library", "shared": shared, "general": shared}
+    config.leaderboard.train = TRAINED

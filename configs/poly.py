@@ -17,7 +17,7 @@ import common
 
 def get_config(variants: str | None = None):
     config = common.base()
-    config.method = "poly"
+    config.recipe = "poly"
     config.train.learning_rate = 1e-3
     return common.with_variants(config, variants, quick=quick, demo=demo)
 

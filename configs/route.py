@@ -1,11 +1,14 @@
-"""A router made once and kept, and how it divides the work among a library's experts.
+"""A router built once and saved, and an analysis of how it divides the work among a library's experts.
 
-    modjax route --config=configs/route.py:quick --config.library=workdir/private/library --workdir=workdir/centroid \\
-        --config.router.name=centroid
-    modjax route --config=configs/route.py:quick --config.library=workdir/private/library --workdir=workdir/pooled \\
-        --config.router.name=pooled --config.router.calibrate=4 --config.router.options="score='arrow'"
-    modjax chat --config=configs/chat.py --config.library=workdir/private/library \\
-        --config.router.name=workdir/pooled/router.safetensors
+Cost: one forward pass over the prompts that are analysed, and what the router learns from. Expect: 42.2 % of prompts to
+their own expert for Arrow over the demo's private experts, 61.7 % over its cluster experts (README.md).
+
+    modjax route --config=configs/route.py:quick,library=workdir/private/library,method.router.name=centroid \\
+        --workdir=workdir/centroid
+    modjax route --config=configs/route.py:quick,library=workdir/private/library,method.router.name=pooled \\
+        --config.method.router.score=arrow --config.method.calibrate=4 --workdir=workdir/pooled
+    modjax chat --config=configs/chat.py:library=workdir/private/library \\
+        --config.method.router.name=workdir/pooled/router.safetensors
 """
 
 from common import base, with_variants
@@ -13,5 +16,5 @@ from common import base, with_variants
 
 def get_config(variants: str | None = None):
     config = base()
-    config.route = {"shown": 4}  # tasks of which an example is shown token by token
+    config.route = {"shown": 4}  # number of tasks of which an example is shown token by token
     return with_variants(config, variants)

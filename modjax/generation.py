@@ -75,8 +75,8 @@ def pieces(
 ) -> Iterator[Piece]:
     """The answers to encoded prompts as they come, those of one batch in turns, each up to its last piece.
 
-    choices: for a router with choices, as the oracle, the index of each prompt's. Raises InputError, before anything is computed, for a prompt
-    without tokens and for one that leaves no room for its answer.
+    choices: for a router with choices, as the oracle, the index of each prompt's. Raises InputError, before anything is
+    computed, for a prompt without tokens and for one that leaves no room for its answer.
     """
     for i, tokens in enumerate(prompts):
         _check(i, len(tokens), request.max_new_tokens, voice.params.config.context)

@@ -69,8 +69,8 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], the logits of the next token at each position; with a library, of the routed model.
 
-        A library of one expert needs no router; routers of prompts take each row as a prompt. Raises InputError when the
-        library does not fit the model.
+        A library of one expert needs no router; routers of prompts take each row as a prompt. Raises InputError when
+        the library does not fit the model.
         """
         return _logits(self.params, self.bind(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
 

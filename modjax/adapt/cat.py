@@ -2,8 +2,8 @@
 
     dW_l = sum_e c_le s_e B_le^T A_le
 
-Only c is trained: one number per layer and expert, or per layer, site and expert. A few examples of a task that combines
-the experts' skills are enough, and the result is a static merge that costs as much as one LoRA.
+Only c is trained: one number per layer and expert, or per layer, site and expert. A few examples of a task that
+combines the experts' skills are enough, and the result is a static merge that costs as much as one LoRA.
 """
 
 import dataclasses

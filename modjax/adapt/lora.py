@@ -33,8 +33,8 @@ def lora(
     Args:
       model: from `modjax.load`.
       tasks: the new tasks, held out of training or not; see `few`.
-      init: the experts to start from: a library of one, such as the shared expert, for all tasks, or one expert per task
-        in their order. The run then has its rank, scale and sites. By default A is random and B zero.
+      init: the experts to start from: a library of one, such as the shared expert, for all tasks, or one expert per
+        task in their order. The run then has its rank, scale and sites. By default A is random and B zero.
       workdir, progress, settings: as in `train_library`. With `patience` each task keeps its best arrays.
 
     Returns:

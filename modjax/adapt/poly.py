@@ -2,9 +2,9 @@
 
     w = sigmoid(Z) / sum_e sigmoid(Z_e),   A = sum_e w_e A_e,   B = sum_e w_e s_e B_e
 
-Poly learns the Z of each task and fine-tunes its own copy of the experts; Poly-Z learns Z alone, and all tasks share the
-library; MHR has separate weights for each of H equal blocks of a site's input and output. The result is one LoRA of the
-library's rank per task.
+Poly learns the Z of each task and fine-tunes its own copy of the experts; Poly-Z learns Z alone, and all tasks share
+the library; MHR has separate weights for each of H equal blocks of a site's input and output. The result is one LoRA of
+the library's rank per task.
 """
 
 import pathlib

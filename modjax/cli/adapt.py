@@ -1,17 +1,16 @@
-"""`modjax adapt`: an expert for each new task from a few of its examples, scored beside the base model."""
+"""`modjax adapt`: an expert for each held-out task from a few of its examples, scored beside the base model."""
 
-import functools
+import dataclasses
 
 from modjax import adapt
 from modjax.cli import build, session
 from modjax.data.tasks import Tasks
 from modjax.eval.evaluation import evaluate
 from modjax.eval.metrics import METRICS
-from modjax.eval.sample import Sample
 from modjax.eval.score import Score, as_json, from_json, summary
-from modjax.routing import oracle
-from modjax.studies import adaptation
-from modjax.studies.adaptation import Adaptation
+from modjax.routing.oracle import oracle
+from modjax.studies import methods
+from modjax.studies.experiment import Experiment
 from modjax.studies.stages import Stages
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -19,27 +18,39 @@ EXAMPLE = "modjax adapt --config=configs/adapt.py:quick,library=workdir/private/
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/library, one expert a new task, and the tasks' scores in before.json and after.json."""
-    options, settings = config.adapt.to_dict(), config.train.to_dict()
-    adaptation.check(options)
-    stages = Stages(session.enter(workdir, config))
-    tasks = adapt.few(new_tasks(config), options["examples"], options["validation"])
-    model, given = build.model(config), functools.partial(build.library, config)
-    library = Adaptation(model, tasks, options, settings, stages, stages.folder, given).adapted()
+    """Writes WORKDIR/library, one expert per held-out task, and the scores in before.json and after.json.
 
-    read = {"sample": Sample.of(config.evaluate), "max_new_tokens": config.evaluate.max_new_tokens}
+    If the collection holds no task out, all of its tasks are adapted to.
+    """
+    method = {"adapt": {}} | ({} if config.library else {"library": ""})
+    folder = session.enter(workdir, config)
+    experiment = build.experiment(config, folder)
+    experiment = _held_out(experiment) if not experiment.tasks.held_out else experiment
+    methods.check(method, experiment, "config")
+    library = methods.library_of(method, experiment, folder)
+    stages, new = Stages(folder), adapt.few(experiment.tasks.held_out)
 
     def scored(name, *routed):
-        return from_json(stages.json(name, lambda: as_json(evaluate(model, tasks, *routed, **read))))
+        read = {"sample": experiment.sample, "max_new_tokens": experiment.max_new_tokens}
+        return from_json(stages.json(name, lambda: as_json(evaluate(experiment.model, new, *routed, **read))))
 
     before = scored("before")
     print(table(before, scored("after", library, oracle(library))))
 
 
-def new_tasks(config) -> Tasks:
-    """The held-out tasks of those that the config names; all of them where none is held out."""
-    tasks = build.tasks(config)
-    return tasks.held_out or tasks
+def _held_out(experiment: Experiment) -> Experiment:
+    """The experiment with all of its tasks held out."""
+    tasks = Tasks(dataclasses.replace(task, held_out=True) for task in experiment.tasks.values())
+    return Experiment(
+        experiment.model,
+        tasks,
+        experiment.libraries,
+        experiment.sample,
+        experiment.max_new_tokens,
+        experiment.train,
+        experiment.adapt,
+        experiment.workdir,
+    )
 
 
 def table(before: dict[str, Score], after: dict[str, Score]) -> str:

@@ -1,66 +1,61 @@
-"""What configs name, made real: the model, the tasks, a library, a router."""
+"""The objects that a config names: the model, the tasks, a library, a method and its experiment."""
 
+import json
 import pathlib
+from typing import Any
 
 import jax
-import ml_collections
+from ml_collections import ConfigDict
 
 from modjax import data
-from modjax.cli import arguments
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
+from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import Model, load
 from modjax.parallel.mesh import make_mesh
-from modjax.routing import calibration
-from modjax.routing.base import Router
-from modjax.routing.calibration import calibrate
-from modjax.studies import catalogue
+from modjax.studies import methods
+from modjax.studies.experiment import DEFAULT, Experiment
 
 
-def model(config: ml_collections.ConfigDict, name: str | None = None) -> Model:
-    """The base model, or the one called `name`, on the config's mesh where there is more than one device."""
+def model(config: ConfigDict, name: str | None = None) -> Model:
+    """The base model, or the one called `name`, on the config's mesh if there is more than one device."""
     mesh = make_mesh(**config.mesh) if jax.device_count() > 1 else None
     return load(name or config.model, quantize=config.quantize, mesh=mesh)
 
 
-def tasks(config: ml_collections.ConfigDict) -> Tasks:
+def tasks(config: ConfigDict) -> Tasks:
     """The collection, or the part of it that `config.only` names."""
     return data.load(config.tasks, only=tuple(config.only) or None)
 
 
-def library(config: ml_collections.ConfigDict) -> Library:
+def library(config: ConfigDict) -> Library:
+    """The library of `config.library`. Raises InputError if it is empty."""
     if not config.library:
         raise InputError("config.library is empty; expected the folder of a library, as WORKDIR/library of a train job")
     return Library.load(config.library)
 
 
-def router(
-    config: ml_collections.ConfigDict,
-    experts: Library,
-    base: Model,
-    name: str | None = None,
-    workdir: pathlib.Path | None = None,
-) -> Router:
-    """The router called `name`, by default what `config.router` says.
+def method(config: ConfigDict) -> dict[str, Any]:
+    """The normalised dictionary of `config.method`; the base model if neither it nor the config names a library."""
+    found = methods.normalised(plain(config.method), "config.method")
+    return found if config.library or "library" in found else {"library": ""}
 
-    Keys that are None are left to the router, and keys that all routers share to those that have them; `options` must
-    be the router's own, and are left out where another one is asked for. One that learns from data does so from the
-    config's training tasks, and may keep its work in `workdir`; with `calibrate` its scores are standardised on so many
-    of their validation prompts, or on the lines of a file.
-    """
-    shared = {key: value for key, value in config.router.to_dict().items() if value is not None}
-    named, calibrated, text = shared.pop("name"), shared.pop("calibrate", ""), shared.pop("options", "")
-    options = arguments.parsed(text, "config.router.options") if name in (None, named) else {}
-    name, system = name or named, config.train.get("system")
-    given = {
-        "model": lambda: base,
-        "tasks": lambda: tasks(config).training,
-        "system": lambda: system,
-        "workdir": lambda: workdir,
-    }
-    made = catalogue.router(name, experts, {**catalogue.options_of(name, shared), **options}, given)
-    if not calibrated:
-        return made
-    neutral = calibration.neutral(tasks(config).training, calibrated, "config.router.calibrate")
-    return calibrate(made, base, neutral, system)
+
+def experiment(config: ConfigDict, workdir: pathlib.Path | None = None, base: Model | None = None) -> Experiment:
+    """The experiment that the config's method belongs to; tasks are loaded if a part of the method needs them."""
+    return Experiment(
+        base or model(config),
+        lambda: tasks(config),
+        {DEFAULT: config.library},
+        Sample.of(config.evaluate),
+        config.evaluate.max_new_tokens,
+        config.train.to_dict(),
+        config.adapt.to_dict() if "adapt" in config else {},
+        workdir,
+    )
+
+
+def plain(config: ConfigDict) -> Any:
+    """The config as plain data: dicts, lists, numbers and strings."""
+    return json.loads(config.to_json())

@@ -1,31 +1,19 @@
-"""`modjax cluster`: which tasks belong together, by the similarity of their experts."""
+"""`modjax cluster`: groups of tasks whose experts are similar."""
 
 import pathlib
 
-import numpy as np
 from absl.flags import DEFINE_string, FlagValues
 
 from modjax.cli import build, session
-from modjax.cluster import (
-    Clusters,
-    Sweep,
-    adjusted_rand,
-    dendrogram,
-    embedding,
-    mbc,
-    nearest,
-    random,
-    silhouette,
-    sweep,
-)
+from modjax.cluster import Clusters, Sweep, adjusted_rand, dendrogram, embedding, mbc, nearest, random, sweep
+from modjax.cluster.agreement import measures
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.parallel.distributed import from_first
 from modjax.report import clustering
-from modjax.routing.examples import first_of
-from modjax.routing.task_representations import embed
+from modjax.routing.embedding import task_embeddings
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax cluster --config=configs/mbc.py:quick,library=workdir/private/library --workdir=workdir/clusters"
@@ -40,18 +28,18 @@ def define_flags(values: FlagValues) -> None:
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes, and what flags ask for."""
+    """Writes WORKDIR/clusters.json, which `config.groups` of a train job takes, and the comparisons that flags name."""
     sizes = _sizes(flags.sweep) if flags.sweep else ()
     folder = session.enter(workdir, config)
     library, tasks = build.library(config), build.tasks(config)
-    families = {name: task.family for name, task in tasks.items()}
+    families = tasks.families_of(library.tasks)
     clusters = _clusters(config, library, tasks)  # on all processes: the base model may lie across them
-    from_first(lambda: _leave(folder, config, flags, clusters, library, families, sizes))
+    from_first(lambda: _report(folder, config, flags, clusters, library, families, sizes))
 
 
-def _leave(folder, config, flags, clusters, library, families, sizes):
-    """Writes and prints the clusters and what flags ask for."""
-    write_json(folder / "clusters.json", as_json(clusters, library, families))
+def _report(folder, config, flags, clusters, library, families, sizes):
+    """Writes and prints the clusters and the comparisons."""
+    write_json(folder / "clusters.json", clusters.as_json(library) | measures(clusters, families))
     for cluster, names in clusters.names.items():
         print(f"cluster {cluster}: {', '.join(names)}")
     if flags.against:
@@ -63,27 +51,8 @@ def _leave(folder, config, flags, clusters, library, families, sizes):
         _sweep(folder, config, clusters, library, families, sizes)
 
 
-def as_json(clusters: Clusters, library: Library, families: dict[str, str | None]) -> dict:
-    """Each cluster's tasks, the similarity matrix, and agreement with the families (adjusted Rand) where known."""
-    own = _families(library, families)
-    return {
-        "groups": clusters.groups(library),
-        "names": library.names,
-        "labels": clusters.labels.tolist(),
-        "families": own,
-        "adjusted_rand": None if None in own else adjusted_rand(clusters, own),
-        "inertia": clusters.inertia,
-        "silhouette": silhouette(clusters),
-        "matrix": clusters.similarity.round(4).tolist(),
-    }
-
-
-def _families(library, families):
-    return [families.get(tasks[0]) if tasks else None for tasks in library.tasks]
-
-
 def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
-    """What `config.cluster.method` says; a random partition has the sizes that MBC finds with the same settings."""
+    """The clusters by `config.cluster.method`; a random partition has the sizes of MBC's with the same settings."""
     options = config.cluster.to_dict()
     method, examples = options.pop("method", "mbc"), options.pop("examples", 32)
     if method == "mbc":
@@ -91,23 +60,14 @@ def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
     if method == "random":
         return random(mbc(library, **options), **_options(config, "seed"))
     if method == "embedding":
-        own = _options(config, "clusters", "seed", "restarts")
-        return embedding(library, _vectors(config, library, tasks, examples), **own)
+        named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
+        vectors = task_embeddings(build.model(config), named, examples, system=config.train.system)
+        return embedding(library, vectors, **_options(config, "clusters", "seed", "restarts"))
     raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")
 
 
-def _vectors(config, library, tasks, examples) -> dict[str, np.ndarray]:
-    """{task: float64[D]}, the mean embedding of its first training examples' prompts by the base model."""
-    named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
-    sources = {name: [example.source for example in first_of(named, name, examples, "train")] for name in named}
-    prompts = [source for own in sources.values() for source in own]
-    embedded_nD = embed(build.model(config), prompts, config.train.system)
-    ends = np.cumsum([len(own) for own in sources.values()])[:-1]
-    return {name: own_nD.mean(axis=0) for name, own_nD in zip(sources, np.split(embedded_nD, ends), strict=True)}
-
-
 def _place(folder, config, clusters, library, new):
-    """Prints the cluster of each new expert; nearest.json holds the groups with the new tasks in them."""
+    """Prints the nearest cluster of each new expert; writes nearest.json, the groups with the new tasks added."""
     found = nearest(clusters, library, new, **_options(config, "sparsity"))
     groups = clusters.groups(library)
     for name, tasks, label, own in zip(new.names, new.tasks, found.labels, found.similarity, strict=True):
@@ -119,19 +79,18 @@ def _place(folder, config, clusters, library, new):
 
 
 def _sweep(folder: pathlib.Path, config, clusters, library, families, sizes):
-    """MBC for each number of clusters: prints a line each; writes sweep.json and the pictures.
+    """MBC for each number of clusters: prints a line for each; writes sweep.json and the pictures.
 
-    The tree is that of the experts' similarity, in the colours of the clusters that were asked for.
+    The tree is that of the experts' similarity, in the colours of the clusters of `config.cluster`.
     """
-    own = _families(library, families)
     options = _options(config, "sparsity", "components", "seed", "restarts")
-    found = sweep(library, sizes, families=None if None in own else own, **options)
+    found = sweep(library, sizes, families=None if None in families else families, **options)
     rows = [_measured(found, size) for size in found.clusters]
     for row in rows:
         shown = [f"{key.replace('_', ' ')} {row[key]:.3f}" for key in MEASURES if row[key] is not None]
         print(f"{row['clusters']} clusters: {', '.join(shown)}")
     tree = dendrogram(next(iter(found.clusters.values())).similarity)
-    write_json(folder / "sweep.json", {"names": library.names, "sweep": rows, "dendrogram": tree.tolist()})
+    write_json(folder / "sweep.json", {"experts": library.names, "sweep": rows, "dendrogram": tree.tolist()})
     clustering.write_sweep(rows, folder / "sweep")
     clustering.write_dendrogram(tree, library.names, clusters.labels.tolist(), folder / "dendrogram")
 

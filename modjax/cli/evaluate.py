@@ -4,12 +4,12 @@ import time
 
 from modjax.cli import build, session
 from modjax.eval.evaluation import evaluate
-from modjax.eval.method import Method
 from modjax.eval.metrics import METRICS
-from modjax.eval.sample import Sample
 from modjax.eval.score import as_json, summary
 from modjax.files import write_json
+from modjax.parallel.distributed import from_first
 from modjax.report.metric import written
+from modjax.studies import methods
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/private/library --workdir=workdir/scores"
@@ -17,17 +17,17 @@ EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/pr
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""
+    line = build.method(config)
     folder = session.enter(workdir, config)
-    tasks = build.tasks(config)
-    model = build.model(config)
-    method = Method("base")
-    if config.library:
-        library = build.library(config)
-        method = Method(config.router.name, library, build.router(config, library, model))
-    sample, start = Sample.of(config.evaluate), time.perf_counter()
-    scores = evaluate(model, tasks, method.library, method.router, sample, config.evaluate.max_new_tokens)
+    experiment = build.experiment(config, folder)
+    methods.check(line, experiment, "config.method")
+    method = methods.make(line.get("router", {"name": "base"})["name"], line, experiment)
+    tasks, start = experiment.tasks, time.perf_counter()
+    scores = evaluate(
+        experiment.model, tasks, method.library, method.router, experiment.sample, experiment.max_new_tokens
+    )
     found = {"method": method.name, "seconds": time.perf_counter() - start, **as_json(scores)}
-    write_json(folder / "scores.json", found)
+    from_first(lambda: write_json(folder / "scores.json", found))
     for part, names in (("in distribution", tasks.training), ("held out", tasks.held_out)):
         if means := summary(scores, list(names)):
             figures = ", ".join(written(metric, means[metric.name]) for metric in METRICS)

@@ -10,6 +10,7 @@ from modjax.cli import build, session
 from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 from modjax.parallel.distributed import from_first
+from modjax.studies import methods
 
 NEEDS = ("config",)  # flags that must be given
 EXAMPLE = 'modjax generate --config=configs/chat.py:library=workdir/private/library --prompt="Give the plural of wolf."'
@@ -23,24 +24,23 @@ def define_flags(values: FlagValues) -> None:
 
 
 def run(config, workdir, flags) -> None:
-    """Prints one answer a prompt, or with --json one line {"prompt", "answer", "expert"} a prompt.
+    """Prints one answer per prompt, or with --json one line {"prompt", "answer", "expert"} per prompt.
 
-    Prompts come from --prompt, or from the file --prompts, or line by line from standard input. A .jsonl file holds a
-    string a line, or {"prompt"} or {"messages"}, with "expert" where the router is the oracle.
+    Prompts come from --prompt, or from the file --prompts, or line by line from standard input. Each line of a .jsonl
+    file is a string, {"prompt"} or {"messages"}, with "expert" for the oracle.
     """
     if workdir:
         session.enter(workdir, config)
     asked = from_first(lambda: _asked(flags))
     if not asked:
         raise InputError("no prompts; expected --prompt=TEXT, --prompts=FILE, or lines on standard input")
-    model = build.model(config)
-    library = build.library(config) if config.library else None
-    router = build.router(config, library, model) if library else None
+    experiment = build.experiment(config)
+    method = methods.make("generate", build.method(config), experiment)
     experts = [expert for _, expert in asked]
-    answers = model.generate(
+    answers = experiment.model.generate(
         [prompt for prompt, _ in asked],
-        library,
-        router,
+        method.library,
+        method.router,
         choices=None if set(experts) == {None} else experts,
         progress=len(asked) > 1 and sys.stderr.isatty(),
         **config.generate,
@@ -50,7 +50,7 @@ def run(config, workdir, flags) -> None:
 
 
 def _asked(flags) -> list[tuple[Prompt, str | int | None]]:
-    """(prompt, its expert) of each; --expert is the expert of those that name none."""
+    """(prompt, its expert) for each prompt; --expert is the expert of prompts that name none."""
     if flags.prompt:
         found = [(prompt, None) for prompt in flags.prompt]
     elif flags.prompts:

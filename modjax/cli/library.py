@@ -1,4 +1,4 @@
-"""`modjax library`: what a saved library holds, and experts added to it and dropped from it where it lies."""
+"""`modjax library`: lists the experts of a saved library, and adds and drops experts in place."""
 
 import dataclasses
 import functools
@@ -28,19 +28,19 @@ TASKS = 48  # characters of the column
 def define_flags(values: FlagValues) -> None:
     DEFINE_string("path", None, "the folder of the library", values)
     DEFINE_multi_string("add", [], "a PEFT adapter or a library whose experts to add", values)
-    DEFINE_multi_string("drop", [], "an expert to take out, by name", values)
-    DEFINE_string("router", None, "the file of a router that changes with the library", values)
+    DEFINE_multi_string("drop", [], "the name of an expert to drop", values)
+    DEFINE_string("router", None, "the file of a router of the library, changed with it", values)
 
 
 @session.first_alone
 def run(config, workdir, flags) -> None:
-    """Drops the experts --drop, adds those of the folders --add, and prints what --path holds then.
+    """Drops the experts --drop, adds those of the folders --add, and prints the experts of --path after that.
 
-    With --router, the file of a router for the library, the router changes with it. A killed command is run again.
+    With --router, the file of a router of the library, the router is changed too. After a kill, run the command again.
     """
     path = pathlib.Path(flags.path)
     if flags.router and not (flags.add or flags.drop):
-        raise InputError(f"--router={flags.router} changes with the library; expected --add or --drop beside it")
+        raise InputError(f"--router={flags.router} is changed with the library; expected --add or --drop too")
     if flags.drop:
         _drop(path, flags.drop, flags.router)
     for source in flags.add:
@@ -50,7 +50,7 @@ def run(config, workdir, flags) -> None:
 
 
 def table(path: pathlib.Path, index: Index) -> list[str]:
-    """A line for each expert, under a line of headings."""
+    """A line of headings and a line for each expert."""
     rows = [("expert", "tasks", "rank", "alpha", "size")]
     for entry in index.entries:
         size = sum(file.stat().st_size for file in (path / entry.folder).glob("*"))
@@ -61,7 +61,7 @@ def table(path: pathlib.Path, index: Index) -> list[str]:
 
 
 def _cell(number, text, width):
-    return f"{text:<{width}}" if number < 2 else f"{text:>{width}}"  # words to the left, numbers to the right
+    return f"{text:<{width}}" if number < 2 else f"{text:>{width}}"  # text to the left, numbers to the right
 
 
 def _short(text):
@@ -72,7 +72,7 @@ def _drop(path, names, file):
     index = index_file.read(path)
     kept = index.without(names)
     if file:
-        # The router first: one that is the others' alone is what a killed command left.
+        # The router is written first: if it is already the shorter one, an earlier command was killed in between.
         router = load_router(file)
         if n_experts(router) == len(kept.entries):
             _builder(router, Library.load(path)[kept.names], file)
@@ -90,7 +90,7 @@ def _add(path, source, file):
     router, saved = load_router(file), Library.load(path)
     earlier = len(saved) - len(added)
     if saved.names[-len(added) :] == added.names and n_experts(router) == earlier:
-        # A killed command came as far as the library.
+        # An earlier command was killed after it wrote the library.
         longer = extended(router, _builder(router, saved[:earlier], file)(saved[earlier:]))
     else:
         longer = extended(router, _builder(router, saved, file)(added))
@@ -107,7 +107,10 @@ def _experts(source, layers) -> Library:
 
 
 def _builder(router: Router, library: Library, file: str) -> Callable[[Library], Router]:
-    """What built the router; InputError unless it gives this router for the library's experts and its settings."""
+    """The function that built the router, with its settings.
+
+    Raises InputError unless it gives this router again for the library.
+    """
     _check_count(file, router, len(library))
     check(router, library)
     kind = type(router).__name__
@@ -119,8 +122,8 @@ def _builder(router: Router, library: Library, file: str) -> Callable[[Library],
     }
     if not build or not _same(build(library, **settings), router):
         raise InputError(
-            f"{file}: is not what the experts and its settings give, as a calibrated {kind} router is not; build one "
-            "for the added experts the same way and join them by modjax.routing.extended"
+            f"{file}: the {kind} router cannot be rebuilt from the experts and its settings, as when it was "
+            "calibrated; build one for the added experts the same way and join them by modjax.routing.extended"
         )
     return functools.partial(build, **settings)
 

@@ -1,24 +1,26 @@
-"""`modjax merge`: a library's experts as one, or less what general experts know."""
+"""`modjax merge`: the experts of a library merged into one, or general knowledge subtracted from each."""
 
 from modjax.cli import build, session
-from modjax.cli.arguments import parsed
-from modjax.experts.library import Library
-from modjax.studies import catalogue
+from modjax.errors import InputError
+from modjax.studies import methods
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax merge --config=configs/merge.py:library=workdir/private/library --workdir=workdir/merged"
+PARTS = ("library", "subtract", "merge", "note")  # of a method that change its library without training
 
 
+@session.first_alone
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/library: a library of one, which needs no router; of "genknowsub" as many experts as before."""
-    name = config.merge.name
-    catalogue.check_transform(name, catalogue.TRANSFORMS, "config.merge.name")
-    options = parsed(config.merge.options, "config.merge.options")
+    """Writes WORKDIR/library: one expert, which needs no router, or after subtraction alone as many as before."""
+    method = {part: value for part, value in build.method(config).items() if part in PARTS}
+    experiment = build.experiment(config)
+    if not {"subtract", "merge"} & set(method):
+        raise InputError("config.method: neither 'subtract' nor 'merge' is given; expected at least one")
+    methods.check(method, experiment, "config.method")
     path = session.enter(workdir, config) / "library"
     if path.exists():
         print(f"{path} is complete; nothing to do")
         return
-    general = Library.load(config.merge.general) if config.merge.general else None
-    merged = catalogue.transformed(name, build.library(config), options, general)
-    merged.save(path)
-    print(f"{path}: {merged}")
+    library = methods.library_of(method, experiment)
+    library.save(path)
+    print(f"{path}: {library}")

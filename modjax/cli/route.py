@@ -1,14 +1,14 @@
-"""`modjax route`: a router made once and kept, and how it divides the work."""
+"""`modjax route`: a router built once and saved, and an analysis of how it divides the work."""
 
 from absl.flags import DEFINE_string, FlagValues
 
 from modjax import report
 from modjax.cli import build, session
+from modjax.errors import InputError
 from modjax.eval.method import Method
-from modjax.eval.sample import Sample
-from modjax.parallel.distributed import is_writer
+from modjax.parallel.distributed import from_first
 from modjax.report import analysis
-from modjax.studies import catalogue, results
+from modjax.studies import catalogue, methods, results
 from modjax.studies.stages import Stages
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -20,28 +20,35 @@ def define_flags(values: FlagValues) -> None:
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/router.safetensors, which `config.router.name` takes, division.json, and the HTML report."""
+    """Writes WORKDIR/router.safetensors, for `config.method.router.name`, routing.json, and the HTML report."""
+    line = build.method(config)
+    if "router" not in line:
+        raise InputError("config.library is empty or config.method has no router; expected both")
     stages = Stages(session.enter(workdir, config))
-    model, library, tasks = build.model(config), build.library(config), build.tasks(config)
-    path, count = stages.folder / "router.safetensors", config.route.shown
-    if path.exists():
-        router = catalogue.load_router_of(path, config.router.name)
-    else:
-        router = build.router(config, library, model, workdir=stages.folder / "training")
-        if is_writer():
-            router.save(path)
-    method = Method(config.router.name, library, router)
+    experiment = build.experiment(config, stages.folder)
+    methods.check(line, experiment, "config.method")
+    name, library = line["router"]["name"], methods.library_of(line, experiment, stages.folder)
+    router = _router(line, library, experiment, stages.folder / "router.safetensors")
+    method, tasks, count = Method(name, library, router), experiment.tasks, config.route.shown
     shown = list(tasks)[:: max(1, len(tasks) // max(1, count))][:count]
-    sample = Sample.of(config.evaluate)
-    found = stages.json("division", lambda: results.division(model, method, tasks, shown, sample))
-    print(f"{path}: a {type(router).__name__} router of {len(library)} experts")
+    found = stages.json("routing", lambda: results.routing(experiment.model, method, tasks, shown, experiment.sample))
+    print(f"{stages.folder / 'router.safetensors'}: a {type(router).__name__} router of {len(library)} experts")
     print(analysis.text(found["analysis"]))
     page = {
-        "title": f"How {method.name} divides the work",
-        "subtitle": f"{len(library)} experts of rank {library.rank} on {model.name}",
-        "facts": results.facts(config, tasks, stages.seconds),
-        "analysis": [{"name": method.name, **found["analysis"]}],
+        "title": f"How {name} divides the work",
+        "subtitle": f"{len(library)} experts of rank {library.rank} on {experiment.model.name}",
+        "facts": results.facts(experiment.model, tasks, stages.seconds),
+        "analysis": [{"name": name, **found["analysis"]}],
         "routing": found["views"],
-        "config": results.resolved(config),
+        "config": build.plain(config),
     }
-    print(f"report: {report.write(page, flags.report)}")
+    from_first(lambda: print(f"report: {report.write(page, flags.report)}"))
+
+
+def _router(line, library, experiment, path):
+    """The saved router, or a new one that is saved."""
+    if from_first(path.exists):
+        return catalogue.load(path, line["router"]["name"])
+    router = methods.router_of(line, library, experiment, experiment.workdir)
+    from_first(lambda: router.save(path))
+    return router

@@ -38,7 +38,7 @@ class Clusters:
         return tuple(next(rest[label]) for label in self.labels.tolist())
 
     def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
-        """{"cluster 0": tasks of its experts, ...}: the groups with which `train_library` trains one expert per cluster."""
+        """{"cluster 0": tasks of its experts, ...}, with which `train_library` trains one expert per cluster."""
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
             f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))

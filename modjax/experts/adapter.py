@@ -1,7 +1,8 @@
 """One expert on the host, module by module, as an adapter file holds it.
 
-A file may give each module its own rank and scale. Stacked for a library, all modules of an expert are padded with zeros
-to the expert's rank; scales lie beside the factors, one per layer and site, so the numbers of a file are never changed.
+A file may give each module its own rank and scale. Stacked for a library, all modules of an expert are padded with
+zeros to the expert's rank; scales lie beside the factors, one per layer and site, so the numbers of a file are never
+changed.
 """
 
 import collections

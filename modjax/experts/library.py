@@ -70,8 +70,8 @@ class Library:
     def ranks(self) -> dict[str, np.ndarray]:
         """{site: int[L,E]}, the rank of each expert's factors in each layer; 0 where it has none.
 
-        Taken from its ExpertInfo, provided that all rows beyond those ranks are zero; else, and for experts that were not
-        read from a file, the expert's rank wherever its factors are not all zero, or everywhere if all of them are.
+        Taken from its ExpertInfo, provided that all rows beyond those ranks are zero; else, and for experts that were
+        not read from a file, the expert's rank wherever its factors are not all zero, or everywhere if all of them are.
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 

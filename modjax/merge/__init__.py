@@ -6,13 +6,13 @@ choice take it as `form`, with weights w_e:
     form="factors"    dW = (sum_e w_e s_e B_e)^T (sum_e w_e A_e)      routing's mu (arXiv 2405.11157); has cross terms
     form="roots"      dW = (sum_e r_e B_e)^T (sum_e +-r_e A_e)        with r_e = sqrt|w_e s_e| and the sign of w_e s_e;
                                                                       PEFT's "linear", "ties", "dare_*"; has cross terms
-    form="products"   dW = sum_e w_e s_e B_e^T A_e                    exact; the rank is the sum of the ranks, or truncated
+    form="products"   dW = sum_e w_e s_e B_e^T A_e                    exact; rank: the sum of the ranks, or truncated
 
 With equal scales s, "roots" at weights w^2 is "factors" at weights w. Cross terms are products of one expert's A with
 another expert's B; since the ranks of experts are not aligned they are noise. "products" has none, and costs an SVD.
 
-Experts of smaller rank are padded with zeros; at a site that it lacks an expert has an update of zero. The merged expert
-has the largest of the experts' scales, so that one expert merged with weight 1 is itself.
+Experts of smaller rank are padded with zeros; at a site that it lacks an expert has an update of zero. The merged
+expert has the largest of the experts' scales, so that one expert merged with weight 1 is itself.
 
 `genknowsub` is not a merge: it subtracts the mean of general experts from every expert. `fold` adds experts to the
 weights of the base model.

@@ -13,7 +13,7 @@ from modjax.ops.linalg import kth_smallest_magnitude
 
 
 class Largest(NamedTuple):
-    """Keeps the `count` entries of largest magnitude of each expert, at least one, and all ties with the last of them."""
+    """Keeps the `count` entries of largest magnitude of each expert, at least one, and all that equal the last."""
 
     count_E: jax.Array  # int32
 

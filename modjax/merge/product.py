@@ -44,9 +44,9 @@ def svd(
     """The nearest update of a rank, in the Frobenius norm, to sum_e w_e s_e B_e^T A_e. PEFT's "svd".
 
     By QR of the concatenated factors and the SVD of the small core between them: no O x I matrix is formed (unless the
-    ranks sum to more than that). Layers are processed one after another. `ops.linalg.low_rank_svd`, written for the rank
-    of one expert, rotates S (S - 1) / 2 pairs of columns in turn, which is far slower for the S ranks of a library (12
-    layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
+    ranks sum to more than that). Layers are processed one after another. `ops.linalg.low_rank_svd`, written for the
+    rank of one expert, rotates S (S - 1) / 2 pairs of columns in turn, which is far slower for the S ranks of a library
+    (12 layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
 
     Args:
       rank: to keep; by default the largest of the experts'.

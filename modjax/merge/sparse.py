@@ -41,8 +41,8 @@ def ties(
     """TIES (arXiv 2306.01708): trim, elect a sign for each entry, average the experts that agree with it.
 
     PEFT's "ties" is form="roots" and its "ties_svd" form="products"; at equal scales and weights of 1 the default,
-    form="factors", is PEFT's "ties" too. Like PEFT it trims each matrix separately, where the paper trims all matrices of
-    an expert together.
+    form="factors", is PEFT's "ties" too. Like PEFT it trims each matrix separately, where the paper trims all matrices
+    of an expert together.
 
     Args:
       density: the share of each matrix's entries that an expert keeps, those of largest magnitude.
@@ -88,8 +88,8 @@ def dare(
     """DARE (arXiv 2311.03099): drop entries at random, divide the others by their share, merge the rest.
 
     The paper thins weight updates: form="products". PEFT's "dare_linear" is form="roots", its "dare_ties" the same with
-    elect=True, its "dare_linear_svd" and "dare_ties_svd" form="products". Entries of A and B are drawn independently, so
-    that without an election the expectation of every product is that without dropping.
+    elect=True, its "dare_linear_svd" and "dare_ties_svd" form="products". Entries of A and B are drawn independently,
+    so that without an election the expectation of every product is that without dropping.
 
     Args:
       density: the probability that an entry is kept, 1 - p of the paper.

@@ -4,7 +4,7 @@ One site of one layer: input x in R^I, factors a[E,R,I] and b[E,R,O], scales s[E
 
     mix="parameters"   A* = sum_e w_e A_e,  B* = sum_e w_e s_e B_e,  delta = B*^T A* x   (arXiv 2405.11157)
     mix="outputs"      delta = sum_e w_e s_e B_e^T A_e x                                  (PEFT's Arrow)
-    mix="heads"        like "parameters", with weights w_he for each of H equal blocks of I and of O   (arXiv 2211.03831)
+    mix="heads"        like "parameters", with weights w_he for each of H equal blocks of I and O  (arXiv 2211.03831)
 
 All three agree when one expert has weight 1 and the others have 0. Per token, "parameters" never forms A* or B*:
 z = sum_e w_e A_e x has R numbers, and delta = sum_e w_e s_e B_e^T z.

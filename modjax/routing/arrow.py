@@ -1,8 +1,8 @@
 """Arrow routing (arXiv 2405.11157, section 3.2): each token goes to the experts that would act on it most.
 
-An expert's prototype at a site is the unit input direction that its update B^T A amplifies most, its first right singular
-vector. Tokens that resemble an expert's training data are amplified by it, so |x . p_e| ranks the experts without any
-training.
+An expert's prototype at a site is the unit input direction that its update B^T A amplifies most, its first right
+singular vector. Tokens that resemble an expert's training data are amplified by it, so |x . p_e| ranks the experts
+without any training.
 """
 
 from typing import Unpack

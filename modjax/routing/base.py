@@ -157,7 +157,7 @@ def load_router(path: str | pathlib.Path) -> Router:
 
 
 class Bound(NamedTuple):
-    """The arrays of a library and a router, checked against a model by `Model.bind`: the argument of jitted functions."""
+    """The arrays of a library and a router, checked by `Model.bind`: the argument of jitted functions."""
 
     loras: Loras
     router: Router

@@ -41,11 +41,11 @@ def prototypes_of(
     """{site: float32[L,E,I]}, the prototype of each expert at each site and layer.
 
     Args:
-      prototypes: "svd" is the exact singular vector; "power" is PEFT's estimate of it, 15 power iterations from a random
-        start, which have not converged where two singular values are close. It needs PyTorch for the same start.
+      prototypes: "svd" is the exact singular vector; "power" is PEFT's estimate of it, 15 power iterations from a
+        random start, which have not converged where two singular values are close. It needs PyTorch for the same start.
       seed: of PEFT's start vector, its `rng_seed`; for "power" alone.
-      of: the matrix of the singular vector: the "update" B^T A, or the expert's whole "weights" W0 + alpha / rank B^T A,
-        which needs the model and prototypes="svd".
+      of: the matrix of the singular vector: the "update" B^T A, or the expert's whole "weights" W0 + alpha / rank B^T
+        A, which needs the model and prototypes="svd".
       model: the base model, for `of="weights"`.
       tie: groups of sites that share one A, and so one prototype, that of their B side by side; the paper's Phi-2
         experts share one A at (("attn.q", "attn.k", "attn.v"),).
@@ -122,10 +122,10 @@ def peft_start(width: int, seed: int) -> np.ndarray:
 
 
 def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
-    """Fifteen iterations v <- A^T (B^T B) A v, normalised, all experts from one start, as in PEFT; amplified by ||B^T A v||.
+    """Fifteen iterations v <- A^T (B^T B) A v, normalised, all experts from one start, as in PEFT; value ||B^T A v||.
 
-    In float64, on the host: PEFT computes in float32, and iterations that have not converged amplify rounding errors, so
-    that the two differ by PEFT's rounding alone.
+    In float64, on the host: PEFT computes in float32, and iterations that have not converged amplify rounding errors,
+    so that the two differ by PEFT's rounding alone.
     """
     a_LERI, b_LERO = (np.asarray(factor, np.float64) for factor in (lora.a, lora.b))
     gram_LERR = b_LERO @ np.swapaxes(b_LERO, -1, -2)

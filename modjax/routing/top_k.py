@@ -24,7 +24,7 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
 
 
 def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
-    """The k largest scores of each row divided by their sum, exact zeros elsewhere, float32[B,E]; 1 / E if all are 0."""
+    """The k largest scores of each row divided by their sum, else exact zeros, float32[B,E]; 1 / E if all are 0."""
     n_experts = score_BE.shape[1]
     if 0 < top_k < n_experts:
         top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)

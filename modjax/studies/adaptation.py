@@ -11,7 +11,7 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError, suggestion
 from modjax.experts.library import Library
 from modjax.model import Model
-from modjax.parallel.distributed import is_writer
+from modjax.parallel.distributed import from_first
 from modjax.routing.base import load_router
 from modjax.routing.poly import Poly
 from modjax.studies.experiment import Experiment
@@ -42,16 +42,14 @@ def adapted(
     tasks = adapt.few(experiment.tasks.held_out, options["examples"], options["validation"])
     job = _Job(experiment, tasks, library, options, folder)
     path = folder / "library"
-    if not path.exists():
+    if not from_first(path.exists):
         found = METHODS[options["method"]](job)
-        if not is_writer():
-            return found
-        found.save(path)
+        from_first(lambda: found.save(path))
     return Library.load(path)
 
 
 def check_options(options: Mapping[str, Any], where: str, known: Mapping[str, Any]) -> None:
-    """Raises InputError naming `where` for an unknown option, method or retrieval, and for ones that do not go together.
+    """Raises InputError naming `where` for an unknown option, method or retrieval, and for conflicting ones.
 
     known: the options with their defaults.
     """

@@ -34,8 +34,8 @@ def router(
     """The router of a name.
 
     Args:
-      name: a function of `modjax.routing`; "module:function", your own, whose first argument is the library; the file of
-        a saved router; or "module:file" if its class is your own.
+      name: a function of `modjax.routing`; "module:function", your own, whose first argument is the library; the file
+        of a saved router; or "module:file" if its class is your own.
       options: the function's other arguments.
       given: {argument: function that returns it}, called for the arguments that the router's function has and `options`
         lacks, such as the model.
@@ -151,8 +151,8 @@ def _function(name) -> Callable[..., Router]:
     module, attribute = _split(name)
     if not module:
         raise InputError(
-            f"unknown router {name!r}; {suggestion(name, routers())} Or your own function as module:function, or a file "
-            "that Router.save wrote"
+            f"unknown router {name!r}; {suggestion(name, routers())} Or your own function as module:function, or a "
+            "file that Router.save wrote"
         )
     function = getattr(_imported(module), attribute, None)
     if not callable(function):

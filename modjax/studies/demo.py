@@ -38,7 +38,7 @@ def demo(
     max_new_tokens: int = 64,
     shown: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Runs the demo in stages, each of which is kept in the folder and not repeated; returns results for `modjax.report`.
+    """Runs the demo in stages, which the folder keeps and which are not repeated; returns results for `modjax.report`.
 
     Args:
       folder: for private/, mbc/ and shared/, one library each, and a JSON file per stage.

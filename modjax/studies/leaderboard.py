@@ -15,6 +15,7 @@ from modjax.eval.evaluation import evaluate
 from modjax.eval.score import as_json, from_json, summary
 from modjax.files import read_json
 from modjax.model import Model, load
+from modjax.parallel.distributed import from_first
 from modjax.studies import methods, results
 from modjax.studies.experiment import DEFAULT, Experiment
 from modjax.studies.stages import Stages
@@ -30,8 +31,8 @@ def leaderboard(
 ) -> dict[str, Any]:
     """Scores every method and compares them; returns results for `modjax.report`.
 
-    Lines may be added and changed between runs with the same workdir: a method is measured again only if its line or the
-    folders of its libraries have changed. A method that fails is reported with its error; the others go on.
+    Lines may be added and changed between runs with the same workdir: a method is measured again only if its line or
+    the folders of its libraries have changed. A method that fails is reported with its error; the others go on.
 
     Args:
       experiment: with a workdir, for a JSON file per method.
@@ -92,9 +93,7 @@ class _Board:
         made_of = self.made_of(line)
         if name in self.analyse:
             made_of["shown"] = self.shown
-        path = self.stages.path(f"method {name}")
-        if path.exists() and read_json(path)["made_of"] != made_of:
-            path.unlink()
+        from_first(lambda: _drop_outdated(self.stages.path(f"method {name}"), made_of))
         return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, line)})
 
     def measure(self, name, line) -> dict[str, Any]:
@@ -148,6 +147,11 @@ class _Board:
         parts = (self.experiment.tasks.training, self.experiment.tasks.held_out)
         means = [summary(scores, list(part)) for part in parts]
         return [one["loss"] if one else math.inf for one in means]
+
+
+def _drop_outdated(path, made_of) -> None:
+    if path.exists() and read_json(path)["made_of"] != made_of:
+        path.unlink()
 
 
 def _row(name, measured, compared) -> dict[str, Any]:

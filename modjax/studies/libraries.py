@@ -11,12 +11,16 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.model import Model
+from modjax.parallel.distributed import from_first
 from modjax.routing.embedding import task_embeddings
 from modjax.studies.stages import Stages
 from modjax.train.full import train_full
 from modjax.train.groups import private, shared
 from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
+
+MHR_HEADS = 64  # blocks with their own weights, as in the paper's pretraining
+FULL_RATE = 3e-5  # learning rate of full fine-tuning in the paper; an expert's would destroy the model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Libraries:
       cluster: arguments of `modjax.cluster.mbc`.
       rows: {kind: rows per step and member} where they differ from the private library's batch. Every library is
         trained for as many steps as read the rows that the private library reads in all.
-      poly: arguments of `train_poly`; `mhr` those that differ for MHR.
-      full: settings that differ for full fine-tuning.
+      poly: arguments of `train_poly`.
+      private_folder: a private library that is there already; else it is trained, too.
     """
 
     model: Model
@@ -39,8 +43,7 @@ class Libraries:
     cluster: Mapping[str, Any]
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     poly: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    mhr: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    full: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    private_folder: str | pathlib.Path | None = None
 
     def path(self, kind: str) -> pathlib.Path:
         """The folder of a library, or of the model of "full", trained if it is missing.
@@ -64,6 +67,8 @@ class Libraries:
         return found.as_json(private_library) | measures(found, families)
 
     def _private(self, kind):
+        if self.private_folder:
+            return pathlib.Path(self.private_folder)
         return self._of_groups(kind, private(self.tasks.training))
 
     def _shared_a(self, kind):
@@ -94,18 +99,18 @@ class Libraries:
         )
 
     def _poly(self, kind):
-        own = {**self.poly, **(self.mhr if kind == "mhr" else {})}
+        own = {**self.poly, "heads": MHR_HEADS if kind == "mhr" else 1}
         settings = self.equal_rows(kind, 1)
 
         def train(folder):
             library, router = train_poly(self.model, self.tasks, workdir=folder, **own, **settings)
-            router.save(folder / "router.safetensors")
+            from_first(lambda: router.save(folder / "router.safetensors"))
             return library
 
         return self.stages.kept(kind, "library", train)
 
     def _full(self, kind):
-        settings = {**self.equal_rows(kind, 1), **self.full}
+        settings = {**self.equal_rows(kind, 1), "learning_rate": FULL_RATE}
         return self.stages.kept(kind, "model", lambda folder: train_full(self.model, self.tasks, folder, **settings))
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:

@@ -8,10 +8,14 @@ from typing import Any
 
 from modjax.experts.library import Library
 from modjax.files import read_json, write_json
+from modjax.parallel.distributed import from_first
 
 
 class Stages:
-    """The folder of a study, its finished stages, and the seconds that each took over all attempts."""
+    """The folder of a study, its finished stages, and the seconds that each took over all attempts.
+
+    With several processes all run a stage; the first alone looks at and writes files.
+    """
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
@@ -20,7 +24,7 @@ class Stages:
     @property
     def seconds(self) -> dict[str, float]:
         """{stage: seconds} in the order in which they were finished."""
-        return read_json(self._times) if self._times.exists() else {}
+        return from_first(lambda: read_json(self._times) if self._times.exists() else {})
 
     def library(self, name: str, train: Callable[[pathlib.Path], Library]) -> Library:
         """The library of a training stage: loaded, or trained in its own folder and saved there."""
@@ -29,16 +33,16 @@ class Stages:
     def kept(self, name: str, part: str, train: Callable[[pathlib.Path], Any]) -> pathlib.Path:
         """The folder NAME/PART with the result of a training stage, a library or a model; trained if it is missing."""
         path = self.folder / name / part
-        if not path.exists():
-            self._timed(f"train {name}", lambda: train(self.folder / name).save(path))
+        if not from_first(path.exists):
+            self._timed(f"train {name}", lambda: _save(train(self.folder / name), path))
         return path
 
     def json(self, name: str, make: Callable[[], Any]) -> Any:
         """The value of any other stage, kept as NAME.json."""
         path = self.path(name)
-        if not path.exists():
-            self._timed(name, lambda: write_json(path, make()))
-        return read_json(path)
+        if not from_first(path.exists):
+            self._timed(name, lambda: _write(path, make()))
+        return from_first(lambda: read_json(path))
 
     def path(self, name: str) -> pathlib.Path:
         """The file of a stage, for any text as its name."""
@@ -48,4 +52,12 @@ class Stages:
         print(f"{name} ...", flush=True)
         start = time.perf_counter()
         work()
-        write_json(self._times, self.seconds | {name: round(time.perf_counter() - start, 2)})
+        _write(self._times, self.seconds | {name: round(time.perf_counter() - start, 2)})
+
+
+def _save(made, path):
+    from_first(lambda: made.save(path))
+
+
+def _write(path, value):
+    from_first(lambda: write_json(path, value))

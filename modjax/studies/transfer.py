@@ -1,7 +1,7 @@
 """Transfer study: whether the similarity of two tasks' experts predicts that joint training helps (arXiv 2405.11157).
 
-Pairs of private experts are chosen over the whole range of similarity, and one joint expert is trained for each pair. Its
-gain is the decrease of its tasks' test losses relative to the private experts, in nats per target token:
+Pairs of private experts are chosen over the whole range of similarity, and one joint expert is trained for each pair.
+Its gain is the decrease of its tasks' test losses relative to the private experts, in nats per target token:
 
     gain = mean over the pair's two experts of (private loss - joint loss) on that expert's tasks
 
@@ -27,6 +27,7 @@ from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.model import Model
+from modjax.parallel.distributed import from_first
 from modjax.report import numbers
 from modjax.report import transfer as picture
 from modjax.routing.oracle import oracle
@@ -73,8 +74,8 @@ def transfer(
 
     Args:
       library: private experts, trained with `settings`.
-      folder: for the joint experts, transfer.json, transfer.svg and transfer.png; repeated with the same folder the study
-        resumes.
+      folder: for the joint experts, transfer.json, transfer.svg and transfer.png; repeated with the same folder the
+        study resumes.
       settings: of training, see `modjax.train.settings.Settings`.
       sample: the test examples of the losses.
       pairs, seed: as in `choose_pairs`.
@@ -99,16 +100,15 @@ def transfer(
         "bins": [one._asdict() | {"gain": one.gain.as_json()} for one in binned(similarities, gains, bins)],
         "pairs": rows,
     }
-    write_json(stages.folder / "transfer.json", found)
-    picture.write(found, stages.folder / "transfer")
+    from_first(lambda: _leave(found, stages.folder))
     return found
 
 
 def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[tuple[int, int]]:
     """`count` pairs of experts spread evenly over the ranks of their similarity, from the least to the most similar.
 
-    All pairs, sorted by similarity, are divided into `count` parts of equal size. From each part the pair is taken whose
-    experts are in the fewest pairs so far, so that no task dominates the result; `seed` breaks ties.
+    All pairs, sorted by similarity, are divided into `count` parts of equal size. From each part the pair is taken
+    whose experts are in the fewest pairs so far, so that no task dominates the result; `seed` breaks ties.
 
     Raises InputError for fewer than 3 pairs, or more than there are.
     """
@@ -204,7 +204,7 @@ def _check_comparable(library, settings) -> None:
             if key in had and had[key] != settings[key]:
                 raise InputError(
                     f"expert {info.name!r} was trained with {key} = {had[key]}, the joint experts with {settings[key]}; "
-                    "expected the same, because private and joint experts are compared at matched compute"
+                    "expected the same: private and joint experts are compared at matched compute"
                 )
 
 
@@ -244,6 +244,11 @@ def _row(library, tasks, measured, i, j, similarity) -> dict[str, Any]:
         "gains": gains,
         "gain": float(np.mean(gains)),
     }
+
+
+def _leave(found, folder) -> None:
+    write_json(folder / "transfer.json", found)
+    picture.write(found, folder / "transfer")
 
 
 def _rank_correlation(x_SP, y_SP):

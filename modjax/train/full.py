@@ -52,8 +52,8 @@ def train_full(
 ) -> Model:
     """Trains all weights on all tasks together; the given model is not changed.
 
-    Needs sixteen bytes per weight beside the model: a float32 copy, the gradient and two moments, sharded on the mesh as
-    the model's weights are.
+    Needs sixteen bytes per weight beside the model: a float32 copy, the gradient and two moments, sharded on the mesh
+    as the model's weights are.
 
     Args:
       model: from `modjax.load`, not quantised.

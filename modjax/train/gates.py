@@ -1,4 +1,4 @@
-"""Training of PhatGoose's gates (arXiv 2402.05859): one vector per expert and site that scores tokens for the expert."""
+"""Training of PhatGoose's gates (arXiv 2402.05859): a vector per expert and site that scores tokens for the expert."""
 
 import pathlib
 from typing import Unpack
@@ -67,8 +67,8 @@ def phatgoose(
         training:  delta = sigmoid(v_e . x) s_e B_e^T A_e x,  v_e from 0
         routing:   weights = softmax over the top k of LayerNorm(v_e) . LayerNorm(x) / temperature
 
-    LayerNorm has no gain and no bias. By default each gate learns for 100 steps of one packed row of 1024 tokens, by AdamW
-    without weight decay, with 10 % of the steps warming up, as in the reference code.
+    LayerNorm has no gain and no bias. By default each gate learns for 100 steps of one packed row of 1024 tokens, by
+    AdamW without weight decay, with 10 % of the steps warming up, as in the reference code.
 
     Args:
       model: from `modjax.load`.

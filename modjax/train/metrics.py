@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 
 class MetricsLog:
@@ -27,6 +26,8 @@ class MetricsLog:
             draft = folder / "metrics.jsonl.writing"
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
             os.replace(draft, path)
+            from tensorboardX import SummaryWriter  # here, because it imports torch where that is installed
+
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 

@@ -1,4 +1,4 @@
-"""Poly and MHR: a few skills shared by all tasks, and the weights of each task over them (arXiv 2202.13914, 2211.03831).
+"""Poly and MHR: a few skills shared by all tasks, and weights of each task over them (arXiv 2202.13914, 2211.03831).
 
     w_t = sigmoid(Z_t) / sum of sigmoid(Z_t),   A_t = sum_e w_te A_e,   B_t = sum_e w_te B_e
 
@@ -32,15 +32,15 @@ SPREAD = 1e-3  # Z starts uniform in [-SPREAD, SPREAD]
 class PolyTraining(Recipe):
     """Members that each have S skills and weights over them for each of their tasks.
 
-    Trained is {"weights": Z float32[K,E,H,S]}, with K the tasks of a member, and {"skills": {site: Factors(a[L,E,S,R,I],
-    b[L,E,S,R,O])}} unless the skills are frozen. `frozen` is {site: scale[L,E,S]} beside trained skills, else {site:
-    LoRA(a, b, scale)}. An axis of members of size 1 is shared by all.
+    Trained is {"weights": Z float32[K,E,H,S]}, with K the tasks of a member, and {"skills": {site:
+    Factors(a[L,E,S,R,I], b[L,E,S,R,O])}} unless the skills are frozen. `frozen` is {site: scale[L,E,S]} beside trained
+    skills, else {site: LoRA(a, b, scale)}. An axis of members of size 1 is shared by all.
     """
 
     by_task = True
 
     def __init__(self, given: Any, frozen: Any, rate: float, settings: Settings):
-        """given: the arrays to start from, with A at every site; rate: learning rate of the weights over the skills'."""
+        """given: the first arrays, with A at every site; rate: learning rate of the weights over the skills'."""
         self.given, self.frozen, self.rates, self.settings = given, frozen, {"weights": rate}, settings
 
     def start(self, key, given):
@@ -79,7 +79,7 @@ class PolyTraining(Recipe):
 
 
 def mixed(leaf_LESRX: jax.Array, weights_LEHS: jax.Array) -> jax.Array:
-    """The weighted sum over skills, float32[L,E,R,X], of X in H blocks; axes of layers or members of size 1 are shared."""
+    """The weighted sum over skills, float32[L,E,R,X], of X in H blocks; layer or member axes of size 1 are shared."""
     L, members, S, R, X = leaf_LESRX.shape
     E, H = weights_LEHS.shape[1:3]
     own, shape = ("e", (members,)) if members > 1 else ("", ())

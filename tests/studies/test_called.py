@@ -3,8 +3,8 @@
 from typing import Literal
 
 import pytest
-
 from modjax.cli.arguments import parsed
+
 from modjax.errors import InputError
 from modjax.studies.catalogue import called
 
