@@ -203,8 +203,8 @@ def _check_comparable(library, settings) -> None:
         for key in ("rank", "alpha", "steps", "learning_rate"):
             if key in had and had[key] != settings[key]:
                 raise InputError(
-                    f"expert {info.name!r} was trained with {key} = {had[key]}, the joint experts with {settings[key]}; "
-                    "expected the same: private and joint experts are compared at matched compute"
+                    f"expert {info.name!r} was trained with {key} = {had[key]}, the joint experts with "
+                    f"{settings[key]}; expected the same: private and joint experts are compared at matched compute"
                 )
 
 
