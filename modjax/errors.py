@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Hint for an unknown name: "did you mean 'train'?", or all known names where none is near."""
+    """Hint for an unknown name: "did you mean 'train'?", or all known names if none is near."""
     known = list(known)
     nearest = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(known)}"
+    return f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(known) or 'none'}"

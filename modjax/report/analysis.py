@@ -111,7 +111,7 @@ def _drawing(index: int, method: Mapping, arrays: Mapping[str, np.ndarray]) -> s
         _chance(right, 100 / len(experts))
     else:
         right.set_visible(False)
-    return svg.render(figure, f"division{index}", f"How {method['name']} uses its experts by layer", titles)
+    return svg.render(figure, f"analysis{index}", f"How {method['name']} uses its experts by layer", titles)
 
 
 @svg.styled
@@ -125,7 +125,7 @@ def _sites(index: int, method: Mapping, use_LSE: np.ndarray) -> str:
         _use(panel, use_LE.T, experts, use_LSE.max(), site)
     for panel in panels[len(sites) :]:
         panel.set_visible(False)
-    return svg.render(figure, f"division{index}sites", f"How {method['name']} uses its experts by layer and site")
+    return svg.render(figure, f"analysis{index}sites", f"How {method['name']} uses its experts by layer and site")
 
 
 def _use(panel: Axes, use_EL: np.ndarray, experts: list[str], largest: float, title: str) -> None:

@@ -126,7 +126,10 @@ def test_missing_library(refused, tmp_path):
 def test_unknown_router(refused, library, tmp_path):
     library.save(tmp_path / "library")
     refused(
-        "evaluate", f"--config.library={tmp_path / 'library'}", "--config.router.name=bow", expected=["bow", "arrow"]
+        "evaluate",
+        f"--config.library={tmp_path / 'library'}",
+        "--config.method.router.name=bow",
+        expected=["bow", "arrow"],
     )
 
 

@@ -38,10 +38,10 @@ def test_a_conversation_is_remembered_until_it_is_reset(chat, checkpoint):
     assert first == answer("what is red")
     assert second == answer("what is red", first, "what is blue")
     assert third == answer("what is blue")
-    assert forgotten == "forgotten"
+    assert forgotten == "new conversation"
 
 
-def test_experts_are_shown_behind_answers(chat, library):
+def test_experts_are_shown_after_answers(chat, library):
     lines = chat(["/experts", "what is red", "/experts", "what is red"], library)
     assert lines[0] == "experts are shown" and lines[-2] == "experts are hidden"
     table = lines[2:-2]
@@ -52,28 +52,31 @@ def test_experts_are_shown_behind_answers(chat, library):
 def test_routers_can_be_changed(chat, library):
     said = ["/experts", "/router uniform", "what is red", "/router oracle c d", "what is red", "/router none"]
     lines = chat([*said, "/reset", "what is red"], library)
-    assert lines[1].endswith("with 3 experts under Uniform")
+    assert lines[1].endswith("with 3 experts, routed by Uniform")
     assert lines[3] == "  every token used all 3 experts alike"
-    assert lines[4].endswith("under Oracle of c d")
+    assert lines[4].endswith("routed by Oracle of c d")
     assert "c d" in lines[8] and lines[8].split()[-2:] == ["100%", "100%"]
     assert "experts" not in lines[-3]
     assert lines[-1] == chat(["what is red"])[0]
 
 
-def test_a_system_message_begins_anew(chat):
+def test_a_system_message_starts_a_new_conversation(chat):
     """Seen by the tokens of a conversation that is too long: one a word, and one before each message and answer."""
     said = ["what is red", "/system yes yes big", "what is red", "/system", "what is red"]
     plain, one, longer, other, again = chat(said, "--config.generate.max_new_tokens=64")
-    assert (one, other) == ("the system message is set", "the system message is the template's own")
+    assert one == "new conversation with this system message"
+    assert other == "new conversation with the template's system message"
     assert "has 5 tokens" in plain and "has 9 tokens" in longer and plain == again
 
 
-def test_what_cannot_be_is_said_and_the_conversation_goes_on(chat, library):
+def test_the_conversation_goes_on_after_an_error(chat, library):
     lines = chat(
         ["/router bow", "/router oracle", "/router uniform a", "/bow", "red " * 80, "what is red", "/help"], library
     )
     for line, words in zip(
-        lines, ["bow", "expert behind oracle", "nowhere else", "'/bow'", "at most 64"], strict=False
+        lines,
+        ["bow", "an expert, one of a, b, c d, after oracle", "nothing after uniform", "'/bow'", "at most 64"],
+        strict=False,
     ):
         assert line.startswith("modjax: ") and words in line
     assert not lines[5].startswith("modjax: ")

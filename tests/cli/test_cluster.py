@@ -39,7 +39,7 @@ def test_a_sweep_writes_its_figures_and_pictures(cluster):
     assert [line.split(":")[0] for line in out.splitlines()[-3:]] == ["2 clusters", "3 clusters", "4 clusters"]
     found = json.loads((folder / "sweep.json").read_text())
     clusters = Clusters.load(folder / "clusters.json")
-    assert found["names"] == list("abcde") and [row["clusters"] for row in found["sweep"]] == [2, 3, 4]
+    assert found["experts"] == list("abcde") and [row["clusters"] for row in found["sweep"]] == [2, 3, 4]
     assert found["sweep"][0]["labels"] == clusters.labels.tolist()
     assert all(-1 <= row["silhouette"] <= 1 and -1 <= row["adjusted_rand"] <= 1 for row in found["sweep"])
     assert len(found["dendrogram"]) == 4

@@ -1,4 +1,4 @@
-"""`modjax generate`: where prompts come from and what is printed."""
+"""`modjax generate`: the sources of prompts, and the printed lines."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_json_lines_hold_prompt_answer_and_expert(generate, library, tmp_path):
     asked = [{"prompt": PROMPTS[0], "expert": "b"}, {"prompt": PROMPTS[1]}]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     told = generate(
-        f"--prompts={tmp_path / 'prompts.jsonl'}", library, "--config.router.name=oracle", "--expert=c", "--json"
+        f"--prompts={tmp_path / 'prompts.jsonl'}", library, "--config.method.router.name=oracle", "--expert=c", "--json"
     )
     assert [json.loads(one)["expert"] for one in told] == ["b", "c"]
 
@@ -56,11 +56,11 @@ def test_json_lines_hold_prompt_answer_and_expert(generate, library, tmp_path):
     [
         (["--config.generate.max_new_tokens=0"], ["max_new_tokens=0"]),
         (["--config.generate.max_new_tokens=64"], ["max_new_tokens=64", "at most 64"]),
-        (["--config.router.name=oracle"], ["oracle", "experts="]),
-        (["--config.router.name=oracle", "--expert=d"], ["'d'", "a, b, c"]),
+        (["--config.method.router.name=oracle"], ["oracle", "choices="]),
+        (["--config.method.router.name=oracle", "--expert=d"], ["'d'", "a, b, c"]),
     ],
 )
-def test_what_cannot_be_is_named(modjax, config_file, library, arguments, words):
+def test_faulty_requests_are_named(modjax, config_file, library, arguments, words):
     code, _, err = modjax("generate", f"--config={config_file}", library, "--prompt=what is red", *arguments)
     assert code == 2
     assert all(word in err for word in words), err

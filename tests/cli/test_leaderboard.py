@@ -1,4 +1,4 @@
-"""The leaderboard on a tiny model: one line a method, what it measures, that it resumes, and whom it forgives."""
+"""The leaderboard on a tiny model: the measures of each line, resuming, and lines that fail."""
 
 import json
 import pathlib
@@ -25,7 +25,7 @@ FAULTY = {
     "unready": {"note": "three experts and no router"},
     "odd": {"merge": {"name": "ties", "density": 3}},
     "plain": {"router": {"name": "arrow"}, "calibrate": 2},
-    "unheard": {"router": {"name": "calibrate"}},
+    "unknown": {"router": {"name": "calibrate"}},
     "new": {"merge": {"name": "svd", "ranks": 2}},
     "typed": {"router": {"name": "arrow", "top_k": "4"}},
     "unread": {"router": {"name": "seqr"}, "calibrate": "no-such-file.txt"},
@@ -53,10 +53,11 @@ def library(tmp_path_factory, checkpoint):
 def board(config_file, checkpoint, library, tmp_path, modjax):
     """Runs the verb with the given methods; gives (exit code, stdout, stderr), and what it wrote if it did."""
 
-    def run(methods=METHODS, given=True, *arguments, analyse=("arrow",)):
+    def run(methods=METHODS, given=True, *arguments, analyse=("arrow",), train=()):
         config = tmp_path / "board.py"
         options = {"libraries": {"mbc": "", "general": str(library)}, "models": {"full": str(checkpoint), "none": ""},
-                   "methods": methods, "analyse": analyse, "shown": ("a", "elsewhere")}  # fmt: skip
+                   "train": train, "rows": {"shared": 3}, "methods": methods, "analyse": analyse,
+                   "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
             "import tiny\n"
             "def get_config():\n"
@@ -98,7 +99,7 @@ def test_every_line_is_measured_and_compared(board, tmp_path):
     assert [view["library"] for view in found["routing"]] == ["arrow"]
     assert "arrow" in out and "±" in out and max(map(len, out.splitlines()[:-1])) <= 100
     page = (tmp_path / "report" / "index.html").read_text()
-    assert all(f'<section id="{section}">' in page for section in ("comparison", "paired", "division", "routing"))
+    assert all(f'<section id="{section}">' in page for section in ("comparison", "paired", "analysis", "routing"))
 
 
 def test_only_lines_that_changed_are_measured_again(board, tmp_path):
@@ -118,7 +119,19 @@ def test_only_lines_that_changed_are_measured_again(board, tmp_path):
     assert losses[0]["base"] == losses[1]["base"] and set(losses[1]) == {"base", "arrow", "ties"}
 
 
-def test_a_router_is_looked_at_once_it_is_asked_for(board):
+def test_libraries_are_trained_once_for_lines_that_name_them(board, tmp_path):
+    line = {"shared": {"library": "shared", "router": {"name": "uniform"}}}
+    code, out, err, first = board(line, train=("shared",))
+    assert code == 0, err
+    assert "train shared ..." in out and first["methods"][0]["in_distribution"]["examples"] == 6
+    code, out, err, again = board(line, train=("shared",))
+    assert code == 0, err
+    assert "train shared ..." not in out and again["methods"] == first["methods"]
+    code, _, err, _ = board(line, True, "--config.leaderboard.rows.shared=2", train=("shared",))
+    assert code == 2 and "config.leaderboard.rows.shared" in err
+
+
+def test_a_router_is_analysed_when_it_is_added_to_those(board):
     few = {name: METHODS[name] for name in ("base", "arrow", "saved")}
     (_, _, _, first), (code, out, err, second) = board(few), board(few, analyse=("arrow", "saved"))
     assert code == 0, err
@@ -127,7 +140,7 @@ def test_a_router_is_looked_at_once_it_is_asked_for(board):
     assert looked == [["arrow"], ["arrow", "saved"]] or looked == [["arrow"], ["saved", "arrow"]]
 
 
-def test_adaptation_goes_on_where_it_was_and_anew_where_its_line_is_another(board, tmp_path):
+def test_adaptation_resumes_and_starts_again_if_its_line_changes(board, tmp_path):
     line = METHODS["mu"]
     code, out, err, first = board({"mu": line})
     assert code == 0, err
@@ -149,12 +162,12 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     assert code == 0, err
     errors = {method["name"]: method["error"] for method in found["methods"] if "error" in method}
     assert "needs a router" in errors["unready"] and "density=3" in errors["odd"]
-    assert "svd: got an unexpected keyword argument 'ranks'; its options are rank, weights, name" in errors["new"]
+    assert "merge svd: unknown option 'ranks'; did you mean 'rank'?" in errors["new"]
     assert errors["typed"] == "router arrow: top_k = '4'; expected int"
-    assert "methods.unread.calibrate = 'no-such-file.txt'; expected a text file" in errors["unread"]
+    assert "no-such-file.txt" in errors["unread"]
     assert "unready failed: a library of 3 experts needs a router" in out
     assert "raw scores to standardise" in errors["plain"]
-    assert "router 'calibrate'; expected one of arrow" in errors["unheard"]
+    assert "unknown router 'calibrate'; expected one of arrow" in errors["unknown"]
     assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
     assert "density=3" in (tmp_path / "report" / "index.html").read_text()
 
@@ -162,18 +175,27 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"odd": {"routers": {"name": "arrow"}}}, "methods.odd has routers; expected some of model, library"),
+        ({"odd": {"routers": {"name": "arrow"}}}, "methods.odd: unknown part 'routers'; did you mean 'router'?"),
         ({"odd": {"library": "elsewhere"}}, "methods.odd: no library 'elsewhere'"),
-        ({"odd": {"merge": {"name": "tiles"}}}, "methods.odd.merge.name = 'tiles'; expected one of concatenate"),
-        ({"odd": {"merge": {"name": "genknowsub"}}}, "methods.odd.merge.name = 'genknowsub'; expected one of"),
-        ({"odd": {"model": "best"}}, "methods.odd: a model stands alone, and is one of full, none"),
-        ({"odd": {"model": "full", "merge": {"name": "ties"}}}, "methods.odd: a model stands alone"),
+        ({"odd": {"merge": {"name": "tiles"}}}, "methods.odd.merge.name: unknown merge 'tiles'; did you mean 'ties'?"),
+        (
+            {"odd": {"merge": {"name": "genknowsub"}}},
+            "methods.odd.merge.name: unknown merge 'genknowsub'; expected one of",
+        ),
+        ({"odd": {"model": "best"}}, "methods.odd: 'model' can only be combined with 'note'; known models: full, none"),
+        (
+            {"odd": {"model": "full", "merge": {"name": "ties"}}},
+            "methods.odd: 'model' can only be combined with 'note'",
+        ),
         ({"odd": {"adapt": {"method": "polly"}}}, "methods.odd.adapt.method = 'polly'"),
         ({"odd": {"merge": "ties"}}, "methods.odd.merge = 'ties'; expected options"),
         ({"odd": {"router": {"top_k": 2}}}, "methods.odd.router = {'top_k': 2}; expected a name among its options"),
         ({"odd": {"calibrate": True}}, "methods.odd.calibrate = True; expected a text file, or a number of prompts"),
-        ({"odd": {"adapt": {"way": "poly"}}}, "methods.odd.adapt has way; expected some of examples, experts, method"),
-        ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would share a file"),
+        (
+            {"odd": {"adapt": {"way": "poly"}}},
+            "methods.odd.adapt: unknown option 'way'; expected one of examples, experts, method",
+        ),
+        ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would have the same file"),
     ],
 )
 def test_faulty_lines_are_named_before_anything_is_run(board, methods, message):

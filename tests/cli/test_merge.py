@@ -8,6 +8,8 @@ from modjax import merge
 from modjax.experts.library import Library
 from modjax.merge.genknowsub import genknowsub
 
+PRODUCTS = ("--config.method.merge.form=products", "--config.method.merge.rank=3")
+
 
 @pytest.fixture
 def run(modjax, config_file, library, tmp_path):
@@ -26,7 +28,7 @@ def same(got, expected):
 
 
 def test_a_merge_with_options(run, library, tmp_path):
-    arguments = ("--config.merge.name=ties", "--config.merge.options=density=0.4, form='products', rank=3")
+    arguments = ("--config.method.merge.name=ties", "--config.method.merge.density=0.4", *PRODUCTS)
     code, out, err = run(*arguments)
     assert code == 0, err
     path = tmp_path / "merged" / "library"
@@ -39,7 +41,7 @@ def test_a_merge_with_options(run, library, tmp_path):
 def test_general_knowledge_is_subtracted(run, library, random_library, tmp_path):
     general = random_library({"attn.q": (16, 16), "mlp.down": (24, 16)}, experts=2, seed=9, names=["wiki", "web"])
     general.save(tmp_path / "general")
-    code, _, err = run("--config.merge.name=genknowsub", f"--config.merge.general={tmp_path / 'general'}")
+    code, _, err = run(f"--config.method.subtract.library={tmp_path / 'general'}")
     assert code == 0, err
     same(Library.load(tmp_path / "merged" / "library"), genknowsub(Library.load(library), general))
 
@@ -47,13 +49,16 @@ def test_general_knowledge_is_subtracted(run, library, random_library, tmp_path)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--config.merge.name=tiles"], "config.merge.name = 'tiles'; expected one of concatenate"),
-        (["--config.merge.options=density"], "config.merge.options = 'density'"),
-        (["--config.merge.options=ranks=2"], "uniform: got an unexpected keyword argument 'ranks'"),
-        (["--config.merge.name=weighted"], "weighted: missing a required argument: 'weights'"),
-        (["--config.merge.name=genknowsub"], "no general experts to subtract"),
+        (["--config.method.merge.name=tiles"], "config.method.merge.name: unknown merge 'tiles'; did you mean 'ties'?"),
+        (
+            ["--config.method.merge.name=uniform", "--config.method.merge.ranks=2"],
+            "merge uniform: unknown option 'ranks'",
+        ),
+        (["--config.method.merge.rank=2"], "config.method.merge = {'rank': 2}; expected a name among its options"),
+        (["--config.method.merge.name=weighted"], "weighted: missing a required argument: 'weights'"),
+        ([], "config.method: neither 'subtract' nor 'merge' is given; expected at least one"),
     ],
 )
-def test_what_cannot_be_is_named(run, arguments, words):
+def test_faulty_options_are_named(run, arguments, words):
     code, _, err = run(*arguments)
     assert code == 2 and words in err

@@ -17,16 +17,16 @@ def train(modjax, config_file, tmp_path):
 
 
 def test_poly_leaves_skills_and_the_router_that_weighs_them(train, modjax, config_file, tmp_path):
-    code, _, err = train("--config.method=poly", "--config.poly.heads=4")
+    code, _, err = train("--config.recipe=poly", "--config.poly.heads=4")
     assert code == 0, err
     router = load_router(tmp_path / "job" / "router.safetensors")
     assert Library.load(tmp_path / "job" / "library").names == ("skill 0", "skill 1")
     assert router.tasks == ("a", "b", "c") and router.weights.shape == (2, 3, 4, 2)
-    code, out, _ = train("--config.method=poly", "--config.poly.heads=4")
+    code, out, _ = train("--config.recipe=poly", "--config.poly.heads=4")
     assert code == 0 and "complete" in out
     code, out, err = modjax(
         "evaluate", f"--config={config_file}", f"--config.library={tmp_path / 'job' / 'library'}",
-        f"--config.router.name={tmp_path / 'job' / 'router.safetensors'}", f"--workdir={tmp_path / 'scores'}",
+        f"--config.method.router.name={tmp_path / 'job' / 'router.safetensors'}", f"--workdir={tmp_path / 'scores'}",
     )  # fmt: skip
     assert code == 0, err
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
@@ -34,9 +34,9 @@ def test_poly_leaves_skills_and_the_router_that_weighs_them(train, modjax, confi
 
 
 def test_full_leaves_a_model(train, modjax, config_file, tmp_path):
-    code, _, err = train("--config.method=full")
+    code, _, err = train("--config.recipe=full")
     assert code == 0, err
-    code, out, _ = train("--config.method=full")
+    code, out, _ = train("--config.recipe=full")
     assert code == 0 and "complete" in out
     model = f"--config.model={tmp_path / 'job' / 'model'}"
     code, out, err = modjax("evaluate", f"--config={config_file}", model, f"--workdir={tmp_path / 'scores'}")
@@ -51,5 +51,5 @@ def test_a_shared_a_is_trained_and_read_back(train, tmp_path):
 
 
 def test_an_unknown_method_is_named(train):
-    code, _, err = train("--config.method=soup")
+    code, _, err = train("--config.recipe=soup")
     assert code == 2 and "config.method = 'soup'; expected one of lora, poly, full" in err

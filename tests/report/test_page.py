@@ -19,7 +19,7 @@ SECTIONS = {
     "tasks": "tasks",
     "paired": "paired",
     "curves": "curves",
-    "analysis": "division",
+    "analysis": "analysis",
     "similarity": "similarity",
     "routing": "routing",
     "stages": "cost",

@@ -59,7 +59,7 @@ def test_experts_without_clusters_take_hues_in_turn():
 def test_cluster_of_an_expert():
     results = {
         "tasks": [{"name": "a", "cluster": 4}, {"name": "b", "cluster": None}],
-        "similarity": {"names": ["c"], "labels": [2]},
+        "similarity": {"experts": ["c"], "labels": [2]},
     }
     clusters = expert_clusters(results)
     expected = {"a": 4, "b": None, "c": 2, "Cluster 3": 3, "mbc-7": 7, "task7": None}

@@ -1,49 +1,56 @@
-"""Arguments in one string, and the check of what a function takes."""
+"""The check of a function's options before it is called."""
 
-from typing import Literal
+import re
+from typing import Literal, TypedDict, Unpack
 
 import pytest
-from modjax.cli.arguments import parsed
 
 from modjax.errors import InputError
 from modjax.studies.catalogue import called
-
-
-def test_literals_are_read_as_in_python():
-    text = "density=0.3, form='products', tie=(('attn.q', 'attn.k'),), weights=[1, -2], rank=None"
-    expected = dict(density=0.3, form="products", tie=(("attn.q", "attn.k"),), weights=[1, -2], rank=None)
-    assert parsed(text, "config.router.options") == expected
-    assert parsed("", "config.router.options") == {}
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["0.3", "density", "a=1, a=2", "**{'a': 1}", "a=print()", "a=open('x').read()", "a=1) + f(b=2", "a=", "a=1)(b=2"],
-)
-def test_anything_else_is_named_and_not_run(text):
-    with pytest.raises(InputError, match="config.merge.options = .*: expected name=value, ... as in Python"):
-        parsed(text, "config.merge.options")
 
 
 def function(library, rank, weights=None):
     return library, rank, weights
 
 
-def test_a_function_is_called_with_what_it_takes():
+def test_a_function_is_called_with_its_options():
     assert called("merge", function, "experts", rank=2) == ("experts", 2, None)
 
 
-@pytest.mark.parametrize(("options", "words"), [({}, "'rank'"), ({"rank": 1, "ranks": 2}, "'ranks'")])
-def test_options_that_it_has_not_or_lacks_are_named(options, words):
-    with pytest.raises(InputError, match=f"merge: .*{words}; its options are rank, weights"):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "missing a required argument: 'rank'; its options are rank, weights"),
+        ({"rank": 1, "weigths": 2}, "unknown option 'weigths'; did you mean 'weights'?"),
+        ({"rank": 1, "library": 2}, "unknown option 'library'; expected one of rank, weights"),
+    ],
+)
+def test_missing_and_unknown_options_are_named(options, words):
+    with pytest.raises(InputError, match=f"merge: .*{re.escape(words)}"):
         called("merge", function, "experts", **options)
+
+
+class Fields(TypedDict, total=False):
+    seed: int
+
+
+def grouped(library, rank: int, **options: Unpack[Fields]):
+    return rank, options
+
+
+def test_options_of_a_typed_dictionary_are_known_by_name_and_type():
+    assert called("merge", grouped, "experts", rank=2, seed=3) == (2, {"seed": 3})
+    with pytest.raises(InputError, match="seed = 'x'; expected int"):
+        called("merge", grouped, "experts", rank=2, seed="x")
+    with pytest.raises(InputError, match="unknown option 'seeds'; did you mean 'seed'"):
+        called("merge", grouped, "experts", rank=2, seeds=3)
 
 
 def typed(library, rank: int, share: float | None = None, by: Literal["a", "b"] = "a", sites: tuple[str, ...] = ()):
     return rank, share, by, sites
 
 
-def test_options_of_the_types_that_it_asks_for_are_passed_on():
+def test_options_of_the_right_types_are_passed_on():
     assert called("merge", typed, "experts", rank=2, share=1, by="b", sites=["x"]) == (2, 1, "b", ["x"])
     assert called("merge", typed, "experts", rank=2, share=None) == (2, None, "a", ())
 
@@ -57,7 +64,7 @@ def test_options_of_other_types_are_named(options):
         called("merge", typed, "experts", **options)
 
 
-def test_hints_that_are_no_types_are_left_alone():
+def test_hints_that_are_not_types_are_ignored():
     def own(library, rank: "a number" = 1):  # noqa: F722
         return rank
 
