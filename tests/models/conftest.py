@@ -17,8 +17,6 @@ def checkpoint(tmp_path_factory, torch_model):
     return path
 
 
-# For many programs on small arrays: compiling takes a third of the time.
-HURRY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # Together they cover everything in which families differ.
 FAMILIES = {
     "llama": {"rope_theta": 500.0},
@@ -84,13 +82,13 @@ def decoder(request):
 @pytest.fixture(scope="session")
 def run():
     """decoder(tokens, positions, segments)[0], compiled once for each family and shape."""
-    return jax.jit(lambda decoder, *places: decoder(*places)[0], compiler_options=HURRY)
+    return jax.jit(lambda decoder, *places: decoder(*places)[0])
 
 
 @pytest.fixture(scope="session")
 def run_cached():
     """decoder(tokens, positions, segments, cache=cache), compiled in the same way."""
-    return jax.jit(lambda decoder, cache, *places: decoder(*places, cache=cache), compiler_options=HURRY)
+    return jax.jit(lambda decoder, cache, *places: decoder(*places, cache=cache))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from modjax.models.cache import Cache
 from modjax.models.config import FAMILIES, ModelConfig
 from modjax.models.decoder import Decoder
 
-VARIANTS = 10  # of each family
+VARIANTS, QUICK = 10, 5  # configs of each family, and those of them that are not marked slow
 B, T, PREFILL, PADDING = 2, 17, 8, 3
 
 HEADS = [(4, 2), (4, 4), (4, 1), (8, 2), (2, 2), (2, 1)]
@@ -197,9 +197,11 @@ DRAWN = {
 }
 
 
-def drawn(family):
+def variants(family):
+    """Parameters (family, seed, config keys). The quick ones use each option of all keys with up to five options."""
     deck = Deck(np.random.default_rng(zlib.crc32(family.encode())))
-    return [DRAWN[family](deck) for _ in range(VARIANTS)]
+    for seed in range(VARIANTS):
+        yield pytest.param(family, seed, DRAWN[family](deck), marks=pytest.mark.slow if seed >= QUICK else ())
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +239,7 @@ def cached_logits(decoder, tokens_BT, run_cached):
 
 
 @pytest.mark.parametrize(
-    ("family", "seed", "overrides"), [(family, *variant) for family in FAMILIES for variant in enumerate(drawn(family))]
+    ("family", "seed", "overrides"), [variant for family in FAMILIES for variant in variants(family)]
 )
 def test_logits_equal_transformers(torch_model, tmp_path, run, run_cached, worst, family, seed, overrides):
     model = torch_model(family, seed, **overrides)

@@ -24,6 +24,7 @@ TINY = {
 }
 
 
+@pytest.mark.slow
 def test_embedded_model_equals_transformers(tmp_path):
     """Q4_1 weights, dequantised to float32 on both sides; the bound is 1e-5 of the largest logit, which is about 40.
 
