@@ -20,7 +20,7 @@ leaderboard: demo
 	launch/leaderboard.sh
 
 test: .venv/test
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests
 
 test-all: .venv/test
 	$(BIN)/python -m pytest -q tests
