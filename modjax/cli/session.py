@@ -1,4 +1,4 @@
-"""The frame of every verb's work: processes, compile cache, profile, and the working folder."""
+"""The setting of every verb: processes, compile cache, profile, and the working folder."""
 
 import contextlib
 import functools
@@ -18,9 +18,9 @@ from modjax.parallel import distributed
 
 @contextlib.contextmanager
 def start(profile: str | None) -> Iterator[None]:
-    """Joins the other processes, turns the compile cache on, and traces the job where asked to.
+    """Joins the other processes, turns the compile cache on, and traces the job to the folder `profile`, if given.
 
-    Of several processes only the first prints; errors and warnings of all are seen.
+    Only the first process prints; errors and warnings are shown by all.
     """
     distributed.start()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -34,7 +34,7 @@ def start(profile: str | None) -> Iterator[None]:
 
 
 def first_alone(run: Callable[..., None]) -> Callable[..., None]:
-    """The `run` of a verb that needs one process: of several the first runs it, and the others wait for its end."""
+    """Makes the first process alone run a verb, while the others wait for its end."""
 
     @functools.wraps(run)
     def alone(*arguments):
@@ -44,10 +44,10 @@ def first_alone(run: Callable[..., None]) -> Callable[..., None]:
 
 
 def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """The working folder, made if need be, holding the resolved config.
+    """The working folder, created if it is missing, with the resolved config in config.json.
 
-    Raises InputError when the folder belongs to a job of another config, and leaves it as it is. Of several processes
-    the first looks and writes; all get its answer.
+    Raises InputError if the folder belongs to a job of another config, and leaves it unchanged. Only the first process
+    reads and writes; all get its result.
     """
     folder = pathlib.Path(workdir)
     distributed.from_first(lambda: _claim(folder, json.loads(config.to_json())))
@@ -59,11 +59,11 @@ def _claim(folder, resolved):
     if path.exists():
         for key, had, has in _differences(read_json(path), resolved):
             raise InputError(
-                f"{path}: this folder's job has {key} = {had!r}, the command {has!r}; expected the same config, or a "
-                "new --workdir"
+                f"{path}: the job of this folder has {key} = {had!r}, the command {has!r}; expected the same config, "
+                "or a new --workdir"
             )
     elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty and holds no config.json; expected a new folder or a job's own")
+        raise InputError(f"{folder}: is not empty and has no config.json; expected a new folder, or that of a job")
     else:
         write_json(path, resolved)
 

@@ -106,7 +106,6 @@ def make(name: str, method: Mapping[str, Any], experiment: Experiment, folder: p
 
     Raises InputError for parts that do not fit each other.
     """
-    folder = folder or experiment.workdir
     library = library_of(method, experiment, folder)
     router = None if library is None else router_of(method, library, experiment, folder)
     jax.block_until_ready((library and library.loras, router))
@@ -115,7 +114,7 @@ def make(name: str, method: Mapping[str, Any], experiment: Experiment, folder: p
 
 def library_of(method: Mapping[str, Any], experiment: Experiment, folder: pathlib.Path | None = None) -> Library | None:
     """The method's library after subtraction, merge and adaptation; None for the base model alone."""
-    names = libraries_of(method)
+    folder, names = folder or experiment.workdir, libraries_of(method)
     if not names:
         return adapted(experiment, None, method["adapt"], folder) if "adapt" in method else None
     library = experiment.library(names[0])
@@ -136,7 +135,7 @@ def router_of(
     """The method's router for its library: the oracle of adapted experts, none for a merged one unless it names one."""
     if "router" not in method:
         return oracle(library) if "adapt" in method else None
-    system = experiment.sample.system
+    folder, system = folder or experiment.workdir, experiment.sample.system
     given = {
         "model": lambda: experiment.model,
         "tasks": lambda: experiment.tasks.training,

@@ -65,7 +65,8 @@ def transfer(
     pairs: int = 48,
     bins: int = 4,
     seed: int = 0,
-    **options: Any,
+    sparsity: float = 0.5,
+    components: int = 64,
 ) -> dict[str, Any]:
     """Runs the study: the gain of joint training of each pair, its rank correlation with similarity, and a picture.
 
@@ -80,13 +81,13 @@ def transfer(
       sample: the test examples of the losses.
       pairs, seed: as in `choose_pairs`.
       bins: of equally many pairs, see `binned`.
-      options: of `modjax.cluster.similarity`.
+      sparsity, components: of `modjax.cluster.similarity`.
 
     Returns {"spearman": Estimate, "bins": [Bin], "pairs": [...]} as plain data. Raises InputError for experts that are
     known to have been trained with other settings.
     """
     _check_comparable(library, settings)
-    s_EE = np.asarray(similarity(library, **options))
+    s_EE = np.asarray(similarity(library, sparsity, components))
     chosen = choose_pairs(s_EE, pairs, seed)
     stages = Stages(folder)
     joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))

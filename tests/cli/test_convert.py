@@ -75,7 +75,7 @@ def test_an_mttl_checkpoint_to_a_library(convert, model, random_library, tmp_pat
     import torch
 
     found = random_library({"attn.q": model.config.sites["attn.q"]}, experts=1, names=["old"], scale=2.0)
-    a_LRI, b_LRO = (torch.tensor(np.asarray(leaf[:, 0])) for leaf in found.loras["attn.q"])
+    a_LRI, b_LRO = (torch.tensor(np.asarray(leaf[:, 0])) for leaf in found.loras["attn.q"].factors)
     module = "model.layers.{}.self_attn.q_proj.lora_{}"
     weights = {module.format(i, "a"): a_LRI[i].T.contiguous() for i in range(2)}
     weights |= {module.format(i, "b"): b_LRO[i].clone() for i in range(2)}

@@ -187,13 +187,16 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
             {"odd": {"model": "full", "merge": {"name": "ties"}}},
             "methods.odd: 'model' can only be combined with 'note'",
         ),
-        ({"odd": {"adapt": {"method": "polly"}}}, "methods.odd.adapt.method = 'polly'"),
+        (
+            {"odd": {"adapt": {"method": "polly"}}},
+            "methods.odd.adapt.method: unknown method 'polly'; did you mean 'poly'?",
+        ),
         ({"odd": {"merge": "ties"}}, "methods.odd.merge = 'ties'; expected options"),
         ({"odd": {"router": {"top_k": 2}}}, "methods.odd.router = {'top_k': 2}; expected a name among its options"),
         ({"odd": {"calibrate": True}}, "methods.odd.calibrate = True; expected a text file, or a number of prompts"),
         (
             {"odd": {"adapt": {"way": "poly"}}},
-            "methods.odd.adapt: unknown option 'way'; expected one of examples, experts, method",
+            "methods.odd.adapt: unknown option 'way'; expected one of",
         ),
         ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would have the same file"),
     ],

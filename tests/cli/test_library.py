@@ -106,15 +106,15 @@ def test_a_killed_command_is_run_again(run, modjax, folder, monkeypatch, change,
 
 
 REFUSED = [
-    (["--router={}/arrow"], "--router={}/arrow changes with the library; expected --add or --drop"),
+    (["--router={}/arrow"], "--router={}/arrow is changed with the library; expected --add or --drop too"),
     (["--drop=z"], "no expert 'z'; the library has a, b, long one"),
     (["--drop=a", "--drop=b", "--drop=long one"], "no expert would be left"),
     (["--add={}/mine/a"], "has an expert 'a' already; drop it first"),
     (["--add={}/nowhere"], "nowhere/adapter_config.json: cannot be read"),
     (["--add={}/other", "--router={}/stale"], "stale: the router is for 2 experts; the library has 3"),
-    (["--drop=a", "--router={}/stale"], "stale: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/calibrated"], "calibrated: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/centroid"], "centroid: is not what the experts and its settings give"),
+    (["--drop=a", "--router={}/stale"], "stale: the Arrow router cannot be rebuilt"),
+    (["--add={}/other", "--router={}/calibrated"], "calibrated: the Pooled router cannot be rebuilt"),
+    (["--add={}/other", "--router={}/centroid"], "centroid: the Centroid router cannot be rebuilt"),
     (["--add={}/other", "--router={}/mine"], "mine: not a readable router file"),
 ]
 
