@@ -25,13 +25,13 @@ COMMAND = (
 
 
 def launch(script, *arguments, **variables):
-    """The finished process; its environment is PATH, cut down to the system's own tools, and `variables`."""
+    """The finished process; its environment is `variables`, and PATH with the system's own tools alone."""
     environment = {"PATH": "/usr/bin:/bin"} | variables
     return subprocess.run([LAUNCH / script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
 
 
 def dry_run(script, *arguments, **variables):
-    """The commands a dry run prints, each as its list of arguments after one shell has read them."""
+    """The commands that a dry run prints, each as the list of arguments that a shell reads."""
     done = launch(script, "--dry-run", *arguments, **variables)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -43,7 +43,7 @@ def option(words, name):
 
 
 def verbs(commands):
-    """`queued-resources create`, `tpu-vm ssh`, ...; the first word where it is not gcloud."""
+    """`queued-resources create`, `tpu-vm ssh`, ... of gcloud; the first word of other commands."""
     return [" ".join(words[3:5]) if words[0] == "gcloud" else words[0] for words in commands]
 
 
@@ -216,7 +216,7 @@ esac
     ("before", "expected"),
     [("ACTIVE", ["describe"]), ("SUSPENDED", ["describe", "delete", "create", "describe"])],
 )
-def test_a_stand_in_gcloud_sees_a_lost_slice_replaced_and_every_slice_deleted(tmp_path, before, expected):
+def test_a_lost_slice_is_replaced_and_every_slice_deleted(tmp_path, before, expected):
     (tmp_path / "gcloud").write_text(FAKE)
     (tmp_path / "sleep").write_text("#!/bin/sh\n")
     for program in ("gcloud", "sleep"):
@@ -225,7 +225,7 @@ def test_a_stand_in_gcloud_sees_a_lost_slice_replaced_and_every_slice_deleted(tm
     states.write_text(before + "\n")
     variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "STATES": str(states), "TMPDIR": str(tmp_path)}
     done = launch("tpu_pod.sh", "all", *COMMAND, **variables, **SLICE)
-    assert done.returncode == 9, "the command's own exit status comes through"
+    assert done.returncode == 9, "expected the exit status of the command"
     lines = [line.split() for line in log.read_text().splitlines()]
     called = [words[3] for words in lines if words[2] == "queued-resources"]
     assert called == [*expected, "delete"]
