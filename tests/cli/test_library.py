@@ -109,7 +109,7 @@ REFUSED = [
     (["--router={}/arrow"], "--router={}/arrow changes with the library; expected --add or --drop"),
     (["--drop=z"], "no expert 'z'; the library has a, b, long one"),
     (["--drop=a", "--drop=b", "--drop=long one"], "no expert would be left"),
-    (["--add={}/mine/a"], "has an expert 'a' already; drop it first"),
+    (["--add={}/mine/a"], "already has an expert 'a'; drop it first"),
     (["--add={}/nowhere"], "nowhere/adapter_config.json: cannot be read"),
     (["--add={}/other", "--router={}/stale"], "stale: the router is for 2 experts; the library has 3"),
     (["--drop=a", "--router={}/stale"], "stale: is not what the experts and its settings give"),
