@@ -23,7 +23,7 @@ class Clusters:
       labels: int[E], the cluster of each expert; clusters are numbered by their first expert.
       names: {cluster: [expert, ...]}.
       similarity: float32[E, E], cosine similarity of the experts, or of the vectors clustered instead.
-      inertia: the k-means objective: squared distances of the clustered points from their clusters' means, summed.
+      inertia: the k-means objective: the sum of squared distances of the points from the means of their clusters.
     """
 
     labels: np.ndarray
@@ -38,7 +38,7 @@ class Clusters:
         return tuple(next(rest[label]) for label in self.labels.tolist())
 
     def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
-        """{"cluster 0": tasks of its experts, ...}, with which `train_library` trains one expert per cluster."""
+        """{"cluster 0": tasks of its experts, ...}; as `groups` of `train_library` it gives one expert per cluster."""
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
             f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
@@ -54,7 +54,7 @@ class Clusters:
         return Clusters(labels, names, np.asarray(similarity_EE, np.float32), float(inertia))
 
     def as_json(self, library: Library) -> dict[str, Any]:
-        """The form of clusters.json, without measures: what `load` reads, and the `groups` of tasks to train on."""
+        """The content of clusters.json without measures: the keys that `load` reads, and `groups` to train on."""
         return {
             "groups": self.groups(library),
             "experts": list(self.experts),
@@ -65,7 +65,7 @@ class Clusters:
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Clusters":
-        """Reads the clusters.json that `modjax cluster` writes. Raises InputError for any other content."""
+        """Reads a clusters.json as `modjax cluster` writes it. Raises InputError naming the key for other content."""
         found = read_json_object(path)
         experts, labels, matrix = (found.get(key) for key in ("experts", "labels", "similarity"))
         if not (_is_names(experts) and _is_labels(labels) and experts and len(experts) == len(labels)):
