@@ -21,7 +21,7 @@ def embed(model: BaseModel, prompts, system: str | None = None, batch: int = 16)
 
 
 def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
-    """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without one."""
+    """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without a prompt."""
     hidden_BTD = decoder(*rows)[0].astype(jnp.float32)
     inside_BT1 = (rows.segments_BT > 0)[..., None]
     return jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)

@@ -21,7 +21,7 @@ def pairs(words):
 
 @pytest.fixture(scope="module")
 def last_input(word_model):
-    """A function that gives what the site reads at the last of some tokens, one text alone, float64[L, I]."""
+    """A function that gives the site's input at the last token of one text, float64[L, I]."""
 
     @jax.jit
     def seen(bound, row):
