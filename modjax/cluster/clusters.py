@@ -14,6 +14,8 @@ from modjax.experts.library import Library
 from modjax.files import is_text, is_whole, list_of, read_json_object
 from modjax.ops.kmeans import kmeans
 
+Array = np.ndarray | jax.Array
+
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
@@ -46,7 +48,7 @@ class Clusters:
         }
 
     @staticmethod
-    def of(experts: Sequence[str], labels: Sequence[int], similarity_EE: np.ndarray, inertia: float) -> "Clusters":
+    def of(experts: Sequence[str], labels: Sequence[int] | Array, similarity_EE: Array, inertia: float) -> "Clusters":
         """The partition with these labels, renumbered so that equal partitions have equal labels."""
         order = {old: new for new, old in enumerate(dict.fromkeys(np.asarray(labels).tolist()))}
         labels = np.asarray([order[label] for label in np.asarray(labels).tolist()])
@@ -69,12 +71,15 @@ class Clusters:
         found = read_json_object(path)
         experts, labels, matrix = (found.get(key) for key in ("experts", "labels", "similarity"))
         if not (_is_names(experts) and _is_labels(labels) and experts and len(experts) == len(labels)):
-            raise InputError(f"{path}: expected 'experts' and 'labels', one per expert, as `modjax cluster` writes")
+            raise InputError(
+                f"{path}: 'experts' and 'labels' do not fit; expected a list of names, and a list of whole numbers, "
+                "one per expert"
+            )
         try:
             similarity_EE, inertia = np.asarray(matrix, np.float32), float(found.get("inertia"))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}: 'similarity' and 'inertia' are not numbers as `modjax cluster` writes"
+                f"{path}: 'similarity' and 'inertia' are not numbers; expected a matrix and one number"
             ) from error
         if similarity_EE.shape != (len(experts), len(experts)):
             raise InputError(
@@ -87,8 +92,10 @@ class Clusters:
 _is_names, _is_labels = list_of(is_text), list_of(is_whole)
 
 
-def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int, restarts: int) -> Clusters:
-    """k-means on float32[E, D]. Raises InputError for more clusters than experts, and for no restarts."""
+def clustered(
+    experts: Sequence[str], points_ED: Array, similarity_EE: Array, clusters: int, seed: int, restarts: int
+) -> Clusters:
+    """k-means on float32[E, D]. Raises InputError unless there are 1 to E clusters and at least one restart."""
     if not 1 <= clusters <= len(experts):
         raise InputError(f"clusters={clusters}: expected 1 to {len(experts)}, the number of experts")
     if restarts < 1:
