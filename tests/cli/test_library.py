@@ -115,7 +115,7 @@ REFUSED = [
     (["--drop=a", "--router={}/stale"], "stale: is not what the experts and its settings give"),
     (["--add={}/other", "--router={}/calibrated"], "calibrated: is not what the experts and its settings give"),
     (["--add={}/other", "--router={}/centroid"], "centroid: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/mine"], "mine: not a readable router file"),
+    (["--add={}/other", "--router={}/mine"], "mine: is not a readable router file"),
 ]
 
 

@@ -71,5 +71,5 @@ def test_what_cannot_be_is_named(word_model, word_tasks, words):
     ):
         with pytest.raises(InputError, match=message):
             centroid(words, word_model, word_tasks, **settings)
-    with pytest.raises(InputError, match="expert 'count' was trained on count; the collection has sort, copy"):
+    with pytest.raises(InputError, match="expert 'count' was trained on count; found only sort, copy"):
         centroid(words, word_model, word_tasks.select(["sort", "copy"]))
