@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -172,15 +173,16 @@ class Library:
         sites: Mapping[str, tuple[jax.Array, jax.Array]],
         names: Sequence[str] | None = None,
         scale: float | Sequence[float] = 1.0,
-        **info,
+        tasks: Sequence[Iterable[str]] | None = None,
+        **info: Any,
     ) -> "Library":
         """A library from {site: (a[L,E,R,I], b[L,E,R,O])}, or a[L,1,R,I] for one A of all experts.
 
         Args:
           names: one per expert; by default expert0, expert1, ...
           scale: alpha / rank, one for all experts or one per expert.
-          info: other fields of ExpertInfo, the same for all experts, except `tasks`: a list with the tasks of each
-            expert, by default its name.
+          tasks: the tasks of each expert; by default its name.
+          info: other fields of ExpertInfo, the same for all experts.
 
         Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit.
         """
@@ -191,15 +193,14 @@ class Library:
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = info.pop("tasks", None) or [(name,) for name in names]
+        tasks = tasks or [(name,) for name in names]
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(
                 f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
                 "scale or one per expert, and one list of tasks per expert"
             )
-        scale_E = np.broadcast_to(
-            np.asarray(scale, np.float64), (n_experts,)
-        )  # float64, so that alpha / rank gives the same float32
+        # In float64, so that alpha / rank gives the same float32 scale.
+        scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
             ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
             for name, own, s in zip(names, tasks, scale_E, strict=True)
