@@ -1,8 +1,8 @@
 """Reader and writer of PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
 
 The tensors determine which modules have factors, the config their ranks and scales. An adapter that was read is written
-with its original config if that still describes it, else with a new one that lists each module with another rank or
-alpha by its path.
+with its original config if that still describes it, else with a new one, which names modules by their paths where their
+last part is not enough.
 """
 
 import json

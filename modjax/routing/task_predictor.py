@@ -73,9 +73,7 @@ def task_predictor(
 
 def _fitted(x_nD, label_n, inverse_penalty):
     """(directions float64[K,D], offsets float64[K]) for embeddings that are not standardised."""
-    from sklearn.linear_model import (
-        LogisticRegression,
-    )  # takes a second, and no other router needs it
+    from sklearn.linear_model import LogisticRegression  # takes a second, and no other router needs it
 
     n_tasks = label_n.max() + 1
     if n_tasks == 1:
