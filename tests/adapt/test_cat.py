@@ -119,7 +119,7 @@ def test_groups_in_lockstep_equal_each_alone(word_model, library, word_tasks):
     [
         ({"per": "expert"}, "per='expert': expected one of layer, site"),
         ({"steps": 0}, "steps=0: expected at least 1"),
-        ({"rank": 7}, "rank=7: the experts' ranks add up to 6"),
+        ({"rank": 7}, "rank=7: expected 1 to 6, the sum of the experts' ranks"),
         ({"length": 65}, "length=65: tiny reads at most 64 tokens"),
         ({"tasks": Tasks([])}, "no new tasks"),
         ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),

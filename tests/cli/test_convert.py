@@ -188,7 +188,7 @@ REFUSED = [
     (["--from={model}", "--to={out}", "--mix=outputs"], ["--mix", "--from does not name both"]),
     (["--from={model}", "--to={out}", "--only=a"], ["--only chooses among experts"]),
     (["--from={model}", "--from={model}", "--to={out}"], ["two models"]),
-    (["--from={model}", "--from={library}", "--to={out}"], ["2 experts is folded with weights"]),
+    (["--from={model}", "--from={library}", "--to={out}"], ["no weights for a library of 2 experts"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1"], ["expected 2 finite numbers"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1,x"], ["--weights=1,x: expected numbers"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1,1", "--mix=sum"], ["mix='sum'"]),

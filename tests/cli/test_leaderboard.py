@@ -166,7 +166,7 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     assert errors["typed"] == "router arrow: top_k = '4'; expected int"
     assert "no-such-file.txt" in errors["unread"]
     assert "unready failed: a library of 3 experts needs a router" in out
-    assert "raw scores to standardise" in errors["plain"]
+    assert "router cannot be calibrated" in errors["plain"]
     assert "unknown router 'calibrate'; expected one of arrow" in errors["unknown"]
     assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
     assert "density=3" in (tmp_path / "report" / "index.html").read_text()

@@ -109,13 +109,13 @@ REFUSED = [
     (["--router={}/arrow"], "--router={}/arrow is changed with the library; expected --add or --drop too"),
     (["--drop=z"], "no expert 'z'; the library has a, b, long one"),
     (["--drop=a", "--drop=b", "--drop=long one"], "no expert would be left"),
-    (["--add={}/mine/a"], "has an expert 'a' already; drop it first"),
+    (["--add={}/mine/a"], "already has an expert 'a'; drop it first"),
     (["--add={}/nowhere"], "nowhere/adapter_config.json: cannot be read"),
     (["--add={}/other", "--router={}/stale"], "stale: the router is for 2 experts; the library has 3"),
     (["--drop=a", "--router={}/stale"], "stale: the Arrow router cannot be rebuilt"),
     (["--add={}/other", "--router={}/calibrated"], "calibrated: the Pooled router cannot be rebuilt"),
     (["--add={}/other", "--router={}/centroid"], "centroid: the Centroid router cannot be rebuilt"),
-    (["--add={}/other", "--router={}/mine"], "mine: not a readable router file"),
+    (["--add={}/other", "--router={}/mine"], "mine: is not a readable router file"),
 ]
 
 

@@ -77,5 +77,5 @@ def test_what_cannot_be_is_named(library, word_model, word_tasks):
         phatgoose(library, word_model, word_tasks, top_k=0)
     with pytest.raises(InputError, match="steps=0"):
         phatgoose(library, word_model, word_tasks, steps=0)
-    with pytest.raises(InputError, match="expert 'count' was trained on count; the collection has copy, sort"):
+    with pytest.raises(InputError, match="expert 'count' was trained on count; found only copy, sort"):
         phatgoose(library, word_model, word_tasks.select(["copy", "sort"]))

@@ -112,9 +112,9 @@ def test_once_and_everywhere_undo_each_other(tied):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"tie": (("attn.q", "attn.o"),)}, "tie: 'attn.o' is tied 1 times; expected once, and one of attn.q, attn.k"),
+        ({"tie": (("attn.q", "attn.o"),)}, "tie: unknown site 'attn.o'; expected one of attn.q, attn.k"),
         ({"tie": (("attn.q", "attn.k"), ("attn.k", "attn.v"))}, "tie: 'attn.k' is tied 2 times"),
-        ({"tie": (("attn.q", "mlp.down"),)}, "tie: the inputs of attn.q 32, mlp.down 64 differ in width"),
+        ({"tie": (("attn.q", "mlp.down"),)}, r"tie: input widths differ \(attn.q 32, mlp.down 64\)"),
     ],
 )
 def test_sites_that_cannot_be_tied_are_named(train, settings, words):
