@@ -183,7 +183,7 @@ def test_checkpoints_under_an_adapter_are_no_experts(llama, tmp_path):
 def test_layers_that_no_adapter_has(llama, tmp_path):
     llama.adapter(tmp_path / "first", target_modules=["q_proj"], layers_to_transform=[0])
     library = modjax.Library.from_peft(tmp_path / "first")
-    with pytest.raises(InputError, match="adapters to some layers are read with layers=3"):
+    with pytest.raises(InputError, match="read adapters of some layers with layers=3"):
         llama.model.logits(TOKENS_BT, library)
     with pytest.raises(InputError, match="'first' has factors for layer 0; expected 0 layers"):
         modjax.Library.from_peft(tmp_path / "first", layers=0)

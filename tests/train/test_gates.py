@@ -47,9 +47,9 @@ def test_gates_open_the_frozen_expert(library, word_model, x_BTI, agrees, shared
         site: LoRA(lora.a[:, 1 % lora.a.shape[1]], lora.b[:, 1], lora.scale[:, 1])
         for site, lora in recipe.frozen.items()
     }
-    _, beside = recipe.attach(word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, own, None, None)
+    _, arguments = recipe.attach(word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, own, None, None)
     layer = jax.tree.map(lambda leaf: leaf[0], (own, {"attn.q": gate_I[None]}))
-    got_BTO = beside["adapt"](layer, ("attn.q", "attn.k"), jnp.asarray(x_BTI))["attn.q"]
+    got_BTO = arguments["adapt"](layer, ("attn.q", "attn.k"), jnp.asarray(x_BTI))["attn.q"]
     agrees("phatgoose, a gate", got_BTO, opened(updates(library, "attn.q", 0)[1], library.scale[1], gate_I, x_BTI))
 
 
