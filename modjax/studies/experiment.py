@@ -1,5 +1,6 @@
 """An experiment: the model, tasks and libraries that methods are made of, and the settings they are scored by."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from modjax.errors import InputError
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import Model
+from modjax.studies import content
 
 DEFAULT = "library"  # the name of the library that a method has if it names none
 
@@ -52,6 +54,17 @@ class Experiment:
     @functools.cached_property
     def tasks(self) -> Tasks:
         return self._tasks if isinstance(self._tasks, Tasks) else self._tasks()
+
+    def made_of(self) -> dict[str, Any]:
+        """What the results of every method depend on, as digests and plain settings."""
+        return {
+            "model": self.model.fingerprint,
+            "tasks": content.of_tasks(self.tasks),
+            "sample": dataclasses.asdict(self.sample),
+            "max_new_tokens": self.max_new_tokens,
+            "train": self.train,
+            "adapt": self.adapt,
+        }
 
     def library(self, name: str) -> Library:
         """A library by its name or folder, read once. Raises InputError if there is none."""

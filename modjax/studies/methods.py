@@ -30,9 +30,9 @@ from modjax.merge.genknowsub import genknowsub
 from modjax.routing.base import Router
 from modjax.routing.calibration import calibrate, neutral_prompts
 from modjax.routing.oracle import oracle
-from modjax.studies import catalogue
+from modjax.studies import catalogue, content
 from modjax.studies.adaptation import adapted, check_options
-from modjax.studies.catalogue import called
+from modjax.studies.catalogue import called, saved
 from modjax.studies.experiment import DEFAULT, Experiment
 
 # The types of each part, and how an error describes them.
@@ -81,6 +81,18 @@ def libraries_of(method: Mapping[str, Any]) -> list[str]:
     own = "" if "model" in method else method.get("library", DEFAULT)
     general = method["subtract"]["library"] if own and "subtract" in method else ""
     return [name for name in (own, general) if name]
+
+
+def made_of(method: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """What the results of a normalised method depend on beside `Experiment.made_of`: parts, and digests of files."""
+    names = libraries_of(method)
+    router = saved(method["router"]["name"], experiment.folder_of(names[0])) if "router" in method and names else None
+    files = [router, pathlib.Path(str(method.get("calibrate", "")))]
+    return {
+        "line": method,
+        "libraries": {name: content.of_library(experiment.libraries.get(name, name)) for name in names},
+        "files": [content.of_file(file) for file in files if file],
+    }
 
 
 def check(method: Mapping[str, Any], experiment: Experiment, where: str = "method") -> None:

@@ -59,9 +59,9 @@ def board(config_file, checkpoint, library, tmp_path, modjax):
                    "train": train, "rows": {"shared": 3}, "methods": methods, "analyse": analyse,
                    "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
-            "import tiny\n"
+            "import tiny_config\n"
             "def get_config():\n"
-            "    config = tiny.get_config()\n"
+            "    config = tiny_config.get_config()\n"
             f"    config.leaderboard, config.adapt = {options!r}, {ADAPT!r}\n"
             "    config.train.update(steps=2, save_every=1, dropout=0.0)\n"
             "    return config\n"

@@ -1,5 +1,7 @@
 """Methods as dictionaries, and experiments from Python: no config, no flags."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from modjax import merge, routing
 from modjax.errors import InputError
 from modjax.eval import Sample
+from modjax.experts.library import Library
 from modjax.studies import Experiment, leaderboard, methods
 
 SAMPLE = Sample(2, length=32)
@@ -112,3 +115,28 @@ def test_a_leaderboard_from_python(experiment, tasks):
     assert by_name["arrow"]["in_distribution"]["examples"] == 2 * len(tasks.training)
     assert [one["name"] for one in found["analysis"]] == ["arrow"]
     assert leaderboard(experiment, lines, analyse=["arrow"])["methods"] == found["methods"]  # kept
+
+
+def test_a_line_is_measured_again_if_its_library_changes(model, tasks, random_library, tmp_path, capsys):
+    """The folder keeps its name; other lines are kept."""
+    sites = {"attn.q": (16, 16)}
+    random_library(sites, names=["a", "b", "c"]).save(tmp_path / "library")
+    lines = {"base": {"library": ""}, "uniform": {"router": "uniform"}}
+
+    def run(**given):
+        capsys.readouterr()
+        parts = {"libraries": {"library": tmp_path / "library"}, "sample": SAMPLE, "max_new_tokens": 3} | given
+        leaderboard(Experiment(model, tasks, workdir=tmp_path / "board", **parts), lines)
+        return [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+
+    assert run() == ["base", "uniform"] and run() == []
+    shutil.rmtree(tmp_path / "library")
+    random_library(sites, seed=5, names=["a", "b", "c"]).save(tmp_path / "library")
+    assert run() == ["uniform"]
+    assert run(libraries={"library": Library.load(tmp_path / "library")}) == ["uniform"]  # in memory
+    assert run(sample=Sample(1, length=32)) == ["base", "uniform"]
+
+
+def test_a_leaderboard_without_a_folder_is_refused(model, tasks):
+    with pytest.raises(InputError, match="expected an experiment with a workdir"):
+        leaderboard(Experiment(model, tasks), {"base": {"library": ""}})
