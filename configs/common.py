@@ -67,7 +67,7 @@ def base() -> ConfigDict:
             },
             "generate": {
                 "max_new_tokens": 64,
-                "temperature": 0.0,  # greedy
+                "temperature": 0.0,  # 0: greedy
                 "top_k": placeholder(int),  # None: all tokens
                 "top_p": placeholder(float),  # None: all of the probability
                 "stop": (),  # strings that end an answer

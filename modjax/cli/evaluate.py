@@ -1,4 +1,4 @@
-"""`modjax evaluate`: the base model, or a library under a router, scored task by task."""
+"""`modjax evaluate`: the base model, or a library with a router, scored task by task."""
 
 import time
 

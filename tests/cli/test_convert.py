@@ -180,7 +180,7 @@ REFUSED = [
     (["--from={library}", "--to={occupied}"], ["occupied: exists", "new or empty"]),
     (["--from={library}", "--to={occupied}/thesis.txt"], ["thesis.txt: exists"]),
     (["--from={library}", "--to={library}"], ["library: exists"]),
-    (["--from={library}"], ["--to is missing; as in: modjax convert"]),
+    (["--from={library}"], ["--to is missing; example: modjax convert"]),
     (["--to={out}"], ["--from is missing"]),
     (["--from={library}", "--to={out}", "--only=z"], ["no expert 'z'", "a, b"]),
     (["--from={library}", "--to={out}", "--dtype=int8"], ["--dtype=int8", "bfloat16"]),

@@ -135,6 +135,6 @@ def test_bad_input_is_refused(modjax, folder, library, arguments, words):
 
 def test_there_is_no_library(modjax, tmp_path):
     code, _, err = modjax("library")
-    assert code == 2 and "--path is missing; as in: modjax library --path=" in err
+    assert code == 2 and "--path is missing; example: modjax library --path=" in err
     code, _, err = modjax("library", f"--path={tmp_path}")
     assert code == 2 and "library.json: cannot be read" in err
