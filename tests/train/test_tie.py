@@ -123,5 +123,5 @@ def test_sites_that_cannot_be_tied_are_named(train, settings, words):
 
 
 def test_a_start_that_is_not_tied_is_named(train, together):
-    with pytest.raises(InputError, match="tie: the A of mlp.down is not that of attn.q"):
+    with pytest.raises(InputError, match="tie: mlp.down and attn.q have different A"):
         train(init=together, tie=(("attn.q", "mlp.down"),), rank=2)
