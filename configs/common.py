@@ -30,9 +30,9 @@ def base() -> ConfigDict:
         {
             "model": "smollm2-135m",  # the embedded model, a Hugging Face directory or id, or a .gguf file
             "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
-            "tasks": "open48",  # the embedded tasks, a task folder, a Super-NaturalInstructions folder, or a .jsonl file
+            "tasks": "open48",  # the embedded ones, a task or Super-NaturalInstructions folder, or a .jsonl file
             "only": (),  # shell patterns of task names, families and groups; (): all
-            "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights, without adapters
+            "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights
             "poly": {
                 "skills": 8,  # LoRAs that all tasks share
                 "heads": 1,  # blocks with their own weights; more than 1: MHR

@@ -6,13 +6,12 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import ml_collections
 
+from modjax.claim import claim
 from modjax.errors import InputError
-from modjax.files import read_json, write_json
 from modjax.parallel import distributed
 
 
@@ -56,19 +55,6 @@ def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
 
 def _claim(folder, resolved):
     path = folder / "config.json"
-    if path.exists():
-        for key, had, has in _differences(read_json(path), resolved):
-            raise InputError(
-                f"{path}: the job of this folder has {key} = {had!r}, the command {has!r}; expected the same config, "
-                "or a new --workdir"
-            )
-    elif folder.exists() and any(folder.iterdir()):
+    if not path.exists() and folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and has no config.json; expected a new folder, or that of a job")
-    else:
-        write_json(path, resolved)
-
-
-def _differences(had: Any, has: Any, key: str = "config") -> list[tuple[str, Any, Any]]:
-    if isinstance(had, dict) and isinstance(has, dict):
-        return [one for name in {**had, **has} for one in _differences(had.get(name), has.get(name), f"{key}.{name}")]
-    return [] if had == has else [(key, had, has)]
+    claim(path, resolved)

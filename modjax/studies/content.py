@@ -4,13 +4,30 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
 from modjax.data.tasks import Tasks
+from modjax.eval.sample import Sample
 from modjax.experts.index import INDEX
 from modjax.experts.library import Library
+from modjax.model import Model
+
+
+def of_study(
+    model: Model, tasks: Tasks, settings: Mapping[str, Any], sample: Sample, max_new_tokens: int | None = None
+) -> dict[str, Any]:
+    """The inputs that studies have in common, as plain data: digests of the model and the tasks, and settings."""
+    return {
+        "model": model.fingerprint,
+        "tasks": of_tasks(tasks),
+        "train": dict(settings),
+        "sample": dataclasses.asdict(sample),
+        "max_new_tokens": max_new_tokens,
+    }
 
 
 def of_library(library: Library | str | pathlib.Path) -> str:

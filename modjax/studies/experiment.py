@@ -1,6 +1,5 @@
 """An experiment: the model, tasks and libraries that methods are made of, and the settings they are scored by."""
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
@@ -57,14 +56,8 @@ class Experiment:
 
     def made_of(self) -> dict[str, Any]:
         """What the results of every method depend on, as digests and plain settings."""
-        return {
-            "model": self.model.fingerprint,
-            "tasks": content.of_tasks(self.tasks),
-            "sample": dataclasses.asdict(self.sample),
-            "max_new_tokens": self.max_new_tokens,
-            "train": self.train,
-            "adapt": self.adapt,
-        }
+        inputs = content.of_study(self.model, self.tasks, self.train, self.sample, self.max_new_tokens)
+        return inputs | {"adapt": self.adapt}
 
     def library(self, name: str) -> Library:
         """A library by its name or folder, read once. Raises InputError if there is none."""

@@ -31,6 +31,7 @@ from modjax.parallel.distributed import from_first
 from modjax.report import numbers
 from modjax.report import transfer as picture
 from modjax.routing.oracle import oracle
+from modjax.studies import content
 from modjax.studies.stages import Stages
 from modjax.train.lora import train_library
 
@@ -90,6 +91,11 @@ def transfer(
     s_EE = np.asarray(similarity(library, sparsity, components))
     chosen = choose_pairs(s_EE, pairs, seed)
     stages = Stages(folder)
+    stages.claim(
+        content.of_study(model, tasks, settings, sample)
+        | {"library": content.of_library(library), "pairs": pairs, "seed": seed}
+        | {"sparsity": sparsity, "components": components}
+    )
     joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))
     private = library[sorted({i for pair in chosen for i in pair})]
     kinds = {"private": private, "joint": joint}

@@ -86,7 +86,7 @@ def test_shared_starts_from_one_expert(adapt, saved, tmp_path):
     assert code == 2 and "adaptation by 'shared' starts from one expert; the library has 3" in err
     library["expert1"].save(tmp_path / "one")
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
-    assert code == 2 and "the job of this folder has config.library" in err
+    assert code == 2 and "this folder was made with config.library" in err
     folder.joinpath("config.json").unlink()
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
     assert code == 0, err
