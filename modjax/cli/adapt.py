@@ -1,4 +1,4 @@
-"""`modjax adapt`: an expert for each held-out task from a few of its examples, scored beside the base model."""
+"""`modjax adapt`: an expert for each held-out task from a few of its examples, compared with the base model."""
 
 import dataclasses
 

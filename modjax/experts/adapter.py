@@ -1,7 +1,7 @@
 """One expert as NumPy arrays, module by module, in the form of an adapter file.
 
 A file may give each module its own rank and scale. Stacked for a library, all modules of an expert are padded with
-zeros to the expert's rank. Scales are stored beside the factors, one per layer and site, so the numbers of a file are
+zeros to the expert's rank. Scales are stored next to the factors, one per layer and site, so the numbers of a file are
 never changed.
 """
 

@@ -79,7 +79,8 @@ def _dump(file) -> Opened:
     info, hyper = _get(content, "expert_info") or {}, _get(content, "hyper_parameters")
     if hyper is None and _get(content, "expert_weights") is None:
         raise InputError(
-            f"{file.path}: has neither expert_weights nor hyper_parameters; weights alone need NAME{INFO} beside them"
+            f"{file.path}: has neither expert_weights nor hyper_parameters; "
+            f"a file of weights alone needs NAME{INFO} in the same folder"
         )
     if hyper is None:
         return Opened(file, info, _settings(info), _pairs(file, _get(content, "expert_weights")))

@@ -55,7 +55,7 @@ class Experiment:
         return self._tasks if isinstance(self._tasks, Tasks) else self._tasks()
 
     def made_of(self) -> dict[str, Any]:
-        """What the results of every method depend on, as digests and plain settings."""
+        """The inputs of every method's results, as digests and plain settings."""
         inputs = content.of_study(self.model, self.tasks, self.train, self.sample, self.max_new_tokens)
         return inputs | {"adapt": self.adapt}
 

@@ -82,7 +82,7 @@ class _Board:
         return [*own, self.models[line["model"]]] if "model" in line else own
 
     def made_of(self, line) -> dict[str, Any]:
-        """What a method's measures depend on, as plain data; equal in all processes."""
+        """The inputs of a method's measures, as plain data; equal in all processes."""
         other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
         found = methods.made_of(line, self.experiment) | other | {"experiment": self.common}
         return from_first(lambda: json.loads(json.dumps(found)))

@@ -114,7 +114,7 @@ class Libraries:
         return self.stages.kept(kind, "model", lambda folder: train_full(self.model, self.tasks, folder, **settings))
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
-        """The settings with which so many members read as many rows in all as the private library does."""
+        """The settings with which this number of members reads as many rows in all as the private library."""
         rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
         batch = self.rows.get(kind, self.settings["batch"])
         return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}

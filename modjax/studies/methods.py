@@ -84,7 +84,7 @@ def libraries_of(method: Mapping[str, Any]) -> list[str]:
 
 
 def made_of(method: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """What the results of a normalised method depend on beside `Experiment.made_of`: parts, and digests of files."""
+    """The inputs of a normalised method's results besides `Experiment.made_of`: its parts, and digests of files."""
     names = libraries_of(method)
     router = saved(method["router"]["name"], experiment.folder_of(names[0])) if "router" in method and names else None
     files = [router, pathlib.Path(str(method.get("calibrate", "")))]

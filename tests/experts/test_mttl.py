@@ -181,7 +181,7 @@ def test_damaged_files_are_refused_or_read(small, data):
 
 def test_files_that_are_no_experts(tmp_path):
     torch.save(weights(0), tmp_path / "alone.ckpt")
-    with pytest.raises(InputError, match=r"weights alone need NAME\.meta"):
+    with pytest.raises(InputError, match=r"a file of weights alone needs NAME\.meta"):
         Library.from_mttl(tmp_path / "alone.ckpt")
     with pytest.raises(InputError, match=r"holds no NAME\.meta"):
         Library.from_mttl(tmp_path)
