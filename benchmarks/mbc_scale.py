@@ -34,7 +34,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-CONTESTANTS = ("modjax", "homemade")
+MEASURED = ("modjax", "homemade")
 SITES = {"attn.qkv": (1, 3), "attn.o": (1, 1)}  # input and output width, in units of the model width
 
 
@@ -147,7 +147,7 @@ def compared(found: dict[str, dict], outputs: dict[str, dict], labels: np.ndarra
 
     ratios = {key: found["homemade"][key] / found["modjax"][key] for key in ("seconds", "cpu_seconds", "peak_gib")}
     rand = {side: adjusted_rand_score(labels, outputs[side]["labels"]) for side in SIDES}
-    differences = {side: np.abs(outputs[side]["similarity"] - outputs["exact"]["similarity"]) for side in CONTESTANTS}
+    differences = {side: np.abs(outputs[side]["similarity"] - outputs["exact"]["similarity"]) for side in MEASURED}
     return {
         "ratios": ratios | {"seconds_first": found["homemade"]["seconds"] / found["modjax"]["seconds_first"]},
         "adjusted_rand_planted": rand,
@@ -210,7 +210,7 @@ def main() -> None:
         **{key: getattr(args, key) for key in sizes},
         "numbers_an_expert": numbers,
         **machine(),
-        **{side: found[side] for side in CONTESTANTS},
+        **{side: found[side] for side in MEASURED},
         **compared(found, outputs, planted(args)),
     }
     text = json.dumps(result, indent=2)

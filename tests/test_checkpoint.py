@@ -13,8 +13,8 @@ from modjax.parallel.mesh import make_mesh
 
 
 def state(factor=1.0, width=4):
-    arrays = LoRA(factor * jnp.arange(2.0 * 4 * width).reshape(2, 4, width), jnp.full((2, 4), factor, jnp.bfloat16))
-    return {"loras": arrays, "step": jnp.int32(factor), "best": None}
+    a, b = factor * jnp.arange(2.0 * 4 * width).reshape(2, 4, width), jnp.full((2, 4), factor, jnp.bfloat16)
+    return {"loras": LoRA(a, b, jnp.full((2, 4), 2.0)), "step": jnp.int32(factor), "best": None}
 
 
 def save(path, last=4, every=1):

@@ -1,12 +1,13 @@
 """Requests, shapes and programs of generation; what it says is tested in test_model.py."""
 
 import dataclasses
+import typing
 
 import pytest
 
 from modjax import generation
 from modjax.errors import InputError
-from modjax.generation import Request, shape
+from modjax.generation import Request, RequestFields, shape
 from modjax.ops.rope import Scaling
 
 
@@ -28,9 +29,19 @@ from modjax.ops.rope import Scaling
 def test_impossible_settings_are_named(word_model, settings, words):
     with pytest.raises(InputError, match=words):
         Request(**settings)
-    if "every" not in settings:
+    for answer in (word_model.generate, word_model.stream):
         with pytest.raises(InputError, match=words):
-            word_model.generate(["w1"], **settings)
+            answer(["w1"], **settings)
+
+
+def test_the_keywords_are_the_fields():
+    assert typing.get_type_hints(RequestFields) == typing.get_type_hints(Request)
+
+
+def test_an_unknown_setting_is_named(word_model):
+    for answer in (word_model.generate, word_model.stream):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+            answer(["w1"], temprature=1.0)
 
 
 def test_shapes_are_few(word_model):

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "modjax"
 SPINE = [
     ("errors",),
     ("files", "progress"),
+    ("claim",),
     ("ops",),
     ("parallel",),
     ("models",),

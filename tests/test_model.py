@@ -109,8 +109,8 @@ def test_the_order_of_experts_does_not_matter(model, library, tokens_BT, route):
 
 def test_libraries_that_do_not_fit_are_refused(model, library, tokens_BT, random_library):
     misfits = {
-        "has no site 'mlp.fc1'; it has attn.q": random_library({"mlp.fc1": (32, 48)}, layers=3),
-        r"site attn.q: .* = \(3, 16, 32\); .* has \(3, 32, 32\)": random_library({"attn.q": (16, 32)}, layers=3),
+        "has no site 'mlp.fc1', .*; expected some of attn.q": random_library({"mlp.fc1": (32, 48)}, layers=3),
+        r"site attn.q: .* = \(3, 16, 32\); expected \(3, 32, 32\)": random_library({"attn.q": (16, 32)}, layers=3),
         r"site attn.q: .* = \(2, 32, 32\)": random_library({"attn.q": (32, 32)}, layers=2),
         "'expert0' was trained on other .*0123": random_library(
             {"attn.q": (32, 32)}, layers=3, base="other", fingerprint="0123"
@@ -126,7 +126,7 @@ def test_libraries_that_do_not_fit_are_refused(model, library, tokens_BT, random
 def one_at_a_time(model, prompt, steps, *experts):
     """Greedy decoding with no cache, no padding and no batch: the whole text through the model for each token."""
     tokens = model.tokenizer(prompt)["input_ids"]
-    n_prompt, length = len(tokens), 64  # the zeros behind the text are not read: attention is causal
+    n_prompt, length = len(tokens), 64  # the zeros after the text are not read: attention is causal
     for _ in range(steps):
         row = np.pad(tokens, (0, length - len(tokens)))[None]
         token = int(np.argmax(model.logits(row, *experts)[0, len(tokens) - 1]))
@@ -214,9 +214,9 @@ def test_experts_go_by_name_too(model, library):
     by_name = model.generate(PROMPTS[:3], library, router, choices=["expert2", -1, "expert0"], **NEW)
     assert by_name == model.generate(PROMPTS[:3], library, router, choices=[2, -1, 0], **NEW)
     for experts, words in [
-        (["expert9"], "no expert 'expert9'; expected .*expert0, expert1"),
-        ([4], "no expert 4"),
-        ([0, 1], "one expert for each of 1 prompts"),
+        (["expert9"], "choices: no 'expert9'; expected .*expert0, expert1"),
+        ([4], "choices: no 4; expected"),
+        ([0, 1], "one choice for each of 1 prompts"),
         ("expert0", "expected a list"),
         (None, "oracle router needs choices="),
     ]:

@@ -51,10 +51,10 @@ def cat(
     Args:
       model: from `modjax.load`; frozen, as are the experts.
       library: E experts of this model.
-      tasks: the tasks to learn from, by the "train" split of each, held out or not.
+      tasks: the tasks to learn from, held out or not; examples of their split "train".
       per: one coefficient per layer (the paper) or per site of a layer. They start at 1 / E.
-      rank: to truncate a merged expert to, by an SVD; None keeps the sum of the experts' ranks.
-      groups: {merged expert: [task, ...]}, all learned in lockstep; by default one, "cat", of all tasks.
+      rank: rank to which each merged expert is truncated by an SVD; None keeps the sum of the experts' ranks.
+      groups: {merged expert: [task, ...]}, all learned in lockstep; by default "cat" alone, of all tasks.
       workdir, progress, settings: as in `train_library`; by default 100 steps of 8 rows of 1024 tokens, at a peak rate
         of 0.01. Settings of LoRA itself have no effect.
 
@@ -73,19 +73,19 @@ def cat(
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
     method = {"merged": "cat", "per": per, "steps": fitted.steps}
     method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}
-    soups = []
+    merged = []
     for index, (name, own) in enumerate(groups.items()):
         weights = {site: fitted.trained[_group(site, per)][:, index] for site in library.sites}
         if not all(np.isfinite(weights_LE).all() for weights_LE in weights.values()):
             raise InputError(
                 f"learning_rate={settings.learning_rate}: the coefficients are not finite; try a smaller rate"
             )
-        soups.append(_recorded(_merged(library, weights, rank, name), own, method, weights, fitted.scores[index]))
-    return concatenate(soups)
+        merged.append(_recorded(_merged(library, weights, rank, name), own, method, weights, fitted.scores[index]))
+    return concatenate(merged)
 
 
 class CatTraining(Recipe):
-    """Coefficients {site, or "all sites" as one: c[L,G,E]} of G merged experts over one frozen library."""
+    """Coefficients {site: c[L,G,E]}, or {"all sites": c[L,G,E]}, of G merged experts over one frozen library."""
 
     def __init__(self, library: Library, per: Per, n_groups: int):
         self.sites, self.per = library.sites, per

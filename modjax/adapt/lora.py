@@ -28,13 +28,13 @@ def lora(
     progress: bool = True,
     **settings: Unpack[SettingsFields],
 ) -> Library:
-    """Trains an expert on the few examples of each new task, equal to training each alone.
+    """Trains one expert for each new task on its few examples, with the same result as training each alone.
 
     Args:
       model: from `modjax.load`.
       tasks: the new tasks, held out of training or not; see `few`.
-      init: the experts to start from: a library of one, such as the shared expert, for all tasks, or one expert per
-        task in their order. The run then has its rank, scale and sites. By default A is random and B zero.
+      init: the experts to start from: a library of one for all tasks, such as the shared expert, or one expert per
+        task, in the order of the tasks. The run then has its rank, scale and sites. By default A is random and B zero.
       workdir, progress, settings: as in `train_library`. With `patience` each task keeps its best arrays.
 
     Returns:
@@ -58,10 +58,10 @@ def mu(
     progress: bool = True,
     **settings: Unpack[SettingsFields],
 ) -> Library:
-    """Starts every task at the mean of the library, A = mean of A_e and B = mean of s_e B_e, and fine-tunes it.
+    """Fine-tunes the mean of the library, A = mean of A_e and B = mean of s_e B_e, on each new task.
 
     Args:
-      retrieved: {task: the experts whose mean it starts from}, from `retrieve`; by default all.
+      retrieved: {task: the experts whose mean it starts from}, from `retrieve`; by default all experts.
 
     The other arguments, the result and the errors are those of `lora`.
     """
@@ -75,7 +75,7 @@ def mu(
 
 
 def _for_each(init, tasks) -> Library:
-    """An expert to start from for each task, all with one scale."""
+    """One initial expert per task, all with the same scale."""
     if len(init) not in (1, len(tasks)):
         raise InputError(f"init: {len(init)} experts for {len(tasks)} tasks; expected one for all, or one per task")
     ids = np.zeros(len(tasks), int) if len(init) == 1 else np.arange(len(tasks))

@@ -1,16 +1,17 @@
 """LoraHub (arXiv 2307.13269): experts composed for a new task by a search without gradients.
 
-    A = sum_e w_e A_e,   B = sum_e w_e s_e B_e,   w in [-1.5, 1.5]^E from 0 on
-    minimising   loss of the task's examples + 0.05 mean_e |w_e|
+    A = sum_e w_e A_e,   B = sum_e w_e s_e B_e,   w in [-bound, bound]^E
+    w minimises   loss of the task's examples + penalty * mean_e |w_e|,   by a search that starts at 0
 
-The base model and the library stay in memory and the weights are an argument: one compiled program judges every
-candidate, and those of all tasks whose examples have equal padded lengths. Beside the origin the search sees no more
-than `budget` candidates, so that a handful of forward passes is all it costs.
+The weights are an argument of the compiled program that computes the loss, as the base model and the library are. So
+one program evaluates all candidates of all tasks whose examples have the same padded lengths, and a task costs at
+most `budget` forward passes over its examples.
 """
 
 import dataclasses
 import pathlib
 import zlib
+from typing import TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -33,64 +34,85 @@ from modjax.routing.base import Bound
 from modjax.routing.fixed import Fixed
 
 
+@dataclasses.dataclass(frozen=True)
+class LoraHubSettings:
+    """The settings of the search. The first three defaults are the paper's."""
+
+    budget: int = 40  # evaluations of the loss per task, including that of w = 0, the base model
+    bound: float = 1.5  # largest absolute weight of an expert
+    penalty: float = 0.05  # factor of mean_e |w_e| in the objective
+    batch: int = 8  # examples computed at once; weights depend on it only by rounding
+    length: int = 2048  # the most tokens of an example
+    system: str | None = None  # system message of each prompt; None leaves it to the chat template
+    too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
+    seed: int = 0  # seed of the search, combined with the name of each task
+
+
+class LoraHubFields(TypedDict, total=False):
+    """The fields of `LoraHubSettings` as keyword arguments: the type of `**settings` in `lorahub`."""
+
+    budget: int
+    bound: float
+    penalty: float
+    batch: int
+    length: int
+    system: str | None
+    too_long: TooLong
+    seed: int
+
+
 def lorahub(
     model: Model,
     library: Library,
     tasks: Tasks,
     retrieved: Retrieved | None = None,
-    budget: int = 40,
-    bound: float = 1.5,
-    penalty: float = 0.05,
-    batch: int = 8,
-    length: int = 2048,
-    system: str | None = None,
-    too_long: TooLong = "error",
-    seed: int = 0,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
+    **settings: Unpack[LoraHubFields],
 ) -> Library:
-    """Searches each new task's weights over the library, and composes its expert by the best that were seen.
+    """Searches for the weights of each new task over the library, and composes its expert with the best ones found.
 
     Args:
-      model: what `modjax.load` returns; nothing of it or of the library is changed.
+      model: from `modjax.load`; it is not changed, nor is the library.
       library: E experts of this model.
-      tasks: the new tasks, each learned from its split "train" alone; see `few`.
-      retrieved: {task: its experts}, from `retrieve`; by default all.
-      budget: evaluations of the loss a task, that of w = 0 (the base model) among them.
-      bound, penalty: of the weights, as above.
-      batch: examples side by side; no weight depends on it but for rounding.
-      length, system, too_long: of the examples, as in training.
-      seed: of the search; every task draws from its own name.
-      workdir: where lorahub.json keeps each task's search, so that a run that was killed repeats none of them.
+      tasks: the new tasks, each learned only from its split "train"; see `few`.
+      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task.
+      workdir: the folder for lorahub.json, which keeps the search of each finished task; a run that was killed does not
+        repeat these.
+      settings: the fields of `LoraHubSettings`, such as budget, bound, penalty and seed.
 
     Returns:
-      One expert a task of the library's rank and scale; `scores` of its ExpertInfo has the objective at the start and
-      at the end. It never ends above its start.
+      One expert per task, of the library's rank and scale; `scores` of its ExpertInfo has the objective at the start
+      and at the end, which is never above the start.
 
-    Raises InputError for experts, tasks and settings that do not fit, and where nevergrad is not installed.
+    Raises InputError for experts, tasks and settings that do not fit, and if nevergrad is not installed.
     """
+    settings = LoraHubSettings(**settings)
     model.check(library)
     if model.tokenizer is None:
         raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
     tasks = few(tasks)
     chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
-    method = {"method": "lorahub", "budget": budget, "bound": bound, "penalty": penalty, "seed": seed}
-    arrays = _digest(library.loras) if workdir else ""  # read off the device once, not for each task
+    recorded = {name: getattr(settings, name) for name in ("budget", "bound", "penalty", "seed")}
+    method = {"method": "lorahub", **recorded}
+    arrays = _digest(library.loras) if workdir else ""  # copied from the device once, not for each task
     composed = []
     for name, task in each(tasks.items(), "task", progress):
         own = library if retrieved is None else library[chosen[name]]
-        encoded = encode(model.tokenizer, task, task.split("train"), length, system, too_long)
+        examples = task.split("train")
+        encoded = encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
         made_of = method | {"experts": list(own.names), "library": arrays, "examples": _digest(encoded)}
         found = kept.get(name, made_of)
         if found is None:
-            objective = _objective(model, own, encoded, penalty, batch)
-            found = kept.put(name, made_of, search(objective, len(own), budget, bound, key_of(name, seed)))
+            objective = _objective(model, own, encoded, settings.penalty, settings.batch)
+            seed = key_of(name, settings.seed)
+            found = kept.put(name, made_of, search(objective, len(own), settings.budget, settings.bound, seed))
         composed.append(_composed(own, name, found, method))
     return concatenate(composed)
 
 
 def _objective(model, own: Library, encoded, penalty, batch):
-    """What a candidate is judged by; model and library are arguments of one program, as the weights are."""
+    """The function of weights float64[E] that the search minimises."""
 
     def value(weights_E):
         bound = Bound(own.loras, _fixed(own, weights_E))
@@ -107,13 +129,13 @@ def _fixed(own, weights_E) -> Fixed:
 
 
 def _digest(tree) -> str:
-    """Of the bytes of all arrays."""
+    """Eight hexadecimal digits that identify the bytes of all arrays."""
     sums = [zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
     return f"{zlib.crc32(np.asarray(sums, np.uint32).tobytes()):08x}"
 
 
 class _Kept:
-    """The searches that are done, in lorahub.json; without a folder nothing is kept."""
+    """The finished searches, in lorahub.json; without a folder nothing is written."""
 
     def __init__(self, workdir):
         self.path = None if workdir is None else pathlib.Path(workdir) / "lorahub.json"

@@ -47,11 +47,11 @@ def poly(
       model: from `modjax.load`.
       library: E experts of this model, or the skills of `train_poly`. It is not changed.
       tasks: the new tasks, held out of training or not; see `few`.
-      heads: H; 1 is Poly, more is MHR, and must divide the input and output widths of all sites.
-      weights_only: Poly-Z; the experts stay as they are.
-      retrieved: {task: its experts}, from `retrieve`; by default all.
-      router: the router that `train_poly` returned with its skills: the weights start at their mean over its tasks;
-        without it at 1 / E.
+      heads: H; 1 is Poly, more is MHR. It must divide the input and output widths of all sites.
+      weights_only: True is Poly-Z, which trains the weights and leaves the experts as they are.
+      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task.
+      router: the router that `train_poly` returned with its skills. The weights of each new task start at their mean
+        over the router's tasks; without a router, at 1 / E.
       weights_rate: the learning rate of Z relative to that of the experts; 0.1 over 1e-3 in the reference.
       workdir, progress, settings: as in `train_library`; rank, alpha and sites are the library's. With `patience` each
         task keeps its best arrays.
@@ -111,14 +111,14 @@ def _copies(leaf_LTSRX, n_tasks):
 
 
 def _start(router, library, heads, ids_TS) -> np.ndarray:
-    """Z float32[1,T,H,S] whose weights are the means of the router; they sum to 1, so their logits are enough."""
+    """Z float32[1,T,H,S] whose weights are the means of the router: their logits, because they sum to 1."""
     if router is None:
         return np.zeros((1, len(ids_TS), heads, ids_TS.shape[1]), np.float32)
     mean_HE = np.asarray(router.weights, np.float64)[0].mean(axis=0)
     if mean_HE.shape != (heads, len(library)):
         raise InputError(
             f"router: weights of {mean_HE.shape[0]} heads over {mean_HE.shape[1]} skills; expected {heads} heads over "
-            f"the library's {len(library)}"
+            f"the {len(library)} experts of the library"
         )
     open_HE = np.clip(mean_HE, 1e-6, 1 - 1e-6)
     return np.float32(np.log(open_HE / (1 - open_HE))[:, ids_TS].swapaxes(0, 1))[None]

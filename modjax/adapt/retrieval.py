@@ -1,7 +1,8 @@
-"""Which experts of a library a new task begins with: a few at random, or those nearest to an expert of its own.
+"""Retrieval of experts for a new task: a few at random, or those most similar to an expert of the task itself.
 
-An expert is first trained on the new task's examples, and what is compared are flattened factors, as in MBC
-(modjax.cluster): by their cosine, or by the cosine of their SVD coordinates after sparsification.
+For the latter an expert is first trained on the new task's examples. Its flattened factors are compared with those of
+the library, as in MBC (modjax.cluster): by their cosine, or by the cosine of their SVD coordinates after
+sparsification.
 """
 
 import dataclasses
@@ -32,15 +33,18 @@ def retrieve(
     components: int = 64,
     seed: int = 0,
 ) -> dict[str, tuple[str, ...]]:
-    """The n experts of each new task, those of the highest score first; no task's depend on the other tasks.
+    """Chooses n experts for each new task, the highest score first: {task: (expert, ...)}.
+
+    The experts of a task do not depend on the other tasks.
 
     Args:
-      n: how many, 1 to the number of experts.
-      by: "random"; "lora" or "svd", the scores of `nearness`.
+      n: number of experts per task, from 1 to the number of experts in the library.
+      by: "random", or the score of `nearness` by "lora" or "svd".
       own: experts trained on the new tasks, from `modjax.adapt.lora`; "random" needs none.
-      seed: of "random"; every task draws from its own name.
+      sparsity, components: settings of "svd"; see `nearness`.
+      seed: seed of "random", combined with the name of each task.
 
-    Raises InputError for settings that cannot be, and for a task without an expert of its own.
+    Raises InputError for an invalid setting, and for a task without an expert in `own`.
     """
     if by not in get_args(By):
         raise InputError(f"by={by!r}: expected one of {', '.join(get_args(By))}")
@@ -60,17 +64,17 @@ def retrieve(
 def nearness(
     library: Library, expert: Library, by: By = "lora", sparsity: float = 0.5, components: int = 64
 ) -> np.ndarray:
-    """How near each expert lies to a new one, float32[E] in [-1, 1].
-
-    "lora": the cosine of flattened factors (A and B of all sites and layers, scales left out). "svd": library and new
-    expert together are sparsified, each at the quantile `sparsity` of its own magnitudes, and truncated to `components`
-    singular vectors; the cosine of the coordinates.
+    """The similarity of each expert to a new one, float32[E] in [-1, 1].
 
     Args:
-      expert: a library of one, of the library's model.
+      expert: a library of one, for the same model.
+      by: "lora", the cosine of the flattened factors (A and B of all sites and layers, without scales); or "svd", the
+        cosine of coordinates: library and new expert are sparsified together and projected on singular vectors.
+      sparsity: for "svd", the quantile of an expert's magnitudes up to which its numbers are set to 0.
+      components: for "svd", the number of singular vectors.
     """
     (info,) = expert.infos
-    renamed = dataclasses.replace(info, name=f"new task {info.name}")  # its task may be in the library already
+    renamed = dataclasses.replace(info, name=f"new task {info.name}")  # the library may have an expert of that name
     together = library + dataclasses.replace(expert, infos=(renamed,))
     if by == "lora":
         return np.asarray(_cosines(together.loras))[:-1]
@@ -79,7 +83,7 @@ def nearness(
 
 @jax.jit
 def _cosines(loras):
-    """float32[E]: the last expert against all."""
+    """float32[E], the cosine of each expert with the last one."""
     leaves = [factor for lora in loras.values() for factor in (lora.a, lora.b)]
     inner_E = sum(jnp.einsum("lerx,lrx->e", leaf, leaf[:, -1], precision="highest") for leaf in leaves)
     square_E = sum(jnp.einsum("lerx,lerx->e", leaf, leaf, precision="highest") for leaf in leaves)
@@ -88,24 +92,27 @@ def _cosines(loras):
 
 
 def retrieved_from(library: Library, tasks: Tasks, retrieved: Retrieved | None) -> dict[str, tuple[str, ...]]:
-    """{task: its experts}, all of the library where nothing was retrieved.
+    """{task: its experts}; all experts of the library for each task if `retrieved` is None.
 
-    Raises InputError for a task without experts, for experts that the library lacks, and for unequal numbers.
+    Raises InputError for a task without experts, for experts that are not in the library, and for different numbers of
+    experts per task.
     """
     if retrieved is None:
         return dict.fromkeys(tasks, library.names)
     for name in tasks:
-        missing = [expert for expert in retrieved.get(name, ()) if expert not in library.names]
-        if not retrieved.get(name) or missing:
-            raise InputError(f"retrieved: task {name!r} has experts {missing}; expected some of the library's")
+        own = retrieved.get(name, ())
+        if not own or not set(own) <= set(library.names):
+            known = ", ".join(library.names)
+            raise InputError(f"retrieved: task {name!r} has experts {list(own)}; expected at least one of {known}")
     chosen = {name: tuple(retrieved[name]) for name in tasks}
     if len({len(own) for own in chosen.values()}) != 1:
-        raise InputError(f"retrieved: {[len(own) for own in chosen.values()]} experts; expected as many for every task")
+        found = {name: len(own) for name, own in chosen.items()}
+        raise InputError(f"retrieved: numbers of experts are {found}; expected the same number for every task")
     return chosen
 
 
 def _expert_of(own, task, by) -> Library:
     index = None if own is None else own.expert_of(task)
     if index is None:
-        raise InputError(f"by={by!r}: task {task!r} has no expert of its own; train one with modjax.adapt.lora")
+        raise InputError(f"by={by!r}: task {task!r} has no expert in own=; train one with modjax.adapt.lora")
     return own[index]

@@ -1,4 +1,4 @@
-"""Minimising what has no gradient at hand: nevergrad's NGOpt, one candidate after another."""
+"""Minimisation without gradients: nevergrad's NGOpt, one candidate after another."""
 
 import importlib
 import warnings
@@ -11,26 +11,26 @@ from modjax.errors import InputError
 
 
 class Found(NamedTuple):
-    best: list[float]  # the point of the lowest value, the first of equals
-    values: list[float]  # of every point tried, in order; the first is the start's
+    best: list[float]  # the point of the lowest value; the first one if several have it
+    values: list[float]  # the value of every point that was evaluated, in order; the first is that of the origin
 
 
 def search(objective: Callable[[np.ndarray], float], size: int, budget: int, bound: float, seed: int) -> Found:
-    """The lowest of `budget` evaluations over [-bound, bound]^size, from the origin on.
+    """Searches [-bound, bound]^size for the point of the lowest value, starting at the origin.
 
     Args:
-      objective: float64[size] to a number; what is not finite counts as the worst.
-      budget: evaluations at most, that of the origin among them; a point that is asked for twice is one.
+      objective: function of float64[size]; a value that is not finite counts as the worst.
+      budget: the most evaluations, including the one of the origin; a point asked for again is not evaluated again.
+      seed: seed of the candidates; the search is as deterministic as the objective.
 
-    Deterministic for a seed, as far as the objective is. Raises InputError where nevergrad is not installed, and for
-    settings that leave nothing to search.
+    Raises InputError if nevergrad is not installed, for budget < 1 and for bound <= 0.
     """
     if budget < 1 or not bound > 0:
-        raise InputError(f"budget={budget}, bound={bound}: expected at least one evaluation and a positive bound")
+        raise InputError(f"budget={budget}, bound={bound}: expected a budget of at least 1 and a bound above 0")
     evaluated = _Evaluated(objective)
     evaluated(np.zeros(size))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the optimisers that NGOpt picks from comment on settings NGOpt gives them
+        warnings.simplefilter("ignore")  # NGOpt's own settings cause warnings of the optimizers it chooses
         optimizer = _optimizer(size, budget, bound, seed)
         for _ in range(budget - 1):
             candidate = optimizer.ask()
@@ -39,7 +39,7 @@ def search(objective: Callable[[np.ndarray], float], size: int, budget: int, bou
 
 
 class _Evaluated:
-    """The objective with a memory."""
+    """The objective, which remembers the values of all points."""
 
     def __init__(self, objective):
         self.objective, self.known, self.values = objective, {}, []
@@ -61,7 +61,7 @@ def _optimizer(size, budget, bound, seed) -> Any:
     try:
         nevergrad = importlib.import_module("nevergrad")
     except ImportError as error:
-        raise InputError("LoraHub's search needs nevergrad; install it with `pip install modjax[adapt]`") from error
+        raise InputError("adapt.lorahub needs nevergrad; install it with `pip install modjax[adapt]`") from error
     space = nevergrad.p.Array(init=np.zeros(size)).set_bounds(-bound, bound)
     space.random_state = np.random.RandomState(seed)
     return nevergrad.optimizers.NGOpt(space, budget=budget)

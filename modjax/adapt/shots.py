@@ -1,4 +1,4 @@
-"""New tasks as ones that may be learned from: a few examples of each."""
+"""Few-shot versions of new tasks: the first examples of each."""
 
 import dataclasses
 
@@ -7,18 +7,18 @@ from modjax.errors import InputError
 
 
 def few(tasks: Tasks, examples: int = 0, validation: int = 0) -> Tasks:
-    """The same tasks, none of them held out, with the first of their examples.
+    """The same tasks with only their first examples, and none of them held out, so that they can be trained on.
 
     Args:
-      examples: of split "train", how many of each task; 0 is all.
-      validation: of split "validation", likewise. Split "test" stays whole.
+      examples: number of examples kept of each task's split "train"; 0 keeps all.
+      validation: the same for split "validation". Split "test" is kept whole.
 
-    Raises InputError where there are no tasks, or one has nothing to learn from.
+    Raises InputError if there are no tasks, and for a task without examples in split "train".
     """
     if not tasks:
         raise InputError("no new tasks: expected at least one to adapt to")
     if examples < 0 or validation < 0:
-        raise InputError(f"examples={examples}, validation={validation}: expected at least 0, which is all")
+        raise InputError(f"examples={examples}, validation={validation}: expected at least 0, where 0 keeps all")
     return Tasks(_few(task, {"train": examples, "validation": validation}) for task in tasks.values())
 
 

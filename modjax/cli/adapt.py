@@ -1,4 +1,4 @@
-"""`modjax adapt`: an expert for each held-out task from a few of its examples, scored beside the base model."""
+"""`modjax adapt`: an expert for each held-out task from a few of its examples, compared with the base model."""
 
 import dataclasses
 
@@ -10,7 +10,6 @@ from modjax.eval.metrics import METRICS
 from modjax.eval.score import Score, as_json, from_json, summary
 from modjax.routing.oracle import oracle
 from modjax.studies import methods
-from modjax.studies.experiment import Experiment
 from modjax.studies.stages import Stages
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -23,11 +22,12 @@ def run(config, workdir, flags) -> None:
     If the collection holds no task out, all of its tasks are adapted to.
     """
     method = {"adapt": {}} | ({} if config.library else {"library": ""})
-    folder = session.enter(workdir, config)
-    experiment = build.experiment(config, folder)
-    experiment = _held_out(experiment) if not experiment.tasks.held_out else experiment
+    experiment = build.experiment(config, workdir)
     methods.check(method, experiment, "config")
-    library = methods.library_of(method, experiment, folder)
+    folder = session.enter(workdir, config)
+    if not experiment.tasks.held_out:
+        experiment.tasks = Tasks(dataclasses.replace(task, held_out=True) for task in experiment.tasks.values())
+    library = methods.library_of(method, experiment)
     stages, new = Stages(folder), adapt.few(experiment.tasks.held_out)
 
     def scored(name, *routed):
@@ -36,21 +36,6 @@ def run(config, workdir, flags) -> None:
 
     before = scored("before")
     print(table(before, scored("after", library, oracle(library))))
-
-
-def _held_out(experiment: Experiment) -> Experiment:
-    """The experiment with all of its tasks held out."""
-    tasks = Tasks(dataclasses.replace(task, held_out=True) for task in experiment.tasks.values())
-    return Experiment(
-        experiment.model,
-        tasks,
-        experiment.libraries,
-        experiment.sample,
-        experiment.max_new_tokens,
-        experiment.train,
-        experiment.adapt,
-        experiment.workdir,
-    )
 
 
 def table(before: dict[str, Score], after: dict[str, Score]) -> str:

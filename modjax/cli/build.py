@@ -1,7 +1,6 @@
 """The objects that a config names: the model, the tasks, a library, a method and its experiment."""
 
 import json
-import pathlib
 from typing import Any
 
 import jax
@@ -42,10 +41,10 @@ def method(config: ConfigDict) -> dict[str, Any]:
     return found if config.library or "library" in found else {"library": ""}
 
 
-def experiment(config: ConfigDict, workdir: pathlib.Path | None = None, base: Model | None = None) -> Experiment:
-    """The experiment that the config's method belongs to; tasks are loaded if a part of the method needs them."""
+def experiment(config: ConfigDict, workdir: str | None = None) -> Experiment:
+    """The experiment that the config's method belongs to; its parts are loaded when they are needed."""
     return Experiment(
-        base or model(config),
+        lambda: model(config),
         lambda: tasks(config),
         {DEFAULT: config.library},
         Sample.of(config.evaluate),

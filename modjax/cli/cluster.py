@@ -14,6 +14,7 @@ from modjax.files import write_json
 from modjax.parallel.distributed import from_first
 from modjax.report import clustering
 from modjax.routing.embedding import task_embeddings
+from modjax.studies.libraries import picked
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax cluster --config=configs/mbc.py:quick,library=workdir/private/library --workdir=workdir/clusters"
@@ -58,17 +59,17 @@ def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
     if method == "mbc":
         return mbc(library, **options)
     if method == "random":
-        return random(mbc(library, **options), **_options(config, "seed"))
+        return random(mbc(library, **options), **picked(config.cluster, "seed"))
     if method == "embedding":
         named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
         vectors = task_embeddings(build.model(config), named, examples, system=config.train.system)
-        return embedding(library, vectors, **_options(config, "clusters", "seed", "restarts"))
+        return embedding(library, vectors, **picked(config.cluster, "clusters", "seed", "restarts"))
     raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")
 
 
 def _place(folder, config, clusters, library, new):
     """Prints the nearest cluster of each new expert; writes nearest.json, the groups with the new tasks added."""
-    found = nearest(clusters, library, new, **_options(config, "sparsity"))
+    found = nearest(clusters, library, new, **picked(config.cluster, "sparsity"))
     groups = clusters.groups(library)
     for name, tasks, label, own in zip(new.names, new.tasks, found.labels, found.similarity, strict=True):
         group = f"cluster {label}"
@@ -83,7 +84,7 @@ def _sweep(folder: pathlib.Path, config, clusters, library, families, sizes):
 
     The tree is that of the experts' similarity, in the colours of the clusters of `config.cluster`.
     """
-    options = _options(config, "sparsity", "components", "seed", "restarts")
+    options = picked(config.cluster, "sparsity", "components", "seed", "restarts")
     found = sweep(library, sizes, families=None if None in families else families, **options)
     rows = [_measured(found, size) for size in found.clusters]
     for row in rows:
@@ -103,10 +104,6 @@ def _measured(found: Sweep, size):
         "adjusted_rand": found.adjusted_rand[size] if found.adjusted_rand else None,
         "labels": found.clusters[size].labels.tolist(),
     }
-
-
-def _options(config, *names):
-    return {name: config.cluster[name] for name in names if name in config.cluster}
 
 
 def _sizes(text):

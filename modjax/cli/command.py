@@ -1,4 +1,4 @@
-"""One command line: the flags of all verbs and of one verb, the config file and the keys that are set in it."""
+"""Parsing of a command line: the flags of all verbs, those of one verb, the config file, and keys set in it."""
 
 import contextlib
 import re
@@ -19,9 +19,9 @@ class Command(NamedTuple):
 
 
 def flags_of(module: ModuleType) -> flags.FlagValues:
-    """The flags that a verb's module takes, unparsed: those of all verbs, then its own."""
+    """The flags of a verb, not parsed: those of all verbs, then its own."""
     values = flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may stand after other arguments
+    values.set_gnu_getopt(True)  # flags may come after other arguments
     text = "FILE[:VARIANT,KEY=VALUE,...], the config file of the job; configs/common.py has the variants"
     flags.DEFINE_string("config", None, text, values)
     flags.DEFINE_string("workdir", None, "the folder of the job; the same command resumes what it holds", values)
@@ -32,7 +32,7 @@ def flags_of(module: ModuleType) -> flags.FlagValues:
 
 
 def parse(verb: str, module: ModuleType, arguments: list[str]) -> Command:
-    """Reads the arguments of a verb. Raises InputError for unknown ones and for those that it needs and lacks."""
+    """Reads the arguments of a verb. Raises InputError for unknown and for missing ones."""
     values = flags_of(module)
     with _one_line():
         _, *rest = values([verb, *arguments], known_only=True)
@@ -43,7 +43,7 @@ def parse(verb: str, module: ModuleType, arguments: list[str]) -> Command:
         raise InputError(_unexpected(rest[0], verb, values))
     for name in module.NEEDS:
         if values[name].value is None:
-            raise InputError(f"--{name} is missing; as in: {module.EXAMPLE}")
+            raise InputError(f"--{name} is missing; example: {module.EXAMPLE}")
     return Command(config, values)
 
 
@@ -65,7 +65,7 @@ def _set(config, arguments, file) -> list[str]:
 
 @contextlib.contextmanager
 def _one_line():
-    """Errors of absl and ml_collections, as InputErrors of one line."""
+    """Turns errors of absl and ml_collections into InputErrors of one line."""
     try:
         yield
     except (flags.Error, TypeError, ValueError) as error:

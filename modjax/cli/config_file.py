@@ -11,9 +11,9 @@ from modjax.errors import InputError
 
 
 def load(text: str) -> ConfigDict:
-    """The locked config that `get_config` of FILE gives for the variants, if any stand after a colon.
+    """The locked config that `get_config` of FILE returns for the variants after the colon, if any.
 
-    The file may import its neighbours. Raises InputError for a missing file and for variants that do not apply.
+    The file may import modules of its folder. Raises InputError for a missing file and for variants that do not apply.
     """
     path, _, variants = text.partition(":")
     if not os.path.isfile(path):

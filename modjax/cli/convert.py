@@ -1,4 +1,4 @@
-"""`modjax convert`: experts and models from one form into another.
+"""`modjax convert`: experts and models from one file format to another.
 
 PEFT adapter folders, mttl checkpoints, libraries     -> one library, which is a folder of PEFT adapters
 a GGUF file, a Hugging Face directory or id           -> a Hugging Face directory
@@ -29,17 +29,17 @@ RECORD = "convert.json"
 def define_flags(values: FlagValues) -> None:
     DEFINE_multi_string("from", None, "PEFT or mttl folders or files, libraries, one model", values)
     DEFINE_string("to", None, "the folder to write, new or empty", values)
-    DEFINE_multi_string("only", [], "an expert to take, by name; by default all", values)
-    DEFINE_list("weights", [], "weights of the experts that are folded into a model, separated by commas", values)
-    DEFINE_string("mix", None, "what the weights act on: parameters (the default) or outputs", values)
+    DEFINE_multi_string("only", [], "the name of an expert to convert; by default all", values)
+    DEFINE_list("weights", [], "the weights of experts that are folded into a model, separated by commas", values)
+    DEFINE_string("mix", None, "mix of the folded experts: parameters (the default) or outputs", values)
     DEFINE_string("dtype", None, "float32, float16 or bfloat16; by default that of the source", values)
 
 
 @session.first_alone
 def run(config, workdir, flags) -> None:
-    """Writes the folder --to, beside its place and moved there when complete, from all that --from names.
+    """Writes the folder --to from all that --from names: under a temporary name, renamed when it is complete.
 
-    Nothing is overwritten: the folder is new or empty, or the same command has filled it before.
+    Nothing is overwritten: the folder must be new or empty, or the result of the same command.
     """
     target = pathlib.Path(flags.to)
     record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype")}
@@ -63,7 +63,7 @@ def _is_done(target, record) -> bool:
 
 
 def _converted(flags, draft) -> str:
-    """What has been written to the draft."""
+    """Writes the draft; returns what it is, for the message."""
     if flags.dtype not in (None, *FORMATS):
         raise InputError(f"--dtype={flags.dtype}: expected one of {', '.join(FORMATS)}")
     forms = [(_form(source), source) for source in getattr(flags, "from")]
@@ -82,7 +82,7 @@ def _converted(flags, draft) -> str:
 
 
 def _form(source: str) -> str:
-    """What a source is: a key of READERS, or else "model"."""
+    """The form of a source: a key of READERS, or "model"."""
     path = pathlib.Path(source)
     if (path.is_file() and path.suffix != ".gguf") or any(path.glob("*.meta")):
         return "mttl"
@@ -101,15 +101,15 @@ READERS = {
 
 
 def _library(experts, only, layers=None) -> Library:
-    """The experts of all sources, form by form; those called `only` alone where any is."""
+    """The experts of all sources, form by form; only those named in `only` if any are."""
     library = concatenate([READERS[form](paths, layers) for form, paths in experts.items() if paths])
     return library[only] if only else library
 
 
 def in_dtype(library: Library, dtype: str | None) -> Library:
-    """The library with its factors rounded to a dtype, which its files then have; None leaves them as they are.
+    """The library with its factors rounded to a dtype, which its files will have; None changes nothing.
 
-    Raises InputError naming the expert whose factors go beyond the dtype.
+    Raises InputError naming the expert whose factors overflow the dtype.
     """
     if dtype is None:
         return library
@@ -131,12 +131,12 @@ def _folded(model: Model, library: Library, flags: Any) -> Model:
     try:
         weights = [float(one) for one in flags.weights] if flags.weights else None
     except ValueError as error:
-        raise InputError(f"--weights={','.join(flags.weights)}: expected numbers, one an expert") from error
+        raise InputError(f"--weights={','.join(flags.weights)}: expected numbers, one per expert") from error
     return model.fold(library, weights, flags.mix or "parameters")
 
 
 def _stored_dtype(name: str) -> str:
-    """The dtype that a model's directory says its weights have; float32 for a GGUF file's dequantised ones."""
+    """The dtype in a model's config.json; float32 for the dequantised weights of a GGUF file."""
     if name == EMBEDDED or name.endswith(".gguf"):
         return "float32"
     found = read_json_object(hf.find(name) / "config.json")

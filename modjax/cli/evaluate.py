@@ -1,4 +1,4 @@
-"""`modjax evaluate`: the base model, or a library under a router, scored task by task."""
+"""`modjax evaluate`: the base model, or a library with a router, scored task by task."""
 
 import time
 
@@ -17,10 +17,9 @@ EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/pr
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""
-    line = build.method(config)
-    folder = session.enter(workdir, config)
-    experiment = build.experiment(config, folder)
+    line, experiment = build.method(config), build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
+    folder = session.enter(workdir, config)
     method = methods.make(line.get("router", {"name": "base"})["name"], line, experiment)
     tasks, start = experiment.tasks, time.perf_counter()
     scores = evaluate(

@@ -1,4 +1,4 @@
-"""Which experts the tokens of an answer went to, as lines for a terminal or a pipe."""
+"""The experts of an answer's tokens, as lines for a terminal or a pipe."""
 
 import itertools
 
@@ -9,32 +9,32 @@ from modjax.cli.terminal import DIM, Terminal
 ROWS = 8  # experts in the table
 BAR = 20  # characters of a full bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
-NONE = -1  # in the place of the first expert: all count the same
+NONE = -1  # instead of a first expert: all weights are equal
 
 
 def first_experts(weights_LnE: np.ndarray) -> np.ndarray:
-    """int[n]: the expert with the largest weight for each token, as a mean over layers; -1 where all weigh the same."""
+    """int[n]: the expert with the largest weight for each token, averaged over layers; -1 if all weights are equal."""
     weights_nE = weights_LnE.mean(axis=0)
     apart_n = np.ptp(weights_nE, axis=1) > 1e-6
     return np.where(apart_n, weights_nE.argmax(axis=1), NONE)
 
 
 def view(terminal: Terminal, texts: list[str], weights_LnE: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    """The lines to show: the answer by each token's first expert, then how much the experts were used.
+    """The lines to show: the answer, marked by each token's first expert, then a table of the experts' use.
 
-    With colours a token wears its first expert's; without, runs of tokens are followed by its number in the table.
+    Tokens have the colour of their first expert; without colours, its number in the table follows each run of tokens.
 
     Args:
-      texts: each token's text.
-      weights_LnE: each token's weights by layer, float[L, n, E].
-      names: the experts'.
+      texts: the text of each token.
+      weights_LnE: the weights of each token per layer, float[L, n, E].
+      names: of the experts.
     """
     first_n = first_experts(weights_LnE)
     share_E = weights_LnE.mean(axis=(0, 1))
     if (first_n == NONE).all():
         return [terminal.painted(f"  every token used all {len(names)} experts alike", DIM)]
     firsts_E = (first_n[:, None] == np.arange(len(names))[None]).mean(axis=0)
-    order = [int(one) for one in np.lexsort((-share_E, -firsts_E))]  # those that the answer shows come first
+    order = [int(one) for one in np.lexsort((-share_E, -firsts_E))]  # experts that the answer shows come first
     place = {expert: number for number, expert in enumerate(order)}
     marked = "".join(
         _marked(terminal, "".join(texts[i] for i in run), place.get(expert))
@@ -45,7 +45,7 @@ def view(terminal: Terminal, texts: list[str], weights_LnE: np.ndarray, names: t
 
 
 def _table(terminal, used):
-    """A line for each (name, share of the weight, share of the tokens where it is first), but for the last of many."""
+    """A line for each (name, share of the weight, share of the tokens where it is first); one for all after ROWS."""
     shown, rest = used[:ROWS], used[ROWS:]
     width = max(len(name) for name, _, _ in shown)
     most = max(share for _, share, _ in used)
@@ -62,7 +62,7 @@ def _marked(terminal, text, number):
         return text
     if not terminal.coloured:
         return f"{text}[{number + 1}]"
-    # Line by line: an escape code across lines would colour the margin.
+    # Line by line, because an escape code across lines would also colour the margin.
     return "\n".join(terminal.in_colour(line, number) for line in text.split("\n"))
 
 

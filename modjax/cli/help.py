@@ -17,7 +17,7 @@ from modjax.cli.command import flags_of
 from modjax.cli.comments import comments
 
 WIDTH = min(120, shutil.get_terminal_size((120, 24)).columns)
-VALUE = 32  # characters of the longest value that is shown whole
+VALUE = 32  # longest value shown in full, in characters
 NODE = 40  # keys of the largest node whose keys are listed
 REPOSITORY = pathlib.Path(modjax.__file__).parents[1]
 USAGE = "usage: modjax VERB --config=FILE[:VARIANT,KEY=VALUE,...] --workdir=DIR [--config.KEY=VALUE ...]"
@@ -49,13 +49,13 @@ def of_verb(verb: str, module: ModuleType, arguments: list[str]) -> str:
 
 
 def _flag(flag, needed):
-    text = re.sub(r";\s+repeat this option.*", "; may be repeated", flag.help)  # absl's own words
+    text = re.sub(r";\s+repeat this option.*", "; may be repeated", flag.help)  # added by absl
     default = "" if flag.default in (None, False, []) else f" (default: {flag.default})"
     return f"--{flag.name}", text + (" (required)" if needed else default)
 
 
 def _file_of(example):
-    """The config file of an example, without variants: where the command is called, or else in the repository."""
+    """The config file of an example, without variants: in the current folder, or else in the repository."""
     file = re.search(r"--config=([^\s:]+)", example)[1]
     return next((str(path) for path in (pathlib.Path(file), REPOSITORY / file) if path.is_file()), None)
 

@@ -1,4 +1,4 @@
-"""Keys of a config by their dotted names, such as train.batch: listed, found, and set from text."""
+"""Keys of a config by their dotted names, such as train.batch: to list, to find, and to set from text."""
 
 import ast
 import difflib
@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 from modjax.errors import InputError
 
-OPEN = "method"  # keys below a node of this name may be new: every router and merge has options of its own
+OPEN = "method"  # keys below a node of this name may be new: every router and merge has its own options
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """{key: value} of all keys that hold a value; nodes, which hold further keys, are walked through."""
+    """{key: value} of all keys that have a value, also those inside nodes."""
     found = {}
     for name, value in config.items():
         found |= leaves(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
@@ -49,9 +49,9 @@ def add(config: ConfigDict, key: str, value: Any) -> None:
 
 
 def find(config: ConfigDict, name: str) -> str:
-    """The key that a name stands for: a dotted or a top-level key itself, else the only leaf of that last part.
+    """The key of a name: itself if it is dotted or at the top level, else the only key that ends in it.
 
-    An unknown name is returned as it is. Raises InputError where several leaves have it.
+    An unknown name is returned unchanged. Raises InputError if several keys end in it.
     """
     if "." in name or name in config:
         return name
@@ -62,10 +62,10 @@ def find(config: ConfigDict, name: str) -> str:
 
 
 def assign(config: ConfigDict, key: str, text: str) -> None:
-    """Sets a key from text: a Python literal where it is one, else a string.
+    """Sets a key from text: a Python literal if it is one, else a string.
 
     Raises InputError for a key that does not exist and may not be added, and for a value whose type does not fit the
-    present one. An int fits a float, a single value fits a tuple, None fits a key that holds None.
+    current one. An int fits a float, a single value fits a tuple, None fits a key whose value is None.
     """
     if has(config, key):
         *outer, last = key.split(".")
@@ -94,7 +94,7 @@ def _last(key):
 
 
 def _node(config, names) -> ConfigDict | None:
-    """The node that names lead to, if there is one."""
+    """The node at the end of a path of names, or None."""
     for name in names:
         if name not in config or not isinstance(config[name], ConfigDict):
             return None
@@ -110,7 +110,7 @@ def _literal(text):
 
 
 def _fitted(text, present, kind, key):
-    """The value of a text for a key whose present value is of type `kind`."""
+    """The value of a text for a key whose current value has type `kind`."""
     value = _literal(text)
     if kind is str and not isinstance(value, str | None):
         return text  # a name that looks like a number

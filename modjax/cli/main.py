@@ -12,25 +12,25 @@ from modjax.errors import InputError, suggestion
 VERBS = {
     "train": "train a library of experts in lockstep",
     "cluster": "group the experts of a library by their similarity (MBC)",
-    "route": "build a router, keep it, and show how it divides the work",
+    "route": "build a router, save it, and analyse which experts it chooses",
     "merge": "merge the experts of a library into one, or subtract general knowledge from each",
-    "adapt": "train experts for new tasks from a few examples of each, from a library or from scratch",
-    "evaluate": "score the base model, or a library under a router",
-    "generate": "answer prompts with the base model, or with a library under a router",
-    "chat": "hold a conversation and see which experts answer",
+    "adapt": "train experts for new tasks on a few examples of each, from a library or from scratch",
+    "evaluate": "score the base model, or a library with a router",
+    "generate": "answer prompts with the base model, or a library with a router",
+    "chat": "chat with the base model or a library, and see the experts of each token",
     "convert": "turn PEFT, mttl and GGUF files into libraries and Hugging Face directories",
-    "library": "list the experts of a saved library, add some, drop some",
+    "library": "list the experts of a saved library, add experts, drop experts",
     "leaderboard": "score many methods on one library: intervals, paired differences, costs, an HTML report",
     "report": "write the HTML report of a finished demo or leaderboard",
-    "transfer": "test whether the similarity of two tasks' experts tells if training them together helps",
-    "demo": "do all of it on the embedded model and tasks: train, cluster, compare, report",
+    "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
+    "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }
 INPUT_FAULT = 2  # exit code
 HELP = {"-h", "-help", "--help"}
 
 
 def main() -> None:
-    """The console entry point; returns to the shell with 0, or with 2 when the input is at fault."""
+    """The console entry point; exits with 0, or with 2 for faulty input."""
     verb, *arguments = sys.argv[1:] or ["--help"]
     _warn_in_one_line()
     try:
@@ -40,13 +40,16 @@ def main() -> None:
             raise InputError(f"unknown verb {verb!r}; {suggestion(verb, VERBS)}")
         else:
             _run(verb, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as in `modjax --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         print(f"modjax: {error}", file=sys.stderr)
         sys.exit(INPUT_FAULT)
 
 
 def _run(verb, arguments):
-    sys.path.append(os.getcwd())  # a router of your own may lie here
+    sys.path.append(os.getcwd())  # your own routers may be here
     module = importlib.import_module(f"modjax.cli.{verb}")
     if HELP & set(arguments):
         print(help.of_verb(verb, module, arguments))
@@ -60,7 +63,7 @@ def _run(verb, arguments):
 
 
 def _warn_in_one_line():
-    """Shows warnings, of Python and of logs, as a line of text without the line of code that gave them."""
+    """Shows warnings, of Python and of logs, as a line of text without the line of code that raised them."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         print(f"modjax: warning: {' '.join(str(message).split())}", file=sys.stderr)

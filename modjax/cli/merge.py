@@ -13,9 +13,9 @@ PARTS = ("library", "subtract", "merge", "note")  # of a method that change its 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/library: one expert, which needs no router, or after subtraction alone as many as before."""
     method = {part: value for part, value in build.method(config).items() if part in PARTS}
-    experiment = build.experiment(config)
     if not {"subtract", "merge"} & set(method):
         raise InputError("config.method: neither 'subtract' nor 'merge' is given; expected at least one")
+    experiment = build.experiment(config)
     methods.check(method, experiment, "config.method")
     path = session.enter(workdir, config) / "library"
     if path.exists():

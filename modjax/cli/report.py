@@ -1,4 +1,4 @@
-"""`modjax report`: the HTML page of a finished demo or leaderboard, written anew from its results."""
+"""`modjax report`: writes the HTML page of a finished demo or leaderboard again from its results."""
 
 import pathlib
 
@@ -24,7 +24,7 @@ def run(config, workdir, flags) -> None:
     paths = [pathlib.Path(workdir) / name for name in RESULTS]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise InputError(f"{workdir}: holds neither {' nor '.join(RESULTS)}; expected a finished demo or leaderboard")
+        raise InputError(f"{workdir}: has neither {' nor '.join(RESULTS)}; expected a finished demo or leaderboard")
     found = read_json_object(path)
     print(report.text_table(found))
     print(f"report: {report.write(found, flags.report)}")

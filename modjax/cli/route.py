@@ -24,10 +24,10 @@ def run(config, workdir, flags) -> None:
     line = build.method(config)
     if "router" not in line:
         raise InputError("config.library is empty or config.method has no router; expected both")
-    stages = Stages(session.enter(workdir, config))
-    experiment = build.experiment(config, stages.folder)
+    experiment = build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
-    name, library = line["router"]["name"], methods.library_of(line, experiment, stages.folder)
+    stages = Stages(session.enter(workdir, config))
+    name, library = line["router"]["name"], methods.library_of(line, experiment)
     router = _router(line, library, experiment, stages.folder / "router.safetensors")
     method, tasks, count = Method(name, library, router), experiment.tasks, config.route.shown
     shown = list(tasks)[:: max(1, len(tasks) // max(1, count))][:count]
@@ -49,6 +49,6 @@ def _router(line, library, experiment, path):
     """The saved router, or a new one that is saved."""
     if from_first(path.exists):
         return catalogue.load(path, line["router"]["name"])
-    router = methods.router_of(line, library, experiment, experiment.workdir)
+    router = methods.router_of(line, library, experiment)
     from_first(lambda: router.save(path))
     return router

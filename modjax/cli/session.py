@@ -1,4 +1,4 @@
-"""The frame of every verb's work: processes, compile cache, profile, and the working folder."""
+"""The setting of every verb: processes, compile cache, profile, and the working folder."""
 
 import contextlib
 import functools
@@ -6,21 +6,20 @@ import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import ml_collections
 
+from modjax.claim import claim
 from modjax.errors import InputError
-from modjax.files import read_json, write_json
 from modjax.parallel import distributed
 
 
 @contextlib.contextmanager
 def start(profile: str | None) -> Iterator[None]:
-    """Joins the other processes, turns the compile cache on, and traces the job where asked to.
+    """Joins the other processes, turns the compile cache on, and traces the job to the folder `profile`, if given.
 
-    Of several processes only the first prints; errors and warnings of all are seen.
+    Only the first process prints; errors and warnings are shown by all.
     """
     distributed.start()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -34,7 +33,7 @@ def start(profile: str | None) -> Iterator[None]:
 
 
 def first_alone(run: Callable[..., None]) -> Callable[..., None]:
-    """The `run` of a verb that needs one process: of several the first runs it, and the others wait for its end."""
+    """Makes the first process alone run a verb, while the others wait for its end."""
 
     @functools.wraps(run)
     def alone(*arguments):
@@ -44,10 +43,10 @@ def first_alone(run: Callable[..., None]) -> Callable[..., None]:
 
 
 def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
-    """The working folder, made if need be, holding the resolved config.
+    """The working folder, created if it is missing, with the resolved config in config.json.
 
-    Raises InputError when the folder belongs to a job of another config, and leaves it as it is. Of several processes
-    the first looks and writes; all get its answer.
+    Raises InputError if the folder belongs to a job of another config, and leaves it unchanged. Only the first process
+    reads and writes; all get its result.
     """
     folder = pathlib.Path(workdir)
     distributed.from_first(lambda: _claim(folder, json.loads(config.to_json())))
@@ -56,19 +55,6 @@ def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
 
 def _claim(folder, resolved):
     path = folder / "config.json"
-    if path.exists():
-        for key, had, has in _differences(read_json(path), resolved):
-            raise InputError(
-                f"{path}: this folder's job has {key} = {had!r}, the command {has!r}; expected the same config, or a "
-                "new --workdir"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty and holds no config.json; expected a new folder or a job's own")
-    else:
-        write_json(path, resolved)
-
-
-def _differences(had: Any, has: Any, key: str = "config") -> list[tuple[str, Any, Any]]:
-    if isinstance(had, dict) and isinstance(has, dict):
-        return [one for name in {**had, **has} for one in _differences(had.get(name), has.get(name), f"{key}.{name}")]
-    return [] if had == has else [(key, had, has)]
+    if not path.exists() and folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: is not empty and has no config.json; expected a new folder, or that of a job")
+    claim(path, resolved)

@@ -1,30 +1,30 @@
-"""Where a conversation takes place: a terminal with colours and line editing, or a pipe with neither."""
+"""Input and output of a chat: a terminal with colours and line editing, or a pipe with neither."""
 
 import importlib
 import os
 import sys
 
-# Of the 256 colours eight that stand apart on dark and on light grounds, also for most colour-blind readers.
+# Eight of the 256 colours that differ clearly on dark and light backgrounds, also for most colour-blind readers.
 COLOURS = (33, 208, 35, 170, 136, 37, 99, 167)
 BOLD, DIM = "1", "2"
 
 
 class Terminal:
-    """Reads lines and writes text; paint is left out where no person looks, or where NO_COLOR is set."""
+    """Reads lines and writes text; without colours in a pipe, and if NO_COLOR is set."""
 
     def __init__(self):
         self.interactive = sys.stdin.isatty() and sys.stdout.isatty()
         self.coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         if self.interactive:
-            importlib.import_module("readline")  # what gives input() its line editing and history
+            importlib.import_module("readline")  # gives input() line editing and history
 
     def ask(self) -> str | None:
-        """The next line without its end, "" where it was interrupted; None when there is no more."""
+        """The next line without its line break, "" if it was interrupted; None at the end of the input."""
         if not self.interactive:
             line = sys.stdin.readline()
             return line.rstrip("\n") if line else None
         try:
-            # The marks tell readline that the codes between take no room.
+            # The marks \001 and \002 tell readline that the codes between them have no width.
             return input(f"\001\033[{BOLD}m\002> \001\033[0m\002" if self.coloured else "> ")
         except EOFError:
             self.write("\n")
@@ -34,7 +34,7 @@ class Terminal:
             return ""
 
     def write(self, text: str) -> None:
-        """At once, without an end of line."""
+        """Writes the text at once, without a line break."""
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -42,7 +42,7 @@ class Terminal:
         self.write(f"{line}\n")
 
     def aside(self, line: str) -> None:
-        """What only a person at a terminal wants to know."""
+        """Writes a line that only a person at a terminal needs."""
         if self.interactive:
             self.say(self.painted(line, DIM))
 
@@ -50,5 +50,5 @@ class Terminal:
         return f"\033[{code}m{text}\033[0m" if self.coloured and text else text
 
     def in_colour(self, text: str, number: int) -> str:
-        """Text in one of the COLOURS, which are taken in turn."""
+        """The text in colour `number` of COLOURS, which repeat."""
         return self.painted(text, f"38;5;{COLOURS[number % len(COLOURS)]}")

@@ -3,6 +3,7 @@
 from modjax.cli import build, session
 from modjax.eval.sample import Sample
 from modjax.report import numbers
+from modjax.studies.libraries import picked
 from modjax.studies.transfer import transfer
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -14,7 +15,6 @@ EXAMPLE = (
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/joint/library, an expert per pair, transfer.json, transfer.svg and transfer.png."""
     folder = session.enter(workdir, config)
-    options = {key: config.cluster[key] for key in ("sparsity", "components")}
     found = transfer(
         build.model(config),
         build.tasks(config),
@@ -23,7 +23,7 @@ def run(config, workdir, flags) -> None:
         config.train.to_dict(),
         Sample.of(config.evaluate),
         **config.transfer,
-        **options,
+        **picked(config.cluster, "sparsity", "components"),
     )
     for one in found["bins"]:
         gain = one["gain"]

@@ -14,8 +14,8 @@ def apply(config: ConfigDict, text: str, named: Mapping[str, Callable[[ConfigDic
     """Applies comma-separated variants to an unlocked config in order, so that later ones win.
 
     Args:
-      text: such as "phi2,tasks=DIR,train.batch=4"; a key may be given by its last part where that is unique.
-      named: {name: what it does to the config}.
+      text: such as "phi2,tasks=DIR,train.batch=4"; a key may be given by its last part if that is unique.
+      named: {name: function that changes the config}.
 
     Raises InputError for an unknown name or key, an ambiguous key, and a value of the wrong type.
     """
@@ -30,8 +30,8 @@ def apply(config: ConfigDict, text: str, named: Mapping[str, Callable[[ConfigDic
 
 
 def split(text: str) -> list[str]:
-    """The parts between commas outside brackets and quotes. Raises InputError where one of these is left open."""
-    parts, awaited = [""], []  # awaited: the closing characters that are still to come
+    """The parts between commas outside brackets and quotes. Raises InputError for an open bracket or quote."""
+    parts, awaited = [""], []  # awaited: the closing characters of open brackets and quotes
     for character in text:
         if character == "," and not awaited:
             parts.append("")

@@ -1,7 +1,7 @@
-"""Which experts, and so which tasks, belong together.
+"""Clustering of experts, and so of the tasks that they were trained on.
 
-`mbc` is the paper's clustering (arXiv 2405.11157, section 3.1); `random` and `embedding` are what it is compared with.
-All give `Clusters`, whose `groups` are what `train_library` takes to train an expert for each.
+`mbc` is the clustering of arXiv 2405.11157, section 3.1; `random` and `embedding` are its baselines. All return
+`Clusters`, whose `groups` are an argument of `train_library`, to train one expert per cluster.
 """
 
 from modjax.cluster.agreement import adjusted_rand, silhouette

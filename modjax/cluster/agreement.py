@@ -1,4 +1,4 @@
-"""How well a clustering fits what it was made of, and how well two clusterings agree."""
+"""Measures of a clustering: its silhouette, and its agreement with another clustering or with known kinds."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ def adjusted_rand(first: Clusters, second: Clusters | Sequence[Hashable]) -> flo
     """The adjusted Rand index (Hubert and Arabie, 1985): 1 for equal partitions, about 0 for unrelated ones.
 
     Args:
-      second: another clustering of the same experts, in whatever order, or the kind of each expert of `first`.
+      second: another clustering of the same experts, in any order, or the kind of each expert of `first`.
 
-    Raises InputError where the two are not of the same experts.
+    Raises InputError if the two are not of the same experts.
     """
     if isinstance(second, Clusters):
         if set(first.experts) != set(second.experts):
             differ = sorted(set(first.experts) ^ set(second.experts))
-            raise InputError(f"two clusterings of different experts: only one has {', '.join(differ[:5])}")
+            raise InputError(f"the clusterings are of different experts; only one has {', '.join(differ[:5])}")
         labels = dict(zip(second.experts, second.labels.tolist(), strict=True))
         second = [labels[expert] for expert in first.experts]
     if len(second) != len(first.labels):
@@ -31,11 +31,12 @@ def adjusted_rand(first: Clusters, second: Clusters | Sequence[Hashable]) -> flo
 
 
 def silhouette(clusters: Clusters) -> float | None:
-    """The mean silhouette (Rousseeuw, 1987) under the distance 1 - S, in [-1, 1]; an expert alone counts as 0.
+    """The mean silhouette (Rousseeuw, 1987) under the distance 1 - S, in [-1, 1].
 
-    With a_e the mean distance of an expert to the others of its cluster, and b_e that to the nearest other cluster, it
-    is the mean of (b_e - a_e) / max(a_e, b_e). The distance is that between two experts, as in the dendrogram, and not
-    that between rows of S, which k-means works with. None for one cluster, or one for each expert, where there is none.
+    The mean of (b_e - a_e) / max(a_e, b_e), where a_e is the mean distance of expert e to the others in its cluster,
+    and b_e its mean distance to the nearest other cluster; 0 for an expert alone in its cluster. Distances are between
+    experts, as in the dendrogram; k-means instead uses distances between rows of S. None for one cluster and for as
+    many clusters as experts, for which it is not defined.
     """
     if not 1 < len(clusters.names) < len(clusters.labels):
         return None
@@ -43,7 +44,7 @@ def silhouette(clusters: Clusters) -> float | None:
 
 
 def distances(similarity_EE: np.ndarray) -> np.ndarray:
-    """1 - S, float64[E, E]: symmetric, not negative, 0 on the diagonal, whatever rounding has done to S."""
+    """1 - S, float64[E, E], corrected for rounding errors: symmetric, not negative, 0 on the diagonal."""
     distance_EE = np.maximum(1 - np.float64(similarity_EE), 0)
     distance_EE = (distance_EE + distance_EE.T) / 2
     np.fill_diagonal(distance_EE, 0)
@@ -51,7 +52,10 @@ def distances(similarity_EE: np.ndarray) -> np.ndarray:
 
 
 def measures(clusters: Clusters, families: Sequence[Hashable | None]) -> dict[str, Any]:
-    """The silhouette, and the families of the experts with the adjusted Rand index; None where a family is unknown."""
+    """The measures in clusters.json: families of the experts, adjusted Rand index with them, silhouette.
+
+    families: one per expert, None if unknown; then the adjusted Rand index is None.
+    """
     known = None not in families
     return {
         "families": list(families),

@@ -14,6 +14,8 @@ from modjax.experts.library import Library
 from modjax.files import is_text, is_whole, list_of, read_json_object
 from modjax.ops.kmeans import kmeans
 
+Array = np.ndarray | jax.Array
+
 
 @dataclasses.dataclass(frozen=True)
 class Clusters:
@@ -23,7 +25,7 @@ class Clusters:
       labels: int[E], the cluster of each expert; clusters are numbered by their first expert.
       names: {cluster: [expert, ...]}.
       similarity: float32[E, E], cosine similarity of the experts, or of the vectors clustered instead.
-      inertia: the k-means objective: squared distances of the clustered points from their clusters' means, summed.
+      inertia: the k-means objective: the sum of squared distances of the points from the means of their clusters.
     """
 
     labels: np.ndarray
@@ -38,7 +40,7 @@ class Clusters:
         return tuple(next(rest[label]) for label in self.labels.tolist())
 
     def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
-        """{"cluster 0": tasks of its experts, ...}, with which `train_library` trains one expert per cluster."""
+        """{"cluster 0": tasks of its experts, ...}; as `groups` of `train_library` it gives one expert per cluster."""
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
             f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
@@ -46,7 +48,7 @@ class Clusters:
         }
 
     @staticmethod
-    def of(experts: Sequence[str], labels: Sequence[int], similarity_EE: np.ndarray, inertia: float) -> "Clusters":
+    def of(experts: Sequence[str], labels: Sequence[int] | Array, similarity_EE: Array, inertia: float) -> "Clusters":
         """The partition with these labels, renumbered so that equal partitions have equal labels."""
         order = {old: new for new, old in enumerate(dict.fromkeys(np.asarray(labels).tolist()))}
         labels = np.asarray([order[label] for label in np.asarray(labels).tolist()])
@@ -54,7 +56,7 @@ class Clusters:
         return Clusters(labels, names, np.asarray(similarity_EE, np.float32), float(inertia))
 
     def as_json(self, library: Library) -> dict[str, Any]:
-        """The form of clusters.json, without measures: what `load` reads, and the `groups` of tasks to train on."""
+        """The content of clusters.json without measures: the keys that `load` reads, and `groups` to train on."""
         return {
             "groups": self.groups(library),
             "experts": list(self.experts),
@@ -65,16 +67,19 @@ class Clusters:
 
     @staticmethod
     def load(path: str | os.PathLike) -> "Clusters":
-        """Reads the clusters.json that `modjax cluster` writes. Raises InputError for any other content."""
+        """Reads a clusters.json as `modjax cluster` writes it. Raises InputError naming the key for other content."""
         found = read_json_object(path)
         experts, labels, matrix = (found.get(key) for key in ("experts", "labels", "similarity"))
         if not (_is_names(experts) and _is_labels(labels) and experts and len(experts) == len(labels)):
-            raise InputError(f"{path}: expected 'experts' and 'labels', one per expert, as `modjax cluster` writes")
+            raise InputError(
+                f"{path}: 'experts' and 'labels' do not fit; expected a list of names, and a list of whole numbers, "
+                "one per expert"
+            )
         try:
             similarity_EE, inertia = np.asarray(matrix, np.float32), float(found.get("inertia"))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}: 'similarity' and 'inertia' are not numbers as `modjax cluster` writes"
+                f"{path}: 'similarity' and 'inertia' are not numbers; expected a matrix and one number"
             ) from error
         if similarity_EE.shape != (len(experts), len(experts)):
             raise InputError(
@@ -87,8 +92,10 @@ class Clusters:
 _is_names, _is_labels = list_of(is_text), list_of(is_whole)
 
 
-def clustered(experts: Sequence[str], points_ED, similarity_EE, clusters: int, seed: int, restarts: int) -> Clusters:
-    """k-means on float32[E, D]. Raises InputError for more clusters than experts, and for no restarts."""
+def clustered(
+    experts: Sequence[str], points_ED: Array, similarity_EE: Array, clusters: int, seed: int, restarts: int
+) -> Clusters:
+    """k-means on float32[E, D]. Raises InputError unless there are 1 to E clusters and at least one restart."""
     if not 1 <= clusters <= len(experts):
         raise InputError(f"clusters={clusters}: expected 1 to {len(experts)}, the number of experts")
     if restarts < 1:

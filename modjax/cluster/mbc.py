@@ -13,14 +13,16 @@ def mbc(
     seed: int = 42,
     restarts: int = 64,
 ) -> Clusters:
-    """Clusters a library's experts: sparsify, truncate, cosine similarity, k-means on its rows.
+    """Clusters a library's experts: sparsification, truncation, cosine similarity, k-means on its rows.
 
     Args:
       clusters: K, the number of clusters, at most the number of experts.
       sparsity: the quantile of its own magnitudes at or below which an expert's entries count as zero.
-      components: the rank that X is truncated to; with no more experts than that it is a mere rotation.
+      components: the rank that the matrix of experts is truncated to; no effect if there are at most that many experts.
       seed: of the k-means starts.
-      restarts: how many starts, of which the best counts; see `modjax.ops.linalg.kmeans`.
+      restarts: number of k-means starts, of which the best is kept; see `modjax.ops.kmeans`.
+
+    Raises InputError for invalid settings.
     """
     s_EE = similarity(library, sparsity=sparsity, components=components)
     return clustered(library.names, s_EE, s_EE, clusters, seed, restarts)

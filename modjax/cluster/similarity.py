@@ -1,12 +1,12 @@
-"""How alike experts are: cosines of their flattened, sparsified factors (MBC, arXiv 2405.11157, section 3.1).
+"""Cosine similarity of experts' flattened, sparsified factors (MBC, arXiv 2405.11157, section 3.1).
 
-The truncated SVD of the matrix X[E, P] of flattened experts is needed only up to the inner products of its
-rows, and those come from the Gram matrix G = X X^T[E, E] alone: with G = U diag(sigma^2) U^T, the coordinates of
-the experts in the first c components are U_c diag(sigma_c). G is summed layer by layer of each site, so X, which has
-10^7 columns and more, never exists, nor a copy of any expert.
+MBC truncates the SVD of the matrix X[E, P] of flattened experts, of which only inner products of rows are needed. These
+follow from the Gram matrix G = X X^T[E, E]: with G = U diag(sigma^2) U^T, the coordinates of the experts in the first c
+components are U_c diag(sigma_c). G is summed over sites and layers, so neither X, which has 10^7 columns or more, nor a
+copy of an expert is ever in memory.
 
-Of experts whose A a library holds once at a site (a[L,1,R,I] beside b[L,E,R,O]) B alone is compared there. The A that
-all have tells nobody apart: counted, as it is where each expert holds it, it raises every cosine by as much.
+At sites where the library stores A once for all experts (a[L,1,R,I] and b[L,E,R,O]) only B is compared: an A that all
+experts share does not distinguish them. If each expert has its own copy of A, it is compared, and raises all cosines.
 """
 
 import functools
@@ -27,9 +27,9 @@ def similarity(library: Library, sparsity: float = 0.5, components: int = 64) ->
 
     Args:
       sparsity: the quantile of its own magnitudes at or below which an expert's entries count as zero, in [0, 1).
-      components: the rank that X is truncated to; with no more experts than that it is a mere rotation.
+      components: the rank that X is truncated to; no effect if there are at most that many experts.
 
-    Raises InputError for a sparsity out of range.
+    Raises InputError for a sparsity outside [0, 1).
     """
     factors = _own(library)
     blocks = [_block(library, factor) for factor in factors]
@@ -39,11 +39,11 @@ def similarity(library: Library, sparsity: float = 0.5, components: int = 64) ->
 def cross_similarity(new: Library, library: Library, sparsity: float = 0.5) -> jax.Array:
     """Cosine similarity of experts of one library with those of another, float32[N, E].
 
-    As `similarity` without truncation, which would need all experts in one matrix. Each expert is sparsified by its own
-    magnitudes; at a site that one of two experts lacks, and in ranks that only one has, the other's entries count in
-    its length. Where either library shares its A at a site, B alone is compared.
+    Like `similarity`, but without truncation, which would need all experts in one matrix. Each expert is sparsified by
+    its own magnitudes. Where one of two experts has no factors, at a site or in the ranks beyond its own, the other's
+    entries count only in its norm. At sites where either library stores A once, only B is compared.
 
-    Raises InputError for sites of different layers or widths.
+    Raises InputError for sites with different layers or widths.
     """
     shared = {site for one in (new, library) for site in one.loras if (site, "a") not in _own(one)}
     sides = []
@@ -54,12 +54,15 @@ def cross_similarity(new: Library, library: Library, sparsity: float = 0.5) -> j
     for factor in _common(new_blocks, blocks):
         got, expected = new_blocks[factor].shape, blocks[factor].shape
         if got[::3] != expected[::3]:
-            raise InputError(f"site {factor[0]}: factors {factor[1]} {got} and {expected} do not fit one model")
+            raise InputError(
+                f"site {factor[0]}: factors {factor[1]} {got} and {expected} do not fit one model "
+                "(layers or widths differ)"
+            )
     return _cross_similarity(new_blocks, new_k_N, blocks, k_E)
 
 
 def _own(library) -> list[Factor]:
-    """The factors of which every expert has its own."""
+    """The factors that are not shared: each expert has its own."""
     sides = [(site, side) for site in library.sites for side in ("a", "b")]
     return [factor for factor in sides if _block(library, factor).shape[1] == len(library)]
 
@@ -74,9 +77,9 @@ def _block(library, factor):
 
 
 def _last_zeroed(library, factors, sparsity):
-    """int32[E]: the place, by magnitude in the library's arrays, of the last entry that an expert's quantile zeroes.
+    """int32[E]: the rank, by magnitude among an expert's entries in the arrays, of the last one that is set to zero.
 
-    Padded entries are zeros, hence the smallest: an expert's own k-th entry lies behind them.
+    Padding counts: its zeros are the smallest entries, so the expert's own k-th entry comes after all of them.
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity={sparsity}: expected a quantile in [0, 1)")
@@ -122,7 +125,7 @@ def _gram(left_LNRI, left_N, right_LERI, right_E):
 
 
 def _norm(blocks, threshold_E):
-    """float32[E], the length of each sparsified expert; positive for one of zeros too."""
+    """float32[E], the norm of each sparsified expert; a tiny positive number if all entries are zero."""
 
     def add_layer(sum_E, layer_ERI):
         return sum_E + jnp.sum(jnp.square(_sparse(layer_ERI, threshold_E)), axis=1), None
@@ -134,7 +137,7 @@ def _norm(blocks, threshold_E):
 def _truncate(gram_EE, components):
     if gram_EE.shape[0] <= components:
         return gram_EE
-    variance_E, u_EE = _refined(gram_EE, jnp.linalg.eigh(gram_EE)[1])  # rising order
+    variance_E, u_EE = _refined(gram_EE, jnp.linalg.eigh(gram_EE)[1])  # ascending order
     u_EC, variance_C = u_EE[:, -components:], jnp.maximum(variance_E[-components:], 0)
     return jnp.matmul(u_EC * variance_C[None], u_EC.T, precision="highest")
 
@@ -142,7 +145,7 @@ def _truncate(gram_EE, components):
 def _refined(gram_EE, u_EE):
     """Eigenvalues and eigenvectors from approximate ones, by a step of Ogita and Aishima's iteration (2018).
 
-    The eigenvectors that XLA finds in float32 leave ten times the error that float32 products have to.
+    Without it the error of the truncation is ten times that of float32 products, because of XLA's float32 `eigh`.
     """
     with jax.default_matmul_precision("highest"):
         rest_EE = jnp.eye(len(gram_EE)) - u_EE.T @ u_EE

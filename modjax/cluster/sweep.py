@@ -1,4 +1,4 @@
-"""One library clustered into ever more clusters, and the tree that its similarities make."""
+"""MBC for several numbers of clusters, and the dendrogram of the experts."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Sequence
@@ -16,12 +16,12 @@ from modjax.experts.library import Library
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """MBC for several numbers of clusters over one similarity.
+    """MBC for several numbers of clusters, from one similarity.
 
     Attributes:
-      clusters: {K: the clustering into K}; each has its inertia.
-      silhouette: {K: mean silhouette under 1 - S}, None for 1 cluster and for as many as experts.
-      adjusted_rand: {K: agreement with the experts' families}; None where a family is unknown.
+      clusters: {K: the clustering into K clusters}.
+      silhouette: {K: mean silhouette under 1 - S}, None for one cluster and for as many clusters as experts.
+      adjusted_rand: {K: adjusted Rand index with the experts' families}; None if no families were given.
     """
 
     clusters: dict[int, Clusters]
@@ -41,9 +41,11 @@ def sweep(
     """`mbc` for each number of clusters; the similarity is computed once.
 
     Args:
-      clusters: the numbers K to try, each at most the number of experts.
-      sparsity, components, seed, restarts: as in `mbc`, whose result each K's is.
-      families: the kind of each expert where that is known, to compare with.
+      clusters: the numbers K of clusters, each at most the number of experts.
+      sparsity, components, seed, restarts: as in `mbc`, which gives the same clustering for each K.
+      families: the kind of each expert, to compare with; None if unknown.
+
+    Raises InputError for invalid settings.
     """
     sizes = sorted(set(clusters))
     if not sizes or not 1 <= sizes[0] <= sizes[-1] <= len(library):
@@ -55,10 +57,11 @@ def sweep(
 
 
 def dendrogram(similarity_EE: np.ndarray) -> np.ndarray:
-    """The tree of average linkage over the distance 1 - S, float64[E - 1, 4], as `scipy.cluster.hierarchy` has it.
+    """The tree of average linkage over the distance 1 - S, float64[E - 1, 4], in the form of `scipy.cluster.hierarchy`.
 
-    Each row is a merge: the two nodes, their distance, the experts below; node E + i is the i-th merge.
+    Each row is a merge: its two nodes, their distance, the number of experts below it; node E + i is the i-th merge.
+    Raises InputError for a single expert.
     """
     if len(similarity_EE) < 2:
-        raise InputError("a dendrogram of one expert; expected at least two")
+        raise InputError(f"a dendrogram needs at least two experts; found {len(similarity_EE)}")
     return linkage(squareform(distances(similarity_EE)), method="average")

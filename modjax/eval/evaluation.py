@@ -26,7 +26,7 @@ def evaluate(
     batch: int = 32,
     progress: bool = True,
 ) -> dict[str, Score]:
-    """Scores the base model, or a library under a router, on every task that the router covers: {task: score}.
+    """Scores the base model, or a library with a router, on every task that the router covers: {task: score}.
 
     Most routers cover all tasks; the oracle covers only the tasks that its experts were trained on.
 

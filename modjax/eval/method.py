@@ -1,4 +1,4 @@
-"""A method to be evaluated: the base model, or a library under a router."""
+"""A method to be evaluated: the base model, or a library with a router."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from modjax.routing.base import Router
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One way to answer: the base model, or a library under a router."""
+    """One way to answer: the base model, or a library with a router."""
 
     name: str
     library: Library | None = None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """One measure of a method: what it is called, how examples are averaged, which end is better.
+    """One measure of a method: its name, how examples are averaged, and whether lower or higher is better.
 
     Attributes:
       name: its key in scores, results and JSON files, and a CSS class of the report, such as "rouge_l".

@@ -17,12 +17,12 @@ from modjax.model import Model
 class Sample:
     """The settings that choose and encode examples: the same examples for every method, batch size and machine."""
 
-    examples: int = 100  # at most this many of each task, chosen by seed and index alone; 0 is all
-    split: str = "test"
-    seed: int = 0
+    examples: int = 100  # at most this many per task, chosen only by seed and index; 0 is all
+    split: str = "test"  # "train", "validation" or "test"
+    seed: int = 0  # seed of the choice of examples
     length: int = 2048  # the most tokens of prompt and target together
-    system: str | None = None  # the system message; None leaves it to the chat template
-    too_long: TooLong = "error"  # "truncate": longer prompts lose their left end
+    system: str | None = None  # system message of each prompt; None leaves it to the chat template
+    too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
 
     def __post_init__(self):
         if self.examples < 0:

@@ -1,1 +1,1 @@
-"""Libraries of LoRA experts: what they are, how they are stored, clustered and merged."""
+"""Libraries of LoRA experts, in memory and on disk: stacked arrays, PEFT adapters, mttl checkpoints."""

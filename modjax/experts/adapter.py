@@ -1,8 +1,8 @@
-"""One expert on the host, module by module, as an adapter file holds it.
+"""One expert as NumPy arrays, module by module, in the form of an adapter file.
 
 A file may give each module its own rank and scale. Stacked for a library, all modules of an expert are padded with
-zeros to the expert's rank; scales lie beside the factors, one per layer and site, so the numbers of a file are never
-changed.
+zeros to the expert's rank. Scales are stored next to the factors, one per layer and site, so the numbers of a file are
+never changed.
 """
 
 import collections
@@ -33,7 +33,7 @@ class Adapter:
     """One expert as a file holds it.
 
     Attributes:
-      info: `info.dtype` is the dtype of the factors; a rank of 0 says that rank, alpha and ranks are not known yet.
+      info: `info.dtype` is the dtype of the factors; a rank of 0 means that rank, alpha and ranks are not known yet.
       updates: {site: {layer: Update}}, at least one.
     """
 
@@ -73,7 +73,7 @@ class Adapter:
         return dataclasses.replace(self.info, rank=self.rank, alpha=alpha, ranks=tuple(ranks.items()))
 
     def stacked(self, layers: int) -> dict[str, LoRA]:
-        """{site: LoRA(a float32[L,R,I], b float32[L,R,O], scale float32[L])}, zero factors where a layer has none.
+        """{site: LoRA(a float32[L,R,I], b float32[L,R,O], scale float32[L])}; zero factors in layers without an update.
 
         Raises InputError for an update beyond `layers`, and for widths that differ from layer to layer.
         """
@@ -112,7 +112,7 @@ class Adapter:
             with np.errstate(over="ignore"):
                 found = factor.astype(DTYPES[dtype])
             if not np.isfinite(found).all():
-                raise InputError(f"expert {self.info.name!r}: holds values that are not finite in {dtype}")
+                raise InputError(f"expert {self.info.name!r}: some values are not finite in {dtype}")
             return found
 
         updates = {
@@ -125,7 +125,8 @@ class Adapter:
 def unstacked(info: ExpertInfo, loras: Mapping[str, LoRA], ranks: Mapping[str, np.ndarray]) -> Adapter:
     """The adapter of an expert's stacked arrays, the inverse of `Adapter.stacked`.
 
-    The factors have the dtype `info.dtype` if it holds all of them exactly, else float32; alpha follows the scales.
+    The factors have the dtype `info.dtype` if it represents all of them exactly, else float32. `info.alpha` is kept if
+    any module has the scale alpha / rank, else computed from the most common scale.
 
     Args:
       loras: {site: LoRA(a float32[L,R,I], b float32[L,R,O], scale float32[L])}.
@@ -136,7 +137,7 @@ def unstacked(info: ExpertInfo, loras: Mapping[str, LoRA], ranks: Mapping[str, n
     for site, (a_LRI, b_LRO, scale_L) in loras.items():
         for layer in np.flatnonzero(ranks[site]).tolist():
             rows, scale = slice(ranks[site][layer]), float(scale_L[layer])
-            # The float64 quotient gives a short alpha; the float32 scale is the same number.
+            # Equal in float32, but the float64 quotient gives alpha as a short decimal.
             scale = nominal if np.float32(nominal) == np.float32(scale) else scale
             updates.setdefault(site, {})[layer] = Update(a_LRI[layer, rows], b_LRO[layer, rows], scale)
     adapter = Adapter(dataclasses.replace(info, dtype="float32"), updates)

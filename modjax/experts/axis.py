@@ -1,6 +1,6 @@
 """The expert axis, the second of every array: [L, E, ...], or [L, 1, ...] where all experts share one array.
 
-A library whose experts were trained under one frozen A (SEQR, arXiv 2509.18093) holds that A once in this way.
+The second form stores A once for experts that were all trained with the same frozen A (SEQR, arXiv 2509.18093).
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,15 @@ import numpy as np
 
 
 def taken(array: jax.Array, ids: np.ndarray) -> jax.Array:
-    """The array of these experts; one that all experts share stays as it is."""
+    """The array of the experts `ids`; an array that all experts share is returned unchanged."""
     return array if array.shape[1] == 1 else array[:, ids]
 
 
 def joined(parts: Sequence[jax.Array], counts: Sequence[int]) -> jax.Array:
-    """Arrays of several libraries side by side; counts: the number of experts of each.
+    """Arrays of several libraries, concatenated along the expert axis; counts: the number of experts of each.
 
-    One array for all experts if every part is one and they are equal to the last bit. Zeros, which stand for missing
-    factors, are not shared.
+    If every part is shared by its experts and all parts are bit-identical, the result is shared too, [L, 1, ...].
+    Arrays of zeros, which stand for missing factors, are not shared.
     """
     first = parts[0]
     if all(part.shape[1] == 1 and jnp.array_equal(part, first) for part in parts) and jnp.any(first):
@@ -29,6 +29,6 @@ def joined(parts: Sequence[jax.Array], counts: Sequence[int]) -> jax.Array:
 
 
 def pad_rank(factor_LERI: jax.Array, rank: int) -> jax.Array:
-    """Zero rows up to `rank`; they add nothing to the product."""
+    """The factor padded to `rank` with rows of zeros, which add nothing to the product B^T A."""
     missing = rank - factor_LERI.shape[2]
     return jnp.pad(factor_LERI, ((0, 0), (0, 0), (0, missing), (0, 0)))

@@ -1,4 +1,4 @@
-"""library.json: the experts in a library's folder, in order, with the facts about each."""
+"""library.json: the list of experts in a library's folder, in order, with the info of each."""
 
 import dataclasses
 import pathlib
@@ -18,11 +18,11 @@ INDEX = "library.json"
 
 
 class Entry(NamedTuple):
-    """One expert: the facts about it, and where its adapter lies."""
+    """One expert: its info, the folder of its adapter, and the hash of its weights."""
 
     info: ExpertInfo
-    folder: str  # below the library's
-    sha256: str  # of its weights
+    folder: str  # name of its folder inside the library's
+    sha256: str  # of its weights file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Index:
     """The content of library.json.
 
     Attributes:
-      layers: of the base model.
+      layers: the number of layers of the base model.
       entries: one per expert, in the library's order.
     """
 
@@ -48,7 +48,7 @@ class Index:
                 raise InputError(f"no expert {name!r}; the library has {', '.join(self.names)}")
         kept = tuple(entry for entry in self.entries if entry.info.name not in names)
         if not kept:
-            raise InputError("no expert would be left; expected at least one to stay. Delete the folder instead")
+            raise InputError("no expert would be left; expected at least one. To remove all, delete the folder")
         return dataclasses.replace(self, entries=kept)
 
 
@@ -57,22 +57,22 @@ def read(folder: pathlib.Path) -> Index:
     path = folder / INDEX
     found = read_json_object(path)
     if found.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema {found.get('schema')!r}; this version reads {SCHEMA}")
+        raise InputError(f"{path}: schema is {found.get('schema')!r}; this version of modjax reads {SCHEMA}")
     layers = found.get("layers")
     if not (is_whole(layers) and 0 < layers <= MOST_LAYERS):
-        raise InputError(f"{path}: layers = {layers!r}; expected a number from 1 to {MOST_LAYERS}")
+        raise InputError(f"{path}: layers = {layers!r}; expected a whole number from 1 to {MOST_LAYERS}")
     entries = enumerate(_entries(found, path))
     return Index(layers, tuple(_entry(entry, f"{path}: expert {number}") for number, entry in entries))
 
 
 def write(folder: pathlib.Path, index: Index) -> None:
-    """Writes the index over an earlier one, whole or not at all."""
+    """Writes library.json, replacing an earlier one atomically."""
     entries = [_as_json(entry) for entry in index.entries]
     write_json(folder / INDEX, {"schema": SCHEMA, "layers": index.layers, "experts": entries})
 
 
 def folder_name(name: str, taken: Iterable[str] = ()) -> str:
-    """A folder for an expert: its name without the characters that file systems refuse, and not among `taken`."""
+    """A folder name for an expert: its name without characters that file systems refuse, and different from `taken`."""
     known = {other.lower() for other in taken}
     safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
     while safe.lower() in known:
@@ -104,15 +104,17 @@ def _entries(found, where):
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{where}: key 'experts' is {type(entries).__name__}; expected a list of at least one expert")
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not set(FIELDS) <= set(entry):
-            raise InputError(f"{where}: expert {number} lacks a key; expected {', '.join(sorted(FIELDS))}")
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: expert {number} is {type(entry).__name__}; expected an object")
+        if missing := sorted(set(FIELDS) - set(entry)):
+            raise InputError(f"{where}: expert {number} has no key {missing[0]!r}; expected keys {', '.join(FIELDS)}")
     return entries
 
 
 def _entry(entry: dict[str, Any], where) -> Entry:
     for key, fits in FIELDS.items():
         if not fits(entry[key]):
-            raise InputError(f"{where}: {key} = {entry[key]!r:.80} is invalid; expected a value as modjax writes it")
+            raise InputError(f"{where}: {key} = {entry[key]!r:.80} is invalid; expected what Library.save writes")
     values = {field.name: entry[field.name] for field in dataclasses.fields(ExpertInfo)}
     pairs = {key: tuple((name, _frozen(value)) for name, value in values[key].items()) for key in PAIRS}
     info = ExpertInfo(**values | pairs | {"tasks": tuple(values["tasks"])})

@@ -1,11 +1,11 @@
-"""One expert's name, tasks, rank and history."""
+"""ExpertInfo: the name, tasks, rank and training history of one expert."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpertInfo:
-    """Facts about one expert beside its arrays."""
+    """Facts about one expert, apart from its arrays."""
 
     name: str
     tasks: tuple[str, ...]  # the tasks it was trained on
@@ -16,7 +16,7 @@ class ExpertInfo:
     fingerprint: str = ""  # of the base model's weights; "" when unknown
     training: tuple[tuple[str, str | int | float], ...] = ()  # settings, as pairs
     scores: tuple[tuple[str, float], ...] = ()
-    # The form of the file it was read from, so that it is written in the same form again.
+    # The form of the file that it was read from, so that it can be written in the same form.
     ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()  # {site: rank in each layer, 0 for none}
     dtype: str = "float32"  # of its factors
     peft: str = ""  # its PEFT settings, as JSON

@@ -1,8 +1,9 @@
-"""A library of LoRA experts: one pytree of stacked arrays, and facts about each expert."""
+"""A library of LoRA experts: one pytree of stacked arrays, and an ExpertInfo for each expert."""
 
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from modjax.experts.info import ExpertInfo
 from modjax.experts.ranks import ranks
 from modjax.ops.lora import LoRA, Loras
 
-# The sites of all families, in the order in which a block comes to them.
+# The sites of all families, in the order in which a block computes them.
 _SITES = "attn.q attn.k attn.v attn.qkv attn.o mlp.gate mlp.up mlp.gate_up mlp.fc1 mlp.down mlp.fc2"
 ORDER = {site: place for place, site in enumerate(_SITES.split())}
 
@@ -45,14 +46,14 @@ class Library:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """In the model's order, whatever order the pytree has been given: JAX sorts dicts by their keys."""
+        """The sites in the order of a block. `loras` itself may be sorted by name, as JAX returns dictionaries."""
         return tuple(sorted(self.loras, key=lambda site: (ORDER.get(site, len(ORDER)), site)))
 
     @property
     def scale(self) -> np.ndarray:
         """float32[E], alpha / rank of each expert.
 
-        Modules read from a file may differ from it: `loras` has the scale of every site and layer.
+        Single modules of an expert that was read from a file may have other scales; `loras` has those in use.
         """
         return np.float32([info.alpha / info.rank for info in self.infos])
 
@@ -68,10 +69,10 @@ class Library:
 
     @property
     def ranks(self) -> dict[str, np.ndarray]:
-        """{site: int[L,E]}, the rank of each expert's factors in each layer; 0 where it has none.
+        """{site: int[L,E]}, the rank of each expert's factors in each layer; 0 in layers without factors.
 
-        Taken from its ExpertInfo, provided that all rows beyond those ranks are zero; else, and for experts that were
-        not read from a file, the expert's rank wherever its factors are not all zero, or everywhere if all of them are.
+        For an expert read from a file these are `ExpertInfo.ranks`, if all rows beyond them are zero. Otherwise it is
+        the expert's rank in each layer with a factor that is not zero, or in every layer if all factors are zero.
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 
@@ -82,35 +83,35 @@ class Library:
         return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)})"
 
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
-        """The chosen experts, by name or index, as a library in the order asked for.
+        """The chosen experts, by name or index, as a library in the given order.
 
-        Raises InputError for an unknown name, for an expert chosen twice and where none is chosen.
+        Raises InputError for an unknown name, for an expert chosen twice, and if none is chosen.
         """
         ids = np.asarray(self._ids(chosen), np.int32)
         if not 0 < len(ids) == len(set(ids.tolist())):
-            raise InputError(f"library[{chosen!r}]: expected at least one expert, and none twice")
+            raise InputError(f"library[{chosen!r}]: expected at least one expert, each at most once")
         loras = jax.tree.map(lambda leaf: taken(leaf, ids), self.loras)
         return Library(loras, tuple(self.infos[i] for i in ids))
 
     def __add__(self, other: "Library") -> "Library":
-        """Both libraries' experts; the smaller rank is padded, a site that one lacks is zero there."""
+        """The experts of both libraries; smaller ranks and missing sites are filled with zeros."""
         return concatenate([self, other])
 
     def with_shared_a(self) -> "Library":
-        """The same experts with one A for all, where it was frozen in training; half the memory or less.
+        """The same experts with A stored once for all, where A was frozen in training; half the memory or less.
 
-        Raises InputError naming the first expert with another A.
+        Raises InputError naming the first expert whose A differs.
         """
         for site in self.sites:
             a_LERI = self.loras[site].a
             differs_E = np.asarray(jnp.any(a_LERI != a_LERI[:, :1], axis=(0, 2, 3)))
             if differs_E.any():
                 other = self.names[int(differs_E.argmax())]
-                raise InputError(f"site {site}: expert {other!r} has another A than {self.names[0]!r}; expected one A")
+                raise InputError(f"site {site}: A of {other!r} differs from A of {self.names[0]!r}; expected the same")
         return dataclasses.replace(self, loras={s: lora._replace(a=lora.a[:, :1]) for s, lora in self.loras.items()})
 
     def expanded(self) -> "Library":
-        """The same experts with A repeated for each, a[L,E,R,I], where it is held once."""
+        """The same experts with A repeated for each, a[L,E,R,I], at sites where it is stored once."""
         return dataclasses.replace(self, loras={s: lora._replace(a=lora.factors.a) for s, lora in self.loras.items()})
 
     def expert_of(self, task: str) -> int | None:
@@ -122,7 +123,7 @@ class Library:
         return tuple(i for i, tasks in enumerate(self.tasks) if task in tasks)
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes a folder of PEFT adapters with library.json; see `modjax.experts.store`."""
+        """Writes a folder of PEFT adapters and library.json; see `modjax.experts.store`."""
         store.save(self.adapters(), self.layers, path)
 
     @staticmethod
@@ -134,7 +135,7 @@ class Library:
     def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
         """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`.
 
-        layers: L of the base model; by default up to the last layer that any adapter has.
+        layers: L of the base model; by default the last layer of any adapter, plus one.
         """
         return Library.of(peft.read(folders), layers)
 
@@ -151,16 +152,16 @@ class Library:
         """The adapters as experts, in order.
 
         Args:
-          layers: L of the base model; by default up to the last layer that any adapter has. Factors are zero in the
-            layers that an adapter lacks.
+          layers: L of the base model; by default the last layer of any adapter, plus one. Factors are zero in layers
+            that an adapter does not have.
 
-        Raises InputError for an adapter with more layers, and for adapters that do not fit one model.
+        Raises InputError for an adapter with more layers, and for adapters to models of different shapes.
         """
         layers = max(adapter.layers for adapter in adapters) if layers is None else layers
         return concatenate([_library_of_one(adapter, layers) for adapter in adapters])
 
     def adapters(self) -> Iterator[Adapter]:
-        """The experts one by one on the host, in the form that files hold them."""
+        """The experts one by one as NumPy arrays, in the form that files hold them."""
         ranks = self.ranks
         for e, info in enumerate(self.infos):
             arrays = {site: self.loras[site] for site in self.sites}
@@ -172,15 +173,18 @@ class Library:
         sites: Mapping[str, tuple[jax.Array, jax.Array]],
         names: Sequence[str] | None = None,
         scale: float | Sequence[float] = 1.0,
-        **info,
+        tasks: Sequence[Iterable[str]] | None = None,
+        **info: Any,
     ) -> "Library":
         """A library from {site: (a[L,E,R,I], b[L,E,R,O])}, or a[L,1,R,I] for one A of all experts.
 
         Args:
           names: one per expert; by default expert0, expert1, ...
           scale: alpha / rank, one for all experts or one per expert.
-          info: other fields of ExpertInfo, the same for all experts; `tasks` alone is a list with the tasks of each
-            expert, by default its name.
+          tasks: the tasks of each expert; by default its name.
+          info: other fields of ExpertInfo, the same for all experts.
+
+        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit.
         """
         if not sites:
             raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
@@ -189,10 +193,14 @@ class Library:
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = info.pop("tasks", None) or [(name,) for name in names]
+        tasks = tasks or [(name,) for name in names]
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
-            raise InputError(f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts")
-        scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))  # alpha / rank gives the float32 back
+            raise InputError(
+                f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
+                "scale or one per expert, and one list of tasks per expert"
+            )
+        # In float64, so that alpha / rank gives the same float32 scale.
+        scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
             ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
             for name, own, s in zip(names, tasks, scale_E, strict=True)
@@ -221,9 +229,9 @@ jax.tree_util.register_dataclass(Library, data_fields=["loras"], meta_fields=["i
 def concatenate(libraries: Sequence[Library]) -> Library:
     """All experts of several libraries over one base model, in order.
 
-    Where every library holds a site's A once, and it is the same to the last bit, so does the result.
+    If every library stores A of a site once, and these are bit-identical, so does the result.
 
-    Raises InputError when a name occurs twice or when the base models differ.
+    Raises InputError if a name occurs twice or the base models differ.
     """
     infos = tuple(info for library in libraries for info in library.infos)
     names = [info.name for info in infos]
@@ -232,7 +240,7 @@ def concatenate(libraries: Sequence[Library]) -> Library:
         raise InputError(f"experts named twice: {', '.join(twice)}; rename them before adding libraries")
     known = {info.fingerprint for info in infos if info.fingerprint}
     if len(known) > 1:
-        raise InputError(f"experts of different base models ({', '.join(sorted(known))}) cannot be added")
+        raise InputError(f"experts of different base models, fingerprints {', '.join(sorted(known))}; expected one")
     rank = max(library.rank for library in libraries)
     shapes = {site: lora for library in libraries for site, lora in library.loras.items()}
     counts, loras = [len(library) for library in libraries], {}
@@ -246,14 +254,15 @@ def concatenate(libraries: Sequence[Library]) -> Library:
 
 
 def _part(library: Library, site: str, like: LoRA, rank: int) -> LoRA:
-    """A library's experts at one site, padded to a rank; zero factors where it lacks the site."""
+    """A library's experts at one site, padded to a rank; zero factors if it does not have the site."""
     if site not in library.loras:
         a, b = (jnp.zeros((leaf.shape[0], len(library), rank, leaf.shape[3])) for leaf in (like.a, like.b))
         return LoRA(a, b, jnp.broadcast_to(jnp.asarray(library.scale)[None], b.shape[:2]))
     own = library.loras[site]
     if own.a.shape[::3] != like.a.shape[::3] or own.b.shape[::3] != like.b.shape[::3]:
         raise InputError(
-            f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} do not fit one model"
+            f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} do not fit one "
+            "model (layers or widths differ)"
         )
     return LoRA(pad_rank(own.a, rank), pad_rank(own.b, rank), own.scale)
 
@@ -270,7 +279,7 @@ def _check_factors(pairs: Mapping[str, Sequence[jax.Array]]) -> tuple[int, int, 
         once = (b.shape[0], 1, *b.shape[2:3])
         if a.ndim != 4 or b.ndim != 4 or a.shape[:3] not in (b.shape[:3], once) or b.shape[:3] != first:
             raise InputError(
-                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] for all experts, and "
+                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] for one A, and "
                 f"b[L,E,R,O] with L, E, R = {first}"
             )
     return first

@@ -1,4 +1,4 @@
-"""Experts of mttl (github.com/microsoft/mttl), the library of the MBC and Arrow paper, read without unpickling.
+"""Reader of experts of mttl (github.com/microsoft/mttl), the code of the MBC and Arrow paper; nothing is unpickled.
 
 mttl stores an expert in files written by torch.save, in one of three forms:
 
@@ -30,26 +30,26 @@ class Opened(NamedTuple):
     """An expert whose tensors are not read yet."""
 
     file: TorchFile
-    info: Any  # information about the expert, a dict or a Record
+    info: Any  # information about the expert: a dict or a Record, or something else in a damaged file
     settings: tuple[Any, ...]  # objects to search for its LoRA settings, in order
     pairs: dict[str, dict[str, inert.Tensor]]  # {module: {"lora_a": [I, R], "lora_b": [R, O]}}
 
 
 def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """The experts of these paths; those of a folder are sorted by name.
+    """Reads the experts of these paths; those of a folder are sorted by name.
 
     Args:
       paths: folders of mttl libraries, checkpoint files, or both.
 
     Experts that mttl marks as deleted are skipped.
 
-    Raises InputError naming file and key for files that torch.save did not write in its present format, for experts
-    that are more than LoRA factors, and for weights that are not finite or do not fit one model.
+    Raises InputError naming file and key for files that are not in the current format of torch.save, for experts with
+    more than LoRA factors, and for weights that are not finite or belong to different model families.
     """
     paths = [paths] if isinstance(paths, str | pathlib.Path) else paths
     opened = [expert for path in paths for expert in _open(pathlib.Path(path))]
     if not opened:
-        raise InputError("from_mttl needs at least one expert")
+        raise InputError("no experts to read; expected at least one expert that is not deleted")
     family = family_of({one.file.path: one.pairs for one in opened})
     return [_adapter(one, family) for one in opened]
 
@@ -61,7 +61,7 @@ def _open(path) -> list[Opened]:
     infos = sorted(path.glob(f"*{INFO}"))
     if not infos:
         raise InputError(
-            f"{path}: holds no NAME{INFO}; expected a folder of mttl's experts, NAME{INFO} and NAME{WEIGHTS}"
+            f"{path}: holds no NAME{INFO}; expected a folder of mttl experts, NAME{INFO} and NAME{WEIGHTS}"
         )
     return [expert for expert in map(_with_info, infos) if expert is not None]
 
@@ -79,7 +79,8 @@ def _dump(file) -> Opened:
     info, hyper = _get(content, "expert_info") or {}, _get(content, "hyper_parameters")
     if hyper is None and _get(content, "expert_weights") is None:
         raise InputError(
-            f"{file.path}: has neither expert_weights nor hyper_parameters; weights alone need NAME{INFO} beside them"
+            f"{file.path}: has neither expert_weights nor hyper_parameters; "
+            f"a file of weights alone needs NAME{INFO} in the same folder"
         )
     if hyper is None:
         return Opened(file, info, _settings(info), _pairs(file, _get(content, "expert_weights")))

@@ -1,7 +1,8 @@
-"""PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
+"""Reader and writer of PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
 
-The tensors decide which modules have factors, the config what ranks and scales they have. An adapter that was read is
-written with its own config as long as that describes it, else with one that names modules by their paths.
+The tensors determine which modules have factors, the config their ranks and scales. An adapter that was read is written
+with its original config if that still describes it, else with a new one, which names modules by their paths where their
+last part is not enough.
 """
 
 import json
@@ -35,7 +36,7 @@ class Opened(NamedTuple):
     folder: pathlib.Path
     name: str
     config: PeftConfig
-    kept: str  # see ExpertInfo.peft
+    kept: str  # its settings as JSON, for ExpertInfo.peft
     tensors: dict[str, dict[str, Tensor]]  # {module: {"A": [R, I], "B": [O, R]}}
 
     @property
@@ -44,48 +45,48 @@ class Opened(NamedTuple):
 
 
 def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """The adapters of these folders, each named after its folder.
+    """Reads the adapters of these folders; each is named after its folder.
 
     Args:
-      folders: one or more; an adapter in a folder and those in its subfolders are all read, as PEFT saves several: the
-        one at the root, which PEFT calls "default", is so called here where there are others.
+      folders: one or more. PEFT saves several adapters of one model as a folder with subfolders, and all of them are
+        read; the adapter at the root is named "default", as in PEFT, if there are subfolders with others.
 
-    Raises InputError naming file and key for adapters that are more than LoRA factors of linear maps, for absurd
-    settings, for weights that are not finite, and for adapters that do not fit one model. Warns of unknown settings.
+    Raises InputError naming file and key for adapters with more than LoRA factors of linear maps, for invalid settings,
+    for weights that are not finite, and for adapters to different model families. Warns about unknown settings.
     """
     folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
     found = [one for folder in folders for one in _adapters(pathlib.Path(folder).absolute())]
     if not found:
-        raise InputError("from_peft needs at least one adapter folder")
+        raise InputError("no adapters to read; expected at least one adapter folder")
     opened = [open_adapter(folder, name) for folder, name in found]
     family = family_of({one.file: one.tensors for one in opened})
     return [adapter_of(one, family) for one in opened]
 
 
 def _adapters(folder):
-    """(folder, expert's name) of the adapter at a root and of those below it."""
+    """(folder, expert's name) of the adapter at the root and of those in its subfolders."""
     inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
     if not (folder / CONFIG).exists():
         return [(path, path.name) for path in inner] or [(folder, folder.name)]
-    # A trainer's checkpoints are earlier states of the adapter that they lie under.
+    # Checkpoints of a trainer are earlier states of the adapter at the root.
     inner = [path for path in inner if not re.fullmatch(r"checkpoint-\d+", path.name)]
     return [(folder, "default" if inner else folder.name), *((path, path.name) for path in inner)]
 
 
 def open_adapter(folder: pathlib.Path, name: str) -> Opened:
-    """Config and tensor names of one adapter; InputError for whatever modjax cannot hold."""
+    """Reads the config and tensor names of one adapter. Raises InputError for what LoRA factors cannot represent."""
     config = read_json_object(folder / CONFIG)
     parsed = peft_config.parse(config, str(folder / CONFIG))
     if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
         raise InputError(
-            f"{folder / PICKLED}: is pickled, which modjax never opens. Convert it where you trust it: "
-            "PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW_DIR) writes safetensors"
+            f"{folder / PICKLED}: is a pickle, which can run code; expected {WEIGHTS}. If you trust the file, convert "
+            "it with PEFT: PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW_DIR)"
         )
     opened = Opened(folder, name, parsed, peft_config.kept(config), _pairs(folder / WEIGHTS))
     if strange := [module for module in opened.tensors if not parsed.selects(module)]:
         warnings.warn(
             f"{folder / CONFIG}: target_modules does not select {strange[0]}{_and_more(strange)}, which have factors; "
-            "PEFT would leave them out, here they count",
+            "PEFT would ignore them, modjax uses them",
             stacklevel=2,
         )
     return opened
@@ -100,24 +101,26 @@ def _pairs(file):
     for key, tensor in sorted(safetensors_file.tensors(file).items()):
         found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight", key)
         if not found:
-            raise InputError(f"{file}: {key!r} is no LoRA factor of a linear map, MODULE.lora_A.weight or lora_B")
+            raise InputError(
+                f"{file}: {key!r} is not a LoRA factor; expected {PREFIX}MODULE.lora_A.weight or lora_B.weight"
+            )
         pairs.setdefault(found[1], {})[found[2]] = tensor
     for module, pair in pairs.items():
         if set(pair) != {"A", "B"}:
             raise InputError(f"{file}: {PREFIX}{module} has only lora_{', '.join(pair)}; expected lora_A and lora_B")
     if not pairs:
-        raise InputError(f"{file}: holds no tensors; expected LoRA factors")
+        raise InputError(f"{file}: has no tensors; expected LoRA factors")
     return pairs
 
 
 def adapter_of(opened: Opened, family: str) -> Adapter:
-    """The adapter with its tensors read, its module names being this family's."""
+    """Reads the tensors of an adapter to a model of this family, whose module names it has."""
     found = places(family, opened.tensors, opened.file)
     updates: dict[str, dict[int, Update]] = {site: {} for site, _ in found.values()}
     for module, (site, layer) in found.items():
         updates[site][layer] = _update(opened, module, opened.tensors[module])
     kinds = {tensor.dtype for pair in opened.tensors.values() for tensor in pair.values()}
-    # Files of several dtypes are written again in the one that holds them all.
+    # A file with several dtypes is written in float32, which represents all of them.
     dtype = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
     info = ExpertInfo(opened.name, (opened.name,), 0, 0.0, opened.config.base, family, dtype=dtype, peft=opened.kept)
     return Adapter(info, updates)
@@ -133,7 +136,7 @@ def _update(opened, module, pair):
         if len(tensor.shape) != 2 or tensor.shape["AB".index(side)] != rank or 0 in tensor.shape:
             expected = f"({rank}, input width)" if side == "A" else f"(output width, {rank})"
             raise InputError(
-                f"{opened.file}: {key!r} has shape {tensor.shape}; by {CONFIG} it has rank {rank}: {expected}"
+                f"{opened.file}: {key!r} has shape {tensor.shape}; expected {expected}: {CONFIG} gives rank {rank}"
             )
         arrays[side] = safetensors_file.read(key, tensor)
         if not np.isfinite(arrays[side].astype(np.float32)).all():
@@ -142,7 +145,7 @@ def _update(opened, module, pair):
 
 
 def write(adapter: Adapter, folder: pathlib.Path, layers: int) -> None:
-    """Writes one adapter to a model of so many layers into a new folder, in the dtype that its info names."""
+    """Writes one adapter to a model of L layers as a new folder, in the dtype of its factors."""
     modules = _modules(adapter)
     tensors = {}
     for module, one in modules.items():
@@ -150,7 +153,7 @@ def write(adapter: Adapter, folder: pathlib.Path, layers: int) -> None:
         tensors[f"{PREFIX}{module}.lora_B.weight"] = np.ascontiguousarray(one.b.T)
     folder.mkdir(parents=True)
     safetensors.numpy.save_file(dict(sorted(tensors.items())), folder / WEIGHTS, {"format": "pt"})
-    # Not sort_keys: the order of patterns, in which they are tried, stays.
+    # Without sort_keys, which would also sort the patterns: PEFT tries them in order.
     config = dict(sorted(_config(adapter, modules, layers).items()))
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -160,7 +163,8 @@ def _modules(adapter) -> dict[str, Update]:
     for site in adapter.updates:
         if site not in known:
             raise InputError(
-                f"expert {adapter.info.name!r}: a {adapter.info.family!r} model has no module for site {site!r}"
+                f"expert {adapter.info.name!r}: a {adapter.info.family!r} model has no module for site {site!r}; "
+                f"expected one of {', '.join(known)}"
             )
     return {known[site].format(i=layer): one for (site, layer), one in adapter.modules.items()}
 
@@ -186,7 +190,7 @@ def _config(adapter, modules, layers) -> dict[str, Any]:
 
 
 def _describes(config, modules: Mapping[str, Update], where) -> bool:
-    """Whether PEFT would give these modules, all and with these ranks and scales, to an adapter of this config."""
+    """Whether an adapter with this config has, in PEFT, factors for all these modules with these ranks and scales."""
     parsed = peft_config.parse(config, where)
     return parsed.targets is not None and all(
         parsed.selects(module)
@@ -214,7 +218,7 @@ def _whole(alpha):
 
 
 def _targets(adapter, modules, layers):
-    """Names that select these modules and no others: last names where these will do, else paths."""
+    """Names that select exactly these modules: the last part of the path where that is enough, else the path."""
     every = {path.format(i=i) for path in paths(adapter.info.family).values() for i in range(layers)}
     others = {module.rpartition(".")[2] for module in every - set(modules)}
     names = {module: module.rpartition(".")[2] for module in modules}

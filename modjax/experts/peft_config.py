@@ -1,4 +1,4 @@
-"""adapter_config.json: the settings that LoRA factors cannot represent, and the rank and scale of each module.
+"""adapter_config.json: which settings LoRA factors cannot represent, and the rank and scale of each module.
 
 The rules are those of peft 0.21: the scale of a module is alpha / rank, or alpha / sqrt(rank) with use_rslora. The
 first pattern that matches the end of the module's path gives its rank or alpha in place of r or lora_alpha.
@@ -50,7 +50,7 @@ KEPT = (
     "lora_dropout",
     "fan_in_fan_out",
 )
-# Settings without effect on what the factors compute: where they came from and how they were trained.
+# Settings without effect on the output of the factors: their origin and how they were trained.
 _WITHOUT_EFFECT = """
     auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode init_lora_weights
     loftq_config lora_ga_config megatron_core peft_type peft_version qalora_group_size revision runtime_config task_type
@@ -112,7 +112,7 @@ class PeftConfig:
         return module in names or any(module.endswith(f".{name}") for name in names)
 
     def _match(self, pattern, module, how=regex.match):
-        """Matches as `re` does, with a time limit: some patterns take time exponential in the length of the path."""
+        """A match as in `re`, with a time limit: some patterns take time exponential in the length of the path."""
         try:
             return how(pattern, module, timeout=1)
         except TimeoutError as error:

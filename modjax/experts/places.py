@@ -1,4 +1,4 @@
-"""Where the modules that a file names lie in a library: their sites and layers."""
+"""The site and layer of each module that an adapter file names."""
 
 import functools
 import pathlib
@@ -8,46 +8,46 @@ from collections.abc import Collection, Mapping
 from modjax.errors import InputError
 from modjax.models.hf_names import MODULES
 
-MOST_LAYERS = 1000  # a file of a few bytes may name any layer, and all layers up to it take memory
+MOST_LAYERS = 1000  # a tiny file may name any layer, and every layer up to it takes memory
 
 
 def paths(family: str) -> dict[str, str]:
-    """{site: path of its module, `{i}` for the layer}, such as `model.layers.{i}.self_attn.q_proj`; {} if unknown."""
+    """{site: path}, such as `model.layers.{i}.self_attn.q_proj` with `{i}` for the layer; {} for an unknown family."""
     inner = ("blocks.attn.", "blocks.mlp.")
     parts = MODULES.get(family, {}).items()
     return {part.removeprefix("blocks."): path for part, path in parts if part.startswith(inner)}
 
 
 def places(family: str, modules: Collection[str], file: pathlib.Path) -> dict[str, tuple[str, int]]:
-    """{module: (site, layer)}; InputError for one that a block of the family does not have."""
+    """{module: (site, layer)}. Raises InputError naming file and module if the family has no such module."""
     found = {module: _place(family, module) for module in modules}
     for module, place in found.items():
         if place is None:
-            raise InputError(f"{file}: {module!r} is no linear map of a {family} block")
+            raise InputError(f"{file}: {module!r} is not a linear map of a {family} block")
         if place[1] >= MOST_LAYERS:
             raise InputError(f"{file}: {module!r}: layer {place[1]}; expected at most {MOST_LAYERS} layers")
     return found
 
 
 def family_of(modules: Mapping[pathlib.Path, Collection[str]]) -> str:
-    """The first family that has all modules of all files; InputError where there is none.
+    """The first family that has all modules of all files. Raises InputError if there is none.
 
-    Many families call their modules the same; any of them leads to the same sites.
+    Several families may have the same module names; each of them gives the same sites.
     """
     fitting = {file: _families(own, file) for file, own in modules.items()}
     common = [family for family in MODULES if all(family in own for own in fitting.values())]
     if not common:
-        told = ", ".join(f"{file} ({own[0]})" for file, own in fitting.items())
-        raise InputError(f"experts of different model families: {told}")
+        found = ", ".join(f"{file} ({own[0]})" for file, own in fitting.items())
+        raise InputError(f"experts of different model families: {found}; expected one family")
     return common[0]
 
 
 def _families(modules, file):
-    strange = {family: [module for module in modules if not _place(family, module)] for family in MODULES}
-    nearest = min(strange, key=lambda family: len(strange[family]))
-    if strange[nearest]:
-        raise InputError(f"{file}: {strange[nearest][0]!r} is no linear map of a {nearest} block")
-    return [family for family in MODULES if not strange[family]]
+    unknown = {family: [module for module in modules if not _place(family, module)] for family in MODULES}
+    nearest = min(unknown, key=lambda family: len(unknown[family]))
+    if unknown[nearest]:
+        raise InputError(f"{file}: {unknown[nearest][0]!r} is not a linear map of a {nearest} block")
+    return [family for family in MODULES if not unknown[family]]
 
 
 def _place(family, module):

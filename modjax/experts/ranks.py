@@ -1,4 +1,4 @@
-"""The rank of each expert in each layer: as its file says, provided that its factors agree."""
+"""The rank of each expert in each layer: as recorded from its file, if its factors still agree."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ def ranks(loras: Mapping[str, LoRA], infos: Sequence[ExpertInfo]) -> dict[str, n
 
 @jax.jit
 def _used_rows(lora):
-    """int32[L,E]: rows up to the last one in which A or B is not zero."""
+    """int32[L,E]: the number of rows up to the last one in which A or B is not zero."""
     used_LER = jnp.any(lora.a != 0, axis=-1) | jnp.any(lora.b != 0, axis=-1)
     rows_R = jnp.arange(1, used_LER.shape[2] + 1)
     return jnp.max(jnp.where(used_LER, rows_R[None, None], 0), axis=-1)
@@ -28,7 +28,7 @@ def _used_rows(lora):
 def _of_expert(info, used):
     """{site: int[L]} of one expert.
 
-    used: {site: int[L]}, rows up to the last that is not zero.
+    used: {site: int[L]}, the number of rows up to the last one that is not zero.
     """
     filed = dict(info.ranks)
     recorded = {site: np.asarray(filed.get(site, np.zeros(len(rows))), int) for site, rows in used.items()}

@@ -1,18 +1,19 @@
 """Libraries on disk: a folder of ordinary PEFT adapters and library.json.
 
     library/
-      library.json                  schema version, the experts in order with all that is known of them, sha256
+      library.json                  schema version, the experts in order with the info of each, sha256
       <expert>/adapter_config.json  as PEFT writes it
       <expert>/adapter_model.safetensors
 
-Each adapter loads in PEFT as it is, and PEFT's own adapters are read by `from_peft`. Experts that share one A each have
-it in their file, and share it again when they are read: where it is equal to the last bit it is held once.
+Each adapter loads in PEFT unchanged, and PEFT's own adapters are read by `from_peft`. If experts share one A, each file
+has a copy of it; when the library is read, copies that are bit-identical become one again.
 
-A library is written beside its place and moved there when complete, and one that it replaces is deleted last: nothing
-half-written is ever found under its name, and nothing is lost to a process that dies.
+A library is written to a temporary folder beside its path and moved there when complete; one that it replaces is
+deleted last. So an incomplete library never has the final name, and a process that dies loses nothing.
 
-`add` and `drop` change a library where it lies. An expert is there when library.json, which is replaced whole, says so:
-an added one is complete before that, a dropped one is deleted after. The files of the others are never written.
+`add` and `drop` change a library in place. Its experts are those that library.json lists, and library.json is replaced
+atomically: an added expert is complete before that, a dropped one is deleted after. The files of other experts are
+never written.
 """
 
 import dataclasses
@@ -30,14 +31,16 @@ from modjax.experts.index import INDEX, Entry, Index, folder_name
 from modjax.experts.peft import WEIGHTS
 from modjax.experts.places import places
 
-DRAFT = ".writing"  # inside a library no expert's folder: theirs begin with no dot
+DRAFT = ".writing"  # cannot be the folder of an expert: those never begin with a dot
 
 
 def save(adapters: Iterable[Adapter], layers: int, path: str | pathlib.Path) -> None:
-    """Writes adapters to a model of L layers as a library. Raises InputError where `path` holds anything else."""
+    """Writes adapters to a base model of L layers as a library. Raises InputError if `path` has other content."""
     path = pathlib.Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / INDEX).exists()):
-        raise InputError(f"{path}: exists and holds no {INDEX}; expected a new folder or an earlier library")
+        raise InputError(
+            f"{path}: exists and holds no {INDEX}; expected a new path, an empty folder, or a library to replace"
+        )
     draft, earlier = (path.with_name(path.name + suffix) for suffix in (DRAFT, ".earlier"))
     for left_over in (draft, earlier):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -52,7 +55,7 @@ def save(adapters: Iterable[Adapter], layers: int, path: str | pathlib.Path) -> 
 def load(path: str | pathlib.Path) -> tuple[list[Adapter], int]:
     """The adapters of a library, checked against their hashes, and the number of layers of their base model.
 
-    Raises InputError naming the file for anything missing, damaged or contradictory.
+    Raises InputError naming the file if anything is missing, damaged or inconsistent.
     """
     path = pathlib.Path(path)
     index = index_file.read(path)
@@ -60,10 +63,10 @@ def load(path: str | pathlib.Path) -> tuple[list[Adapter], int]:
 
 
 def add(path: str | pathlib.Path, adapters: Sequence[Adapter], layers: int) -> None:
-    """Adds experts after those of a saved library, whose files stay untouched.
+    """Adds experts after those of a saved library, whose files are not written.
 
-    Raises InputError, and changes nothing, where a name is taken, and where the base model's fingerprint, its layers or
-    a site's widths are not those of the saved experts.
+    Raises InputError, and changes nothing, if a name is taken, or if the base model's fingerprint, its number of layers
+    or the widths of a site differ from those of the saved experts.
     """
     path = pathlib.Path(path)
     index = index_file.read(path)
@@ -77,9 +80,9 @@ def add(path: str | pathlib.Path, adapters: Sequence[Adapter], layers: int) -> N
 
 
 def drop(path: str | pathlib.Path, names: str | Sequence[str]) -> None:
-    """Takes experts out of a saved library; the others' files stay untouched.
+    """Removes experts from a saved library; the files of the others are not written.
 
-    Raises InputError, and changes nothing, for a name that the library does not have, and where no expert would stay.
+    Raises InputError, and changes nothing, for a name that the library does not have, and if no expert would be left.
     """
     path = pathlib.Path(path)
     index, names = index_file.read(path), [names] if isinstance(names, str) else names
@@ -93,16 +96,16 @@ def _adapter(path, entry) -> Adapter:
     file = path / entry.folder / WEIGHTS
     digest = _sha256(file)
     if digest != entry.sha256:
-        raise InputError(f"{file}: sha256 {digest[:12]}...; {INDEX} has {entry.sha256[:12]}...")
+        raise InputError(f"{file}: sha256 is {digest[:12]}...; expected {entry.sha256[:12]}..., as in {INDEX}")
     info = entry.info
     adapter = peft.adapter_of(peft.open_adapter(path / entry.folder, info.name), info.family)
     if adapter.rank != info.rank:
-        raise InputError(f"{file}: its rank is {adapter.rank}; {INDEX} has {info.rank}")
+        raise InputError(f"{file}: rank is {adapter.rank}; expected {info.rank}, as in {INDEX}")
     return dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
 
 
 def _written(adapters, layers, root, taken=()) -> tuple[Entry, ...]:
-    """Writes each adapter into its own folder below the root; one adapter at a time is in memory."""
+    """Writes each adapter to its own folder below the root, with one adapter in memory at a time."""
     entries = []
     for adapter in adapters:
         folder = folder_name(adapter.info.name, [*taken, *(entry.folder for entry in entries)])
@@ -116,26 +119,26 @@ def _check_fit(path, index, adapters, layers):
     infos = [adapter.info for adapter in adapters]
     taken = [info.name for info in infos if info.name in index.names]
     if taken:
-        raise InputError(f"{path / INDEX}: has an expert {taken[0]!r} already; drop it first, or rename the new one")
+        raise InputError(f"{path / INDEX}: already has an expert {taken[0]!r}; drop it first, or rename the new one")
     bases = {entry.info.fingerprint for entry in index.entries} - {""}
     for info in infos:
         if bases and info.fingerprint not in bases | {""}:
             raise InputError(
-                f"expert {info.name!r} is of the base model with fingerprint {info.fingerprint}; those of {path} "
-                f"are of {', '.join(sorted(bases))}"
+                f"expert {info.name!r} is for the base model with fingerprint {info.fingerprint}; expected that of "
+                f"{path}, {', '.join(sorted(bases))}"
             )
     if layers != index.layers:
-        raise InputError(f"{path}: experts for {index.layers} layers; those to add are for {layers}")
+        raise InputError(f"{path}: the experts to add are for {layers} layers; expected {index.layers}, as in {INDEX}")
     known = {site: widths for entry in index.entries for site, widths in _widths(path, entry)}
     for (site, _), one in (module for adapter in adapters for module in adapter.modules.items()):
         if known.get(site, widths := (one.a.shape[1], one.b.shape[1])) != widths:
             raise InputError(
-                f"{path}, site {site}: experts for (input, output) = {known[site]}; those to add are for {widths}"
+                f"{path}, site {site}: experts to add have widths (input, output) = {widths}; expected {known[site]}"
             )
 
 
 def _widths(path, entry) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(site, (input, output)) of an adapter's modules, from its header alone."""
+    """(site, (input width, output width)) of an adapter's modules, read from the header of its file."""
     opened = peft.open_adapter(path / entry.folder, entry.info.name)
     for module, (site, _) in places(entry.info.family, opened.tensors, opened.file).items():
         pair = opened.tensors[module]

@@ -16,7 +16,7 @@ from modjax.errors import InputError
 from modjax.experts import inert
 
 STORAGES = {"FloatStorage": np.float32, "HalfStorage": np.float16, "BFloat16Storage": jnp.bfloat16}
-LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files written by torch before version 1.6
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # first bytes of files that torch wrote before version 1.6
 
 
 class TorchFile:

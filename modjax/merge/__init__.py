@@ -9,10 +9,11 @@ choice take it as `form`, with weights w_e:
     form="products"   dW = sum_e w_e s_e B_e^T A_e                    exact; rank: the sum of the ranks, or truncated
 
 With equal scales s, "roots" at weights w^2 is "factors" at weights w. Cross terms are products of one expert's A with
-another expert's B; since the ranks of experts are not aligned they are noise. "products" has none, and costs an SVD.
+another expert's B; they are noise, because the ranks of different experts are not aligned. "products" has no cross
+terms; truncating it costs an SVD.
 
-Experts of smaller rank are padded with zeros; at a site that it lacks an expert has an update of zero. The merged
-expert has the largest of the experts' scales, so that one expert merged with weight 1 is itself.
+Experts of smaller rank are padded with zeros, and the update of an expert is zero at a site that it does not have. The
+merged expert has the largest of the experts' scales, so that one expert merged with weight 1 is unchanged.
 
 `genknowsub` is not a merge: it subtracts the mean of general experts from every expert. `fold` adds experts to the
 weights of the base model.

@@ -13,7 +13,7 @@ from modjax.ops.linalg import kth_smallest_magnitude
 
 
 class Largest(NamedTuple):
-    """Keeps the `count` entries of largest magnitude of each expert, at least one, and all that equal the last."""
+    """Keeps the `count` entries of largest magnitude of each expert, at least one, and all that tie with the last."""
 
     count_E: jax.Array  # int32
 
@@ -25,7 +25,7 @@ class Largest(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Keeps each entry with a probability and divides it by that probability, so that the expectation stays."""
+    """Keeps each entry with a probability and divides it by that probability, so that its expectation is unchanged."""
 
     key_E: jax.Array
     density_E: jax.Array
@@ -47,8 +47,8 @@ def merged_layer(x_EXY: jax.Array, thin: Thin, share_E: jax.Array, elect: bool) 
         elect=False   sum_e w_e x_e
         elect=True    the mean of w_e x_e over the experts whose sign is that of sum_e x_e
 
-    Zeros have no sign and are not counted; a sum of 0 elects +. Weights have no vote. (arXiv 2306.01708, section 4;
-    the weights are PEFT's.)
+    Entries of zero have no sign and are not counted; a sum of 0 elects +. Weights do not influence the election.
+    (arXiv 2306.01708, section 4, with the weights of PEFT.)
     """
     x_EXY = thin(x_EXY)
     shared_EXY = share_E[:, None, None] * x_EXY

@@ -1,4 +1,4 @@
-"""The factors of several experts as one pair, for all layers at once: summed, or stacked along the rank."""
+"""One pair of factors from those of several experts, for all layers at once: summed, or stacked along the rank."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from modjax.ops.lora import Factors, LoRA
 
 
 class Shares(NamedTuple):
-    """What the A and B of each expert are multiplied by before they are combined, float32[L,E] each."""
+    """The weights of each expert's A and B in a combination, float32[L,E] each."""
 
     a: jax.Array
     b: jax.Array

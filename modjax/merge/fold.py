@@ -17,20 +17,20 @@ from modjax.ops.lora import Factors, Mix
 def fold(
     decoder: Decoder, library: Library, weights: Sequence[float] | None = None, mix: Mix = "parameters"
 ) -> Decoder:
-    """A decoder with W + delta in place of each kernel W that the library has experts for.
+    """A decoder with W + delta in place of each kernel W at a site of the library.
 
         mix="parameters"   delta = (sum_e w_e A_e)^T (sum_e w_e s_e B_e)
         mix="outputs"      delta = sum_e w_e s_e A_e^T B_e
 
-    Both are equal for one expert of weight 1. Sums are in float32, one layer at a time, then cast to W's dtype; the
-    given decoder is not changed.
+    Both are equal for one expert of weight 1. Sums are in float32, one layer at a time, then cast to W's dtype. The
+    original decoder is not changed.
 
     Args:
-      decoder: with plain kernels; the library fits it (see `Model.check`).
-      weights: E numbers; by default 1, of a library of one expert.
+      decoder: with kernels that are not quantised; the library must fit it (see `Model.check`).
+      weights: E numbers; optional for a library of one expert, then 1.
 
-    Raises InputError for a quantised decoder, for several experts without weights, for weights of another number or
-    not finite, and for another mix.
+    Raises InputError for a quantised decoder, for several experts without weights, for weights that are not E finite
+    numbers, and for an unknown mix.
     """
     if mix not in ("parameters", "outputs"):
         raise InputError(f"mix={mix!r}: expected one of parameters, outputs")
@@ -40,7 +40,7 @@ def fold(
         linear = folded.blocks.linear(site)
         if not isinstance(linear.kernel, nnx.Param):
             raise InputError(
-                f"site {site}: experts cannot be folded into quantised weights; load the model without them"
+                f"site {site}: experts cannot be folded into quantised weights; load the model with quantize=None"
             )
         kernel_LIO = linear.kernel[...]
         sum_LIO = _folded(kernel_LIO, _combined(lora, weights_E, mix))
@@ -51,9 +51,7 @@ def fold(
 def _weights(library, weights):
     if weights is None:
         if len(library) > 1:
-            raise InputError(
-                f"a library of {len(library)} experts is folded with weights, one per expert; none are given"
-            )
+            raise InputError(f"no weights for a library of {len(library)} experts; expected weights, one per expert")
         weights = [1.0]
     weights_E = np.asarray(weights, np.float32)
     if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():

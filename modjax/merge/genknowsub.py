@@ -1,13 +1,13 @@
-"""GenKnowSub: general knowledge of language subtracted from every expert (arXiv 2505.10939).
+"""GenKnowSub: subtraction of general knowledge of language from every expert (arXiv 2505.10939).
 
-Experts trained on one task each relearn much that any text teaches. Subtracting the mean of experts trained on general
-text leaves the part that is specific to the task, which lets Arrow tell experts apart better.
+Besides its task each expert also learns much that any text teaches. Subtracting the mean of experts trained on general
+text leaves the part that is specific to the task, so that Arrow distinguishes the experts better.
 
     form="factors"   A'_e = A_e - mean_g A_g,  B'_e = B_e - mean_g B_g
     form="products"  s_e B'_e^T A'_e = s_e B_e^T A_e - mean_g s_g B_g^T A_g, the nearest product of its rank
 
-"factors" is the form in the authors' code and in PEFT; scales have no part in it, and the product keeps the cross terms
-of expert and mean. "products" subtracts the updates. Nothing is changed in place, so saving and reading the result does
+"factors" is the form in the authors' code and in PEFT; it ignores scales, and its product has cross terms of expert and
+mean. "products" subtracts the updates. Nothing is changed in place, so saving and reading the result does
 not subtract twice.
 """
 
@@ -29,20 +29,20 @@ Form = Literal["factors", "products"]
 
 
 def genknowsub(library: Library, general: Library, form: Form = "factors", rank: int | None = None) -> Library:
-    """The library's experts less the mean of the general ones; names, tasks and scales stay.
+    """The library's experts minus the mean of the general ones; names, tasks and scales are unchanged.
 
     Args:
       library: E experts of rank R.
-      general: G experts on the same sites; for "factors" of the same rank.
-      form: see above.
-      rank: of "products", the rank to keep, by default R; with R + G * (rank of general) nothing is lost.
+      general: G experts on the same sites; for "factors", of the same rank.
+      form: "factors" or "products", see above.
+      rank: for "products", the rank to keep, by default R; R + G * (rank of general) keeps everything.
 
-    Raises InputError for another form, for sites, shapes or ranks that do not fit, and for other base models.
+    Raises InputError for an unknown form, for sites, shapes or ranks that do not fit, and for different base models.
     """
     if form not in ("factors", "products"):
         raise InputError(f"form={form!r}: expected 'factors' or 'products'")
     if rank is not None and (form == "factors" or rank < 1):
-        raise InputError(f"rank={rank} with form={form!r}: a rank of at least 1 is chosen for 'products' alone")
+        raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
     _check_fit(library, general, form)
     if form == "factors":
         kept = library.rank
@@ -50,13 +50,13 @@ def genknowsub(library: Library, general: Library, form: Form = "factors", rank:
     else:
         kept, most = rank or library.rank, library.rank + len(general) * general.rank
         if kept > most:
-            raise InputError(f"rank={kept}: the differences have at most rank {most}")
+            raise InputError(f"rank={kept}: expected at most {most}, the rank of the differences")
         loras = {site: _less_mean_product(lora, general.loras[site], kept) for site, lora in library.loras.items()}
     return Library(loras, tuple(_renewed(info, kept) for info in library.infos))
 
 
 def _renewed(info, rank):
-    """The info of a changed expert: it has the library's rank, and its arrays are no longer those of a file."""
+    """The info of a changed expert: its rank is the one given, and it no longer describes the arrays of a file."""
     return dataclasses.replace(info, rank=rank, alpha=info.alpha * rank / info.rank, ranks=(), dtype="float32")
 
 
@@ -68,14 +68,14 @@ def _less_means(own, general):
 
 @functools.partial(jax.jit, static_argnames="rank")
 def _less_mean_product(own, general, rank):
-    """Experts of a rank whose updates are nearest to the differences of the updates."""
+    """Experts of the given rank whose updates are nearest to the differences of the updates."""
     negative = stacked(general, -general.scale / general.scale.shape[1])
 
     def with_negative(own_LERX, negative_LSX):
         repeated = jnp.broadcast_to(negative_LSX[:, None], (*own_LERX.shape[:2], *negative_LSX.shape[1:]))
         return jnp.concatenate([own_LERX, repeated], axis=2)
 
-    # A scale of 0 silences its expert whatever its factors are.
+    # With a scale of 0 the update is 0 whatever the factors are; this only avoids dividing by it.
     safe_LE11 = jnp.where(own.scale == 0, 1, own.scale)[..., None, None]
     a_LERI, b_LERO = own.factors
     u, s, v = low_rank_svd(Factors(*map(with_negative, (a_LERI, safe_LE11 * b_LERO), negative)))
@@ -86,7 +86,8 @@ def _less_mean_product(own, general, rank):
 def _check_fit(library, general, form):
     if set(general.sites) != set(library.sites):
         raise InputError(
-            f"general experts on {', '.join(general.sites)}; the library's are on {', '.join(library.sites)}"
+            f"general experts have sites {', '.join(general.sites)}; expected those of the library, "
+            f"{', '.join(library.sites)}"
         )
     for site, own in library.loras.items():
         for side in ("a", "b"):
@@ -94,8 +95,8 @@ def _check_fit(library, general, form):
             if got.shape[::3] != expected.shape[::3] or (form == "factors" and got.shape[2] != expected.shape[2]):
                 raise InputError(
                     f"site {site}: general factors {got.shape} (layers, experts, rank, width) do not fit "
-                    f"{expected.shape} of the library"
+                    f"the library's {expected.shape}"
                 )
     known = {info.fingerprint for info in (*library.infos, *general.infos)} - {""}
     if len(known) > 1:
-        raise InputError(f"the experts are of different base models ({', '.join(sorted(known))})")
+        raise InputError(f"experts of different base models, fingerprints {', '.join(sorted(known))}; expected one")

@@ -29,15 +29,15 @@ def weighted(
         form="roots"      A = sum_e +-sqrt|w_e s_e| A_e,  B = sum_e sqrt|w_e s_e| B_e
         form="products"   dW = sum_e w_e s_e B_e^T A_e
 
-    "factors" is what the router `uniform` computes at w_e = 1 / E; it is of degree two in the weights, so that one
-    expert of weight w becomes w^2 dW_e. "roots" is PEFT's `combination_type="linear"`, which needs experts of equal
+    With w_e = 1 / E, "factors" equals the router `uniform`. It is quadratic in the weights: one expert of weight w
+    becomes w^2 dW_e. "roots" is PEFT's `combination_type="linear"`, which needs experts of equal
     rank.
 
     Args:
       weights: E finite numbers of any sign; they need not sum to 1.
-      rank: of "products", the rank to cut the sum to (as `svd`); None keeps all of it (as `concatenate`).
+      rank: for "products", the rank to truncate the sum to (as `svd`); None keeps the whole sum (as `concatenate`).
 
-    Raises InputError for another form, a rank that cannot be, or weights that do not fit.
+    Raises InputError for an unknown form, an invalid rank, or weights that are not E finite numbers.
     """
     weights_E = checked_weights(library, weights, 1.0)
     if checked_form(form, rank) == "products":

@@ -16,11 +16,11 @@ from modjax.ops.lora import Factors
 
 
 class Truncated(NamedTuple):
-    """The nearest product of a given rank, and how near it is."""
+    """The best approximation of a given rank, and the share of the squared norm that it keeps."""
 
     factors: Factors  # a[..., R, I], b[..., R, O]; both carry the square roots of the singular values
     kept: jax.Array  # float32[...], the sum of the R largest squared singular values
-    total: jax.Array  # float32[...], of all of them
+    total: jax.Array  # float32[...], the sum of all of them
 
 
 def concatenate(library: Library, weights: Sequence[float] | None = None, name: str = "concatenate") -> Library:
@@ -31,7 +31,7 @@ def concatenate(library: Library, weights: Sequence[float] | None = None, name: 
     Args:
       weights: E finite numbers; by default 1 / E each.
 
-    Raises InputError for weights that do not fit.
+    Raises InputError for weights that are not E finite numbers.
     """
     weights_E = checked_weights(library, weights, 1 / len(library))
     record = Record(name, weights_E, {"merged": "concatenate", "form": "products"})
@@ -41,22 +41,22 @@ def concatenate(library: Library, weights: Sequence[float] | None = None, name: 
 def svd(
     library: Library, rank: int | None = None, weights: Sequence[float] | None = None, name: str = "svd"
 ) -> Library:
-    """The nearest update of a rank, in the Frobenius norm, to sum_e w_e s_e B_e^T A_e. PEFT's "svd".
+    """The best approximation of a rank, in the Frobenius norm, of sum_e w_e s_e B_e^T A_e. PEFT's "svd".
 
-    By QR of the concatenated factors and the SVD of the small core between them: no O x I matrix is formed (unless the
-    ranks sum to more than that). Layers are processed one after another. `ops.linalg.low_rank_svd`, written for the
-    rank of one expert, rotates S (S - 1) / 2 pairs of columns in turn, which is far slower for the S ranks of a library
-    (12 layers, S = 120, two CPU cores: 9.5 s against 0.07 s).
+    Computed by QR of the concatenated factors and the SVD of the small core between them: no O x I matrix is formed,
+    unless the ranks sum to more than that. Layers are processed one after another. `ops.linalg.low_rank_svd`, written
+    for the rank of one expert, rotates S (S - 1) / 2 pairs of columns in turn, which is far slower for the S ranks of a
+    library (12 layers, S = 120, two CPU cores: 9.5 s, here 0.07 s).
 
     Args:
-      rank: to keep; by default the largest of the experts'.
+      rank: the rank to keep; by default the largest of the experts'.
       weights: E finite numbers; by default 1 / E each.
 
     Returns:
       A library of one; `scores` of its ExpertInfo has "kept_energy", the share of the squared Frobenius norm, over all
-      sites and layers, that the cut leaves.
+      sites and layers, that the truncation keeps.
 
-    Raises InputError for weights that do not fit and for a rank beyond the sum of the experts' ranks.
+    Raises InputError for weights that are not E finite numbers and for a rank above the sum of the experts' ranks.
     """
     weights_E = checked_weights(library, weights, 1 / len(library))
     rank = own_rank(library) if rank is None else checked_rank(library, rank)
@@ -65,15 +65,15 @@ def svd(
 
 
 def checked_rank(library: Library, rank: int) -> int:
-    """Raises InputError for a rank that is not 1 to the sum of the experts' ranks."""
+    """The rank. Raises InputError unless it is from 1 to the sum of the experts' ranks."""
     most = len(_own_rows(library))
     if not 1 <= rank <= most:
-        raise InputError(f"rank={rank}: the experts' ranks add up to {most}; expected 1 to {most}")
+        raise InputError(f"rank={rank}: expected 1 to {most}, the sum of the experts' ranks")
     return rank
 
 
 def merged_cut(library: Library, cut: Mapping[str, Truncated], record: Record) -> Library:
-    """The library of one from {site: Truncated of all layers}, with the energy it keeps."""
+    """The library of one from {site: Truncated of all layers}, with the share of energy that it keeps."""
     kept, total = (
         sum(np.asarray(part_L, np.float64).sum() for part_L in parts)
         for parts in zip(*((one.kept, one.total) for one in cut.values()), strict=True)
@@ -83,7 +83,7 @@ def merged_cut(library: Library, cut: Mapping[str, Truncated], record: Record) -
 
 
 def truncated(product_IO: jax.Array, rank: int) -> Truncated:
-    """The `rank` leading terms of a matrix's SVD, with rows of zeros where it has fewer."""
+    """The `rank` leading terms of a matrix's SVD, padded with rows of zeros if there are fewer."""
     v_IS, s_S, u_SO = jnp.linalg.svd(product_IO, full_matrices=False)
     root_R1 = jnp.sqrt(s_S[:rank, None])
     factors = Factors(root_R1 * v_IS.T[:rank], root_R1 * u_SO[:rank])

@@ -1,4 +1,4 @@
-"""The first and last steps of every merge: checked weights and scales, and one expert with its history."""
+"""The first and last steps of every merge: checks of the settings, weights with scales, and the merged expert."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
@@ -16,7 +16,7 @@ Form = Literal["factors", "roots", "products"]
 
 
 class Record(NamedTuple):
-    """The history that a merged expert keeps."""
+    """The name of a merged expert, and how it was made, for its ExpertInfo."""
 
     name: str
     weights_E: np.ndarray
@@ -24,16 +24,16 @@ class Record(NamedTuple):
 
 
 def checked_form(form: Form, rank: int | None = None) -> Form:
-    """Raises InputError for another form, and for a rank where none is chosen."""
+    """The form. Raises InputError for an unknown form, and for a rank with a form other than "products"."""
     if form not in get_args(Form):
         raise InputError(f"form={form!r}: expected one of {', '.join(get_args(Form))}")
     if rank is not None and (form != "products" or rank < 1):
-        raise InputError(f"rank={rank} with form={form!r}: a rank of at least 1 is chosen for 'products' alone")
+        raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
     return form
 
 
 def checked_weights(library: Library, weights: Sequence[float] | None, default: float) -> np.ndarray:
-    """float64[E]; the default for each expert where none are given. Raises InputError unless one finite number each."""
+    """float64[E]; the default for each expert if None. Raises InputError unless they are E finite numbers."""
     weights_E = np.full(len(library), default) if weights is None else np.asarray(weights, np.float64)
     if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
         raise InputError(f"weights {weights}: expected {len(library)} finite numbers, one per expert")
@@ -46,7 +46,7 @@ def scale_of(library: Library) -> float:
 
 
 def shares(lora: LoRA, weights_E: np.ndarray, form: Form, scale: float) -> Shares:
-    """The weights of both factors of one site in one form; `scale`, the merged expert's, is divided out of them."""
+    """The weights of both factors of one site in one form, divided by `scale`, that of the merged expert."""
     part_LE = weights_E[None] * np.asarray(lora.scale, np.float64) / scale
     if form == "factors":
         pair = np.broadcast_to(weights_E[None], part_LE.shape), part_LE
@@ -72,7 +72,7 @@ def merged(
     """A library of one from {site: Factors(a[L,R,I], b[L,R,O])}, with the tasks of all experts and the merge's record.
 
     Args:
-      library: the experts it was merged from; their names join the record.
+      library: the experts that were merged; their names and weights are added to the record.
     """
     scale, infos = scale_of(library), library.infos
     n_layers, rank, _ = next(iter(factors.values())).a.shape

@@ -1,8 +1,8 @@
-"""Merges that thin experts out first, so that they interfere less: TIES, DARE, magnitude pruning.
+"""Merges of sparsified experts, which interfere less: TIES, DARE, magnitude pruning.
 
-`form` (see `modjax.merge`) decides which arrays are thinned and merged entry by entry: A and B separately, or the dense
-updates s_e B_e^T A_e, whose merge an SVD then truncates to a rank. Dense updates exist for one site of one layer at a
-time: E * I * O numbers.
+`form` (see `modjax.merge`) decides which arrays are sparsified and merged entry by entry: A and B separately, or the
+dense updates s_e B_e^T A_e, whose merge is then truncated to a rank by SVD. Dense updates are in memory for one site of
+one layer at a time: E * I * O numbers.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from modjax.ops.lora import Factors
 
 
 class _Plan(NamedTuple):
-    """The settings of one merge apart from its thinning."""
+    """The settings of one merge, except how entries are dropped."""
 
     form: Form
     elect: bool
@@ -38,7 +38,7 @@ def ties(
     rank: int | None = None,
     name: str = "ties",
 ) -> Library:
-    """TIES (arXiv 2306.01708): trim, elect a sign for each entry, average the experts that agree with it.
+    """TIES (arXiv 2306.01708): trim, elect a sign for each entry, average the experts with that sign.
 
     PEFT's "ties" is form="roots" and its "ties_svd" form="products"; at equal scales and weights of 1 the default,
     form="factors", is PEFT's "ties" too. Like PEFT it trims each matrix separately, where the paper trims all matrices
@@ -48,7 +48,7 @@ def ties(
       density: the share of each matrix's entries that an expert keeps, those of largest magnitude.
       weights: E finite numbers that multiply the experts after the signs are elected; by default 1 each. A common
         weight is the paper's lambda.
-      rank: of "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
+      rank: for "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
         then has "kept_energy".
 
     Raises InputError for invalid settings.
@@ -65,7 +65,7 @@ def magnitude_prune(
     rank: int | None = None,
     name: str = "magnitude_prune",
 ) -> Library:
-    """The weighted sum of the trimmed experts: TIES without its election.
+    """The weighted sum of the trimmed experts: TIES without the election of signs.
 
     PEFT's "magnitude_prune" is form="roots", its "magnitude_prune_svd" form="products". Arguments are those of `ties`;
     weights are 1 / E each by default.
@@ -85,19 +85,19 @@ def dare(
     seed: int = 0,
     name: str = "dare",
 ) -> Library:
-    """DARE (arXiv 2311.03099): drop entries at random, divide the others by their share, merge the rest.
+    """DARE (arXiv 2311.03099): drop entries at random, divide the others by the share that is kept, and merge.
 
     The paper thins weight updates: form="products". PEFT's "dare_linear" is form="roots", its "dare_ties" the same with
     elect=True, its "dare_linear_svd" and "dare_ties_svd" form="products". Entries of A and B are drawn independently,
-    so that without an election the expectation of every product is that without dropping.
+    so that without an election dropping does not change the expectation of any product.
 
     Args:
       density: the probability that an entry is kept, 1 - p of the paper.
       weights: E finite numbers; by default 1 / E each, with an election 1 each.
-      elect: whether signs are elected and the experts that agree averaged, as in `ties`; else all are summed.
-      rank: of "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
+      elect: whether to elect signs and average the experts with that sign, as in `ties`; else all are summed.
+      rank: for "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
         then has "kept_energy".
-      seed: decides together with an expert's name which of its entries are dropped; other experts have no influence.
+      seed: determines, with an expert's name, which of its entries are dropped; other experts have no influence.
 
     Raises InputError for invalid settings.
     """
@@ -129,7 +129,7 @@ def _merged(library: Library, thin: Thinning, plan: _Plan) -> Library:
 
 
 def _cut(library, site, thin, plan, rank):
-    """The truncated merge of one site, layer after layer, so that the updates of one layer exist at a time."""
+    """The truncated merge of one site, layer by layer, so that only the updates of one layer are in memory."""
     thin_L, share_E = thin(site, "product"), np.float32(plan.record.weights_E)
     layers = []
     for layer, update_EIO in enumerate(updates(library, site)):

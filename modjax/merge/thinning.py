@@ -1,4 +1,4 @@
-"""Thinning of experts before a merge: the largest entries of each matrix are kept, or entries at random."""
+"""Sparsification of experts before a merge: keeps the largest entries of each matrix, or random entries."""
 
 import functools
 import zlib

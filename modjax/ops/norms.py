@@ -1,7 +1,12 @@
-"""Normalisation over the last axis, computed in float32 and returned in the input's dtype."""
+"""Normalisation over the last axis. The norms of models compute in float32 and return the input's dtype."""
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def rms_norm(x: jax.Array, scale: jax.Array, eps: float, offset: float = 0.0) -> jax.Array:
@@ -23,6 +28,12 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> j
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
     return (normed * _along_last(scale, x) + _along_last(bias, x)).astype(x.dtype)
+
+
+def unit(x: Array) -> Array:
+    """x divided by its length, in its own dtype and as an array of NumPy or JAX, as x is; zeros stay zero."""
+    length = (x**2).sum(axis=-1, keepdims=True) ** 0.5
+    return x / (length + (length == 0))
 
 
 def _along_last(vector_D: jax.Array, x: jax.Array) -> jax.Array:

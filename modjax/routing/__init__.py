@@ -1,4 +1,4 @@
-"""Routers: who answers, for every token at every layer. One file a router."""
+"""Routers: functions that weigh the experts per token, per example or per prompt. One file per router."""
 
 import importlib
 
@@ -67,7 +67,7 @@ __all__ = [
     "uniform",
 ]
 
-# What trains stands above routing and is no import of it; the name is public here, beside those of the other routers.
+# Routers that are trained live in modjax.train, which imports routing, so they are imported only when asked for.
 _TRAINED = {"phatgoose": "modjax.train.gates"}
 
 

@@ -1,8 +1,8 @@
-"""Arrow routing (arXiv 2405.11157, section 3.2): each token goes to the experts that would act on it most.
+"""Arrow routing (arXiv 2405.11157, section 3.2): each token goes to the experts with the most aligned prototypes.
 
-An expert's prototype at a site is the unit input direction that its update B^T A amplifies most, its first right
-singular vector. Tokens that resemble an expert's training data are amplified by it, so |x . p_e| ranks the experts
-without any training.
+The prototype of an expert at a site is the unit input direction that its update B^T A amplifies most: its first right
+singular vector. An expert amplifies inputs like those it was trained on, so |x . p_e| ranks the experts without any
+training of the router.
 """
 
 from typing import Unpack
@@ -39,11 +39,11 @@ def arrow(
     input_norm: Norm = "none",
     **options: Unpack[PrototypeOptions],
 ) -> Arrow:
-    """A router from the experts alone.
+    """A router built from the library alone.
 
         score_e = |x . p_e|,  weights = softmax over the top k of score / temperature
 
-    The absolute value, because a singular vector has no sign.
+    The absolute value is taken because the sign of a singular vector is arbitrary.
 
     `arrow(library, top_k=k, temperature=t, mix="outputs", prototypes="power", seed=s)` is the router of
     `peft.ArrowConfig(top_k=k, router_temperature=t, rng_seed=s)`.
@@ -53,7 +53,7 @@ def arrow(
       temperature: of the softmax; 0 or less means sqrt(I).
       mix: "parameters" as in the paper, "outputs" as in PEFT.
       input_norm: normalisation of the site's input before the product: "none", "unit" length, or "layernorm".
-      options: of the prototypes, see `modjax.routing.prototypes.prototypes_of`: prototypes, seed, of, model, tie,
+      options: for the prototypes, see `modjax.routing.prototypes.prototypes_of`: prototypes, seed, of, model, tie,
         length, scaled, prototype_norm.
 
     Raises InputError for an invalid setting, and for tied sites that do not share A.

@@ -20,7 +20,7 @@ from modjax.ops.lora import Loras, Mix, Plan, mixture
 
 
 class BaseModel(Protocol):
-    """The part of a model that routers read; `modjax.Model` is one."""
+    """The interface of a model that routers use; `modjax.Model` has it."""
 
     @property
     def name(self) -> str: ...
@@ -29,7 +29,7 @@ class BaseModel(Protocol):
     def params(self) -> Decoder: ...
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> Any: ...  # a tokenizer of transformers, or None
 
     @property
     def config(self) -> ModelConfig: ...
@@ -39,34 +39,35 @@ class BaseModel(Protocol):
 
 
 class Context(NamedTuple):
-    """Information on a batch that a router may use beside the activations."""
+    """Information on a batch that a router may use in addition to the activations."""
 
-    choice_B: jax.Array | None = None  # int32[B], the index of each example among the router's `choices`; -1 for none
+    choice_B: jax.Array | None = None  # int32[B], index of each example's choice in the router's `choices`; -1: none
 
 
 def static(default=dataclasses.MISSING):
-    """A router's field that is a setting and no array: jit compiles anew when it changes."""
+    """A field of a router that is a setting, not an array: jit compiles again when it changes."""
     return dataclasses.field(default=default, metadata={"static": True})
 
 
 def per_site(axes: str):
-    """A router's field {site: array}; axes name the array's, such as "LEI", so that `check` can compare them."""
+    """A field of a router {site: array}. axes: one letter per axis, such as "LEI", for `check`."""
     return dataclasses.field(metadata={"axes": axes})
 
 
 def named(axes: str):
-    """A router's field of one array, not one a site; axes name the array's, such as "LBE", as in `per_site`."""
+    """A field of a router with one array for all sites. axes: one letter per axis, such as "LBE", for `check`."""
     return dataclasses.field(metadata={"axes": axes, "whole": True})
 
 
 class Router:
     """A pytree that weighs experts: `weights = router(site, x_BTI, context)`, inside one block.
 
-    Subclasses are dataclasses (made and registered here), found again by name when loaded. Every array
-    field has the layer axis first, alone or in nested dicts; inside a block the router holds that layer's slice
-    only. Arrays that belong to sites are declared with `per_site(axes)`, others may be with `named(axes)`, settings
-    are with `static()`, and the number of experts, where it is a setting, is called `n_experts`: what `check` holds
-    against a library. Weights are float32 [E], [B,E] or [B,T,E]; with mix="heads" [B,H,E], for H blocks of I and of O.
+    Subclasses become registered dataclasses automatically, and `load_router` finds them by name. Every array has the
+    layer axis first, also in nested dicts; inside a block the router holds only that layer's slice. `check` compares
+    fields with a library: declare arrays per site with `per_site(axes)` and others with `named(axes)`; declare settings
+    with `static()`, and call the number of experts `n_experts` if it is one.
+
+    Weights are float32 [E], [B,E] or [B,T,E]; with mix="heads" [B,H,E], for H blocks of I and of O.
     """
 
     mix: Mix = "parameters"
@@ -79,15 +80,15 @@ class Router:
         raise NotImplementedError
 
     def choices(self, library: Library) -> tuple[str, ...]:
-        """The names that `context.choice_B` indexes; () for a router that does not use it."""
+        """The names that `context.choice_B` is an index of; () for a router that does not use it."""
         return ()
 
     def choice_of(self, task: str, library: Library) -> int | None:
-        """The `context.choice_B` of a task's examples; None if the router does not cover the task."""
+        """The `context.choice_B` of examples of a task; None if the router has no choice for the task."""
         return None
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes one safetensors file, whole or not at all: the arrays, with the class and its settings as metadata."""
+        """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings."""
         arrays, settings = {}, {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -102,9 +103,9 @@ class Router:
 
 
 def check(router: Router, library: Library) -> None:
-    """Raises InputError unless the router is one for this library: its experts, its sites, their layers and widths.
+    """Raises InputError unless the router fits this library: number of experts, sites, layers and widths.
 
-    Looks at `per_site` and `named` arrays, at the layer axis of the other arrays, and at `n_experts`.
+    Compares `per_site` and `named` arrays, the layer axis of all other arrays, and `n_experts`.
     """
     kind, sizes = type(router).__name__, {"E": len(library), "L": library.layers}
     if getattr(router, "n_experts", len(library)) != len(library):
@@ -124,26 +125,27 @@ def check(router: Router, library: Library) -> None:
 
 def _check_axes(kind, name, array, axes, sizes):
     if array is None:
-        raise InputError(f"the {kind} router has no {name}; the library has experts there. Build a router for it")
+        raise InputError(f"the {kind} router has no {name}, which the library has; build a router for this library")
     found = dict(zip(axes, array.shape, strict=False))
     if array.ndim < len(axes) or any(sizes.get(letter, size) != size for letter, size in found.items()):
         expected = ", ".join(f"{letter} = {sizes[letter]}" for letter in axes if letter in sizes)
         raise InputError(
-            f"the {kind} router's {name} has shape {array.shape}; the library has {expected}. Build a router for it"
+            f"the {kind} router's {name} has shape {array.shape}; the library has {expected}; build a router for this "
+            "library"
         )
 
 
 def load_router(path: str | pathlib.Path) -> Router:
-    """Reads what `Router.save` wrote. Raises InputError for a file that is none, or an unknown class.
+    """Reads a file that `Router.save` wrote. Raises InputError for any other file, and for an unknown class.
 
-    A file runs no code: the module of a class of one's own, which it names, is imported by the caller before.
+    Reading runs no code of the file. For a router class of your own, import its module first.
     """
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
     except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: not a readable router file ({error})") from error
+        raise InputError(f"{path}: is not a readable router file ({error})") from error
     known = {_kind(cls): cls for cls in _subclasses(Router)}
     name = metadata.get("router")
     if name not in known:
@@ -157,7 +159,7 @@ def load_router(path: str | pathlib.Path) -> Router:
 
 
 class Bound(NamedTuple):
-    """The arrays of a library and a router, checked by `Model.bind`: the argument of jitted functions."""
+    """The arrays of a library and a router that fits it, as one argument of jitted functions; see `Model.bind`."""
 
     loras: Loras
     router: Router
@@ -168,11 +170,11 @@ def hook(
     context: Context = Context(),  # noqa: B008, an immutable tuple
     plan: Plan | None = None,
 ) -> dict[str, Any]:
-    """The decoder's keyword arguments that add the experts under their router; none for the base model.
+    """The decoder's keyword arguments that add the routed experts; {} for the base model.
 
-    "adapters" is a pytree that is scanned beside the decoder's blocks. "adapt" is called within each block with one
+    "adapters" is a pytree that is scanned together with the decoder's blocks. "adapt" is called in each block with one
     layer's slice of it, the sites that share an input, and the input x_BTI; it returns {site: delta float32[B,T,O]} for
-    the sites that have experts. `plan` is that of `mixture`.
+    the sites with experts. `plan` is passed to `mixture`.
     """
     if bound is None:
         return {}
@@ -191,7 +193,7 @@ def hook(
 
 
 def _kind(cls):
-    """A router's class as its file names it: modjax's own by name alone, others with their module."""
+    """The name of a router class in files: without module for the classes of modjax, with it for others."""
     return cls.__name__ if cls.__module__.startswith("modjax.") else f"{cls.__module__}.{cls.__qualname__}"
 
 

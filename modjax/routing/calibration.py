@@ -1,10 +1,8 @@
-"""Scores that are fair among experts: each standardised by what it is on inputs that are none of their business.
+"""Calibration: the scores of each expert, standardised by their mean and standard deviation on unrelated text.
 
-An expert with large factors, or one whose directions all text has, scores high everywhere. Its mean and deviation on
-unrelated text take that off (SEQR, arXiv 2509.18093).
+An expert scores high on all inputs if its factors are large, or if it amplifies directions that all text has.
+Standardising its scores removes this (SEQR, arXiv 2509.18093).
 """
-
-from __future__ import annotations
 
 import dataclasses
 import functools
@@ -27,13 +25,13 @@ Calibrated = TypeVar("Calibrated")  # a router with raw(site, x_BTI) -> float32[
 
 
 def uncalibrated(library: Library) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Means 0 and deviations 1, {site: float32[L,E]} each, which leave scores as they are."""
+    """Means of 0 and standard deviations of 1, {site: float32[L,E]} each, which do not change scores."""
     shapes = {site: lora.b.shape[:2] for site, lora in library.loras.items()}
     return tuple({site: jnp.full(shape, value, jnp.float32) for site, shape in shapes.items()} for value in (0, 1))
 
 
 def standardised(score_BTE: jax.Array, mean_E: jax.Array, deviation_E: jax.Array) -> jax.Array:
-    """(score - mean) / deviation; where there is no deviation, as of an expert that does nothing here, 0 or so."""
+    """(score - mean) / deviation; score - mean if the deviation is 0, as for an expert without factors there."""
     return (score_BTE - mean_E[None, None]) / jnp.where(deviation_E > 0, deviation_E, 1)[None, None]
 
 
@@ -46,20 +44,20 @@ def calibrate(
 ) -> Calibrated:
     """The router with its scores standardised on these prompts, by layer, site and expert.
 
-        mean_e, deviation_e = those of score_e(x) over all tokens x of the prompts, as the base model sees them
+        mean_e, deviation_e = mean and standard deviation of score_e(x) over the base model's inputs x at all tokens
 
     Args:
-      router: a `seqr` or a `pooled` router; an earlier calibration of it is replaced.
-      prompts: texts, conversations, or arrays of token ids, related to none of the experts or to all alike; one
-        pass through the base model.
+      router: a `seqr` or `pooled` router; an earlier calibration is replaced.
+      prompts: texts, conversations, or arrays of token ids, unrelated to the experts or equally related to all. The
+        base model reads them once.
       system: as in `Model.generate`.
-      batch: prompts side by side; results do not depend on it but for rounding.
+      batch: prompts per batch; it changes results only by rounding.
 
-    Raises InputError for another router, for no prompts, and for those that cannot be read.
+    Raises InputError for a router of another kind, for an empty list of prompts, and for invalid prompts.
     """
     if not hasattr(router, "raw"):
         raise InputError(
-            f"the {type(router).__name__} router has no raw scores to standardise; those of seqr and pooled have"
+            f"the {type(router).__name__} router cannot be calibrated; expected a router of `seqr` or `pooled`"
         )
     parts = [_moments(model.params, router, rows) for _, rows in batches(encoded(model, prompts, system), batch)]
     whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
@@ -70,7 +68,7 @@ def calibrate(
 def neutral_prompts(tasks: Tasks, of: str | int) -> list[str]:
     """Prompts to calibrate on: the lines of a text file, or the first validation prompts of each task.
 
-    of: the file, or the number of prompts per task. Raises InputError if it is neither.
+    of: the path of the file, or the number of prompts per task. Raises InputError if it is neither.
     """
     if pathlib.Path(str(of)).is_file():
         return pathlib.Path(str(of)).read_text(encoding="utf-8").splitlines()
@@ -80,15 +78,15 @@ def neutral_prompts(tasks: Tasks, of: str | int) -> list[str]:
 
 
 class _Moments(NamedTuple):
-    """Of raw scores over some tokens."""
+    """Moments of raw scores over some tokens."""
 
-    count: jax.Array  # tokens
+    count: jax.Array  # number of tokens
     mean: dict[str, jax.Array]  # {site: [L,E]}
-    square: dict[str, jax.Array]  # {site: [L,E]}, summed squared differences from the mean
+    square: dict[str, jax.Array]  # {site: [L,E]}, sum of squared differences from the mean
 
 
 def _joined(one: _Moments, two: _Moments) -> _Moments:
-    """Both together, without a difference of large sums (Chan, Golub and LeVeque, 1979)."""
+    """The moments over both sets of tokens, without subtracting large sums (Chan, Golub and LeVeque, 1979)."""
     count = one.count + two.count
     share = two.count / count
     gap = jax.tree.map(np.subtract, two.mean, one.mean)

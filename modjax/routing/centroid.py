@@ -1,6 +1,4 @@
-"""Centroid matching, CM (arXiv 2405.11157, section 4.2): tokens go to the experts whose training inputs were alike."""
-
-from __future__ import annotations
+"""Centroid matching, CM (arXiv 2405.11157, section 4.2): tokens go to experts whose training inputs are similar."""
 
 from typing import Literal, get_args
 
@@ -12,9 +10,9 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
+from modjax.ops.norms import unit
 from modjax.routing.base import BaseModel, Bound, Context, Router, hook, per_site, static
 from modjax.routing.examples import examples_of
-from modjax.routing.norm import unit
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import batches
 from modjax.routing.top_k import check_top_k, positive_temperature, top_k_softmax
@@ -49,30 +47,30 @@ def centroid(
     system: str | None = None,
     batch: int = 16,
 ) -> Centroid:
-    """A router from what each site of each layer read of the experts' own examples.
+    """A router from the inputs of each site and layer on the experts' own examples.
 
-        c_e = mean over expert e's examples of the site's input at the last token, divided by its length
+        c_e = u_e / ||u_e||,  u_e = mean over expert e's examples of the site's input at the last token
         weights = softmax over the top k of x . c_e / temperature
 
-    The dot product keeps its sign: a centroid has one, unlike Arrow's prototypes.
+    The sign of the dot product is kept, unlike in Arrow, where the sign of a prototype is arbitrary.
 
     Args:
-      tasks: must hold at least one task of every expert; `library.tasks` says which are whose.
-      examples: the first so many of the split, of each of an expert's tasks; 10 in the reference code.
-      through: whose activations: those of the model with the example's own "expert", as in the reference code, or of
+      tasks: must contain at least one task of every expert; `library.tasks` lists those of each.
+      examples: the number of examples per task, the first of the split; 10 in the reference code.
+      through: the activations used: those of the model with the example's own "expert", as in the reference code, or of
         the "base" model.
-      end: the last token of the "answer", the end of turn, as in the reference code, or of the "prompt".
-      top_k: experts kept for each token; -1, or more than there are, keeps all.
+      end: use the last token of the "answer" (the end of turn), as in the reference code, or of the "prompt".
+      top_k: experts kept per token; -1, or more than there are, keeps all.
       temperature: of the softmax; 0 or less means sqrt(I).
       system: as in `Model.generate`.
-      batch: examples side by side; results do not depend on it but for rounding.
+      batch: examples per batch; it changes results only by rounding.
 
-    Raises InputError for a setting that cannot be, for an expert without tasks and for a task without examples.
+    Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
     check_top_k(top_k)
     if through not in get_args(Through) or end not in get_args(End):
         raise InputError(
-            f"through={through!r}, end={end!r}: expected one of {', '.join(get_args(Through))}, and one of "
+            f"through={through!r}, end={end!r}: expected one of {', '.join(get_args(Through))} and one of "
             f"{', '.join(get_args(End))}"
         )
     encoded, owners = examples_of(library, model, tasks, examples, split, system)
@@ -91,7 +89,7 @@ def centroid(
 
 @jax.jit
 def _last_inputs(decoder, bound, context, rows):
-    """{site: float[L,B,I]}, what each site of the library reads at the last token of each row."""
+    """{site: float[L,B,I]}, the input of each site of the library at the last token of each row."""
 
     def look(layer, sites, x_BTI):
         x_BI = rows.last(x_BTI)

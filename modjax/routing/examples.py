@@ -1,10 +1,10 @@
-"""What experts were trained on: the examples that routers learn from, and which tasks are whose."""
+"""Examples of the tasks that experts were trained on, from which routers are built."""
 
-from __future__ import annotations
+from collections.abc import Sequence
 
 import numpy as np
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Example, Tasks
 from modjax.data.tokenize import Encoded, encode
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -12,21 +12,21 @@ from modjax.routing.base import BaseModel
 
 
 def groups(library: Library, tasks: Tasks) -> dict[str, tuple[str, ...]]:
-    """{expert: those of its tasks that are here}. Raises InputError for an expert that has none."""
+    """{expert: those of its tasks that are in `tasks`}. Raises InputError for an expert with none."""
     found = {info.name: tuple(task for task in info.tasks if task in tasks) for info in library.infos}
     for info in library.infos:
         if not found[info.name]:
             raise InputError(
-                f"expert {info.name!r} was trained on {', '.join(info.tasks) or 'no known task'}; the collection has "
-                f"{', '.join(tasks)}. Give tasks of every expert"
+                f"expert {info.name!r} was trained on {', '.join(info.tasks) or 'no known task'}; found only "
+                f"{', '.join(tasks)}; expected at least one task of every expert"
             )
     return found
 
 
 def known_tasks(library: Library, tasks: Tasks) -> tuple[list[str], np.ndarray]:
-    """The tasks with an expert, and float32[K,E]: each one's experts in equal parts that sum to 1.
+    """The K tasks with an expert, and float32[K,E]: equal weights of the experts of each task, summing to 1.
 
-    Raises InputError where no task has an expert.
+    Raises InputError if no task has an expert.
     """
     names = [name for name in tasks if library.expert_of(name) is not None]
     if not names:
@@ -35,8 +35,8 @@ def known_tasks(library: Library, tasks: Tasks) -> tuple[list[str], np.ndarray]:
     return names, trained_KE / trained_KE.sum(axis=1, keepdims=True)
 
 
-def first_of(tasks: Tasks, name: str, examples: int, split: str):
-    """The first so many examples of a task's split. Raises InputError where there are none."""
+def first_of(tasks: Tasks, name: str, examples: int, split: str) -> Sequence[Example]:
+    """The first `examples` examples of a task's split. Raises InputError if there are none."""
     found = tasks[name].split(split)[:examples]
     if not found:
         raise InputError(f"task {name!r} has no examples in split {split!r}; expected at least one")
@@ -46,12 +46,12 @@ def first_of(tasks: Tasks, name: str, examples: int, split: str):
 def examples_of(
     library: Library, model: BaseModel, tasks: Tasks, examples: int, split: str, system: str | None
 ) -> tuple[list[Encoded], np.ndarray]:
-    """The first examples of each task of each expert, with whose they are, int[n].
+    """The first examples of each task of each expert, and the index of the expert of each, int[n].
 
-    Prompts that are too long for the context lose their left end.
+    Prompts longer than the context are truncated on the left.
     """
     if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so no example can be read")
+        raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected one, to read examples of tasks")
     encoded, owners = [], []
     for e, names in enumerate(groups(library, tasks).values()):
         for name in names:

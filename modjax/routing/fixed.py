@@ -1,4 +1,4 @@
-"""Weights over experts that neither tokens nor examples change."""
+"""Fixed routing: the same weights for all tokens of all examples."""
 
 import jax
 
@@ -7,9 +7,9 @@ from modjax.routing.base import Router, per_site, static
 
 
 class Fixed(Router):
-    """The same weights for every token, of each layer and site its own."""
+    """Weights per layer and site, the same for all tokens."""
 
-    weights: dict[str, jax.Array] = per_site("LE")
+    weights: dict[str, jax.Array] = per_site("LE")  # float32
     mix: Mix = static("outputs")
 
     def __call__(self, site, x_BTI, context):

@@ -1,4 +1,4 @@
-"""PhatGoose routing (arXiv 2402.05859): tokens go to the experts whose gates, each trained alone, open for them."""
+"""PhatGoose routing (arXiv 2402.05859): tokens go to experts by learned gates, each trained with its expert alone."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from modjax.routing.top_k import positive_temperature, top_k_softmax
 
 
 class PhatGoose(Router):
-    """Made by `modjax.routing.phatgoose`, which trains the gates."""
+    """A router of trained gates; `modjax.routing.phatgoose` trains them."""
 
     gates: dict[str, jax.Array] = per_site("LEI")  # float32, as trained
     top_k: int = static(2)

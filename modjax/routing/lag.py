@@ -1,4 +1,4 @@
-"""LAG routing (arXiv 2507.05346): Arrow retrieves a few experts for each token, SpectR ranks those."""
+"""LAG routing (arXiv 2507.05346): for each token, Arrow selects a few experts and SpectR weighs them."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from modjax.routing.top_k import check_temperature, check_top_k, spread, top_k_s
 
 class Lag(Router):
     prototypes: dict[str, jax.Array] = per_site("LEI")  # float32
-    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each by its singular value
+    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each times its singular value
     retrieve: int = static(20)
     top_k: int = static(4)
     temperature: float = static(1.0)
@@ -38,16 +38,17 @@ def lag(
     mix: Mix = "outputs",
     scaled: bool = False,
 ) -> Lag:
-    """A router from the experts alone: |x . p_e| (see `arrow`) keeps `retrieve` of them, ||B_e^T A_e x|| (see `spectr`)
-    weighs the kept.
+    """A router built from the library alone: Arrow's score selects `retrieve` experts, SpectR's score weighs them.
 
         weights = softmax over the top k of ||B_e^T A_e x|| / temperature, e among the top `retrieve` of |x . p_e|
 
+    See `arrow` for p_e, and `spectr`.
+
     Args:
-      retrieve: experts that Arrow keeps for each token; with all of them this is SpectR.
+      retrieve: experts that Arrow selects per token; if it selects all of them, this is SpectR.
       top_k, temperature, mix, scaled: as in `spectr`, for the second stage.
 
-    Raises InputError for a setting that cannot be.
+    Raises InputError for an invalid setting.
     """
     check_top_k(top_k)
     check_temperature(temperature)
@@ -57,10 +58,10 @@ def lag(
 
 
 def _lengths_of(ids_BTk, x_BTI, directions_ERI):
-    """float32[B,T,k]: the scores of these experts.
+    """float32[B,T,k]: the scores of the selected experts.
 
-    Only where the tokens retrieve fewer directions than the library holds, as in decoding, does fetching each token's
-    own pay; else all products are made and most left alone.
+    With few tokens, as in decoding, only the directions of the selected experts are gathered. Otherwise it is faster to
+    compute the products with all experts and use the selected ones.
     """
     if ids_BTk.size >= directions_ERI.shape[0]:
         return jnp.take_along_axis(lengths(x_BTI, directions_ERI), ids_BTk, axis=-1)

@@ -1,4 +1,4 @@
-"""LoGo routing (arXiv 2511.07129): the experts that answer loudest, or surest, at the end of the prompt."""
+"""LoGo routing (arXiv 2511.07129): experts weighed by the norm or entropy of their output at the end of the prompt."""
 
 from typing import Literal, get_args
 
@@ -43,21 +43,21 @@ def logo(
     site: str | None = None,
     mix: Mix = "outputs",
 ) -> Logo:
-    """A router of whole prompts from the experts alone.
+    """A router of whole prompts, built from the library alone.
 
         o_e = s_e B_e^T A_e x, x the site's input at the prompt's last token;  score_e = ||o_e||, or 1 / H(softmax(o_e))
         weights = score / (sum of the kept scores), for the top k
 
-    The base model reads the prompt; the paper reads it with all experts attached, and its code takes x before the
-    block's norm. Experts are weighed once and kept for the whole answer.
+    The base model reads the prompt; in the paper the model reads it with all experts attached, and the paper's code
+    takes x before the block's norm. The weights are computed once per prompt and used for the whole answer.
 
     Args:
-      top_k: experts kept for each prompt, 20 in the paper; -1, or more than there are, keeps all.
+      top_k: experts kept per prompt, 20 in the paper; -1, or more than there are, keeps all.
       signal: "norm", or the inverse "entropy" of the output read as logits.
-      layer: whose outputs are looked at; -1 is the last, as in the paper.
-      site: by default attn.q, as in the paper, or the first that the library has where it has none there.
+      layer: the layer whose outputs are used; -1 is the last, as in the paper.
+      site: by default attn.q, as in the paper, or the library's first site if it has no attn.q.
 
-    Raises InputError for a setting that cannot be.
+    Raises InputError for an invalid setting.
     """
     check_top_k(top_k)
     n_layers = library.layers
@@ -66,7 +66,8 @@ def logo(
         raise InputError(f"signal={signal!r}: expected one of {', '.join(get_args(Signal))}")
     if site not in library.sites or not -n_layers <= layer < n_layers:
         raise InputError(
-            f"site={site!r}, layer={layer}: expected one of {', '.join(library.sites)}, and a layer below {n_layers}"
+            f"site={site!r}, layer={layer}: expected one of {', '.join(library.sites)}, and a layer from {-n_layers} "
+            f"to {n_layers - 1}"
         )
     return Logo(len(library), site, layer, signal, top_k, mix)
 

@@ -1,22 +1,21 @@
 """Normalisation of the vectors that a router compares."""
 
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from modjax.errors import InputError
+from modjax.ops.norms import unit
 
 Norm = Literal["none", "unit", "layernorm"]
-Array = TypeVar("Array", np.ndarray, jax.Array)
 
 
 def normed(x: jax.Array, norm: Norm) -> jax.Array:
-    """float32 like x: unchanged, divided by its length, or centred and divided by its standard deviation.
+    """x in float32: unchanged, divided by its length, or centred and divided by its standard deviation.
 
-    Over the last axis. "layernorm" has neither gain nor bias, and adds 1e-5 to the variance as PyTorch does; a vector
-    of zeros stays zero.
+    Over the last axis. "layernorm" has no gain and no bias, and adds 1e-5 to the variance, as in PyTorch; a vector of
+    zeros stays zero.
     """
     x = x.astype(jnp.float32)
     if norm == "unit":
@@ -25,12 +24,6 @@ def normed(x: jax.Array, norm: Norm) -> jax.Array:
         centred = x - x.mean(axis=-1, keepdims=True)
         return centred * jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
     return x
-
-
-def unit(x: Array) -> Array:
-    """x divided by its length over the last axis, in its own dtype and library (NumPy or JAX); zeros stay zero."""
-    length = (x**2).sum(axis=-1, keepdims=True) ** 0.5
-    return x / (length + (length == 0))
 
 
 def check_norm(name: str, norm: str) -> None:

@@ -1,4 +1,4 @@
-"""Oracle routing: the expert of the example's own task, an upper reference for every other router."""
+"""Oracle routing: the expert of the example's own task, a reference for other routers."""
 
 import jax
 
@@ -23,5 +23,5 @@ class Oracle(Router):
 
 
 def oracle(library: Library) -> Oracle:
-    """One-hot weights, float32[B,E], from `context.choice_B`, int32[B]; -1 is no expert at all."""
+    """One-hot weights, float32[B,E], from `context.choice_B`, int32[B]; -1 means no expert, so weights of 0."""
     return Oracle(len(library))

@@ -1,4 +1,4 @@
-"""Poly and MHR routing (arXiv 2202.13914, 2211.03831): weights over skills that belong to the task."""
+"""Poly and MHR routing (arXiv 2202.13914, 2211.03831): learned weights over experts for each task."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ from modjax.routing.base import Router, named, static
 
 
 class Poly(Router):
-    """The weights of each of K tasks for H blocks; examples of none of them get the mean over tasks."""
+    """The weights of K tasks for H blocks; examples of other tasks get the mean over the K tasks."""
 
     weights: jax.Array = named("LKHE")  # float32, the same in every layer
     tasks: tuple[str, ...] = static()
     mix: Mix = static("heads")
 
     def __post_init__(self):
-        object.__setattr__(self, "tasks", tuple(self.tasks))  # JSON gives lists, which have no hash
+        object.__setattr__(self, "tasks", tuple(self.tasks))  # a loaded file gives a list, which is not hashable
 
     def __call__(self, site, x_BTI, context):
         mean_HE = self.weights.mean(axis=0)
@@ -32,6 +32,6 @@ class Poly(Router):
 
 
 def task_weights(logits: jax.Array) -> jax.Array:
-    """sigmoid(Z) / (its sum over the last axis, that of the skills, + 1e-12)."""
+    """sigmoid(Z) / (sum of sigmoid(Z) over the last axis, the experts, + 1e-12)."""
     open_ = jax.nn.sigmoid(logits)
     return open_ / (open_.sum(axis=-1, keepdims=True) + 1e-12)

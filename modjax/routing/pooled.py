@@ -1,7 +1,7 @@
-"""Pooled routing: the evidence of every token, site and layer of a prompt, added up and routed by once.
+"""Pooled routing: one set of weights per prompt, from the mean score over all its tokens, sites and layers.
 
-One token at one site says little about which expert is right; all of them say much, once each expert's scores are
-standardised. The weights hold for the whole example, so decoding scores no token.
+The score of one token at one site says little about which expert is right. The mean over all tokens and sites says much
+more, if each expert's scores are standardised. The weights are used for the whole answer: decoding computes no scores.
 """
 
 from typing import Literal, get_args
@@ -71,20 +71,22 @@ def pooled(
     least: float | None = None,
     otherwise: Otherwise = "uniform",
 ) -> Pooled:
-    """A router of whole prompts from the experts alone; `calibrate` it before use, or a loud expert always wins.
+    """A router of whole prompts, built from the library alone.
+
+    `calibrate` it before use: without calibration experts with large factors always win.
 
         s_e = mean over tokens, sites and layers of (score_e(x) - mean_e) / deviation_e
         weights = softmax over the top k of s / temperature, where max_e s_e >= least
 
     Args:
-      top_k: experts kept for each prompt; -1, or more than there are, keeps all.
+      top_k: experts kept per prompt; -1, or more than there are, keeps all.
       temperature: of the softmax, positive.
-      mix: of the kept experts; "parameters" and "outputs" agree for one.
+      mix: how kept experts are combined; "parameters" and "outputs" are equal for one expert.
       score: "norm" is ||B_e^T A_e x|| (see `spectr`), "arrow" is |x . p_e| (see `arrow`).
-      least: below this largest score, in deviations, no expert is trusted; None trusts whichever is first.
-      otherwise: then "uniform" takes all experts alike, "base" none.
+      least: the smallest standardised score with which the best expert is used; None always uses it.
+      otherwise: the weights if no expert reaches it: "uniform" is 1 / E each, "base" is 0.
 
-    Raises InputError for a setting that cannot be.
+    Raises InputError for an invalid setting.
     """
     check_top_k(top_k)
     check_temperature(temperature)

@@ -1,7 +1,7 @@
-"""Routers that weigh a whole prompt once and keep its weights for every token that follows.
+"""Routers with one set of weights per prompt, used for the prompt and for every token of the answer.
 
-Such a router reads the prompt through the base model and gives each example one weight per expert. `settle` computes
-these weights and puts a router of fixed weights in its place, so that decoding scores no tokens.
+Such a router reads the prompt with the base model and gives each example one weight per expert. `settle` computes these
+weights and replaces the router by one of fixed weights, so that decoding computes no scores.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ class PromptRows(NamedTuple):
 
     @classmethod
     def whole(cls, tokens_BT: jax.Array) -> PromptRows:
-        """All tokens of every row are its prompt."""
+        """Each row is one prompt, without padding."""
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
         return cls(jnp.asarray(tokens_BT), positions_BT, jnp.ones(tokens_BT.shape, jnp.int32))
 
     @classmethod
     def left_padded(cls, tokens_BT: np.ndarray, lengths_B: np.ndarray) -> PromptRows:
-        """The last lengths_B columns of each row are its prompt."""
+        """The prompt of each row is in its last lengths_B columns."""
         n_columns = tokens_BT.shape[1]
         columns_BT = np.arange(n_columns)[None] - (n_columns - lengths_B)[:, None]
         return cls(tokens_BT, np.maximum(columns_BT, 0), np.int32(columns_BT >= 0))
 
     @classmethod
     def right_padded(cls, tokens_BT: np.ndarray, lengths_B: np.ndarray) -> PromptRows:
-        """The first lengths_B columns of each row are its prompt."""
+        """The prompt of each row is in its first lengths_B columns."""
         columns_BT = np.broadcast_to(np.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
         return cls(tokens_BT, columns_BT, np.int32(columns_BT < lengths_B[:, None]))
 
 
 class Settled(Router):
-    """The weights of the examples of one batch, the same for all of their tokens."""
+    """Fixed weights per example of one batch, the same for all tokens of an example."""
 
     weights: jax.Array = named("LBE")  # float32
     mix: Mix = static("outputs")
@@ -65,27 +65,25 @@ class Settled(Router):
 
 
 class PromptRouter(Router):
-    """A router that weighs prompts, not tokens. Its arrays need no layer axis: blocks never receive them."""
+    """A router that weighs prompts, not tokens. Its arrays need no layer axis: they are never passed to blocks."""
 
     def weigh(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> jax.Array:
-        """float32[B,E] from the prompts alone; rows without a prompt may have any finite weights."""
+        """Weights per prompt, float32[B,E]; for rows without a prompt they may be anything finite."""
         raise NotImplementedError
 
     def __call__(self, site, x_BTI, context):
-        raise InputError(
-            f"a {type(self).__name__} router weighs prompts, not tokens; call modjax.routing.settle to fix its weights"
-        )
+        raise InputError(f"a {type(self).__name__} router weighs prompts, not tokens; call modjax.routing.settle first")
 
 
 def routed(decoder: Decoder, bound: Bound | None, rows: PromptRows, context: Context = Context()) -> dict[str, Any]:  # noqa: B008
-    """The decoder's keyword arguments for a batch: `hook` after `settle` on its prompts."""
+    """The decoder's keyword arguments for a batch: `settle` on its prompts, then `hook`."""
     return hook(settle(decoder, bound, rows), context)
 
 
 def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows) -> Bound | None:
-    """The experts under a router that has fixed weights for these prompts, row by row, at every layer.
+    """The experts with a router of fixed weights for these prompts, per row, the same in every layer.
 
-    Reads the prompts once more, through the base model. Routers of tokens, and None, are returned as they are.
+    The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged.
     """
     if bound is None or not isinstance(bound.router, PromptRouter):
         return bound
@@ -99,9 +97,9 @@ def _weights(decoder, bound, rows):
 
 
 def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
-    """Token ids of each prompt, int32[n]: arrays as they are, texts and conversations as `Model.generate` reads them.
+    """Token ids of each prompt, int32[n]: arrays unchanged, texts and conversations as in `Model.generate`.
 
-    Raises InputError for texts where the model has no tokenizer, and for a prompt that is empty or exceeds the context.
+    Raises InputError for texts if the model has no tokenizer, and for a prompt that is empty or exceeds the context.
     """
     if model.tokenizer is None and not all(isinstance(prompt, np.ndarray) for prompt in prompts):
         raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected prompts as arrays of token ids")
@@ -115,7 +113,7 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
 
 
 def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:
-    """(indices, rows) of prompts of similar length; rows after the last index have no prompt."""
+    """(indices, rows) of batches of prompts with similar lengths; rows beyond the number of indices are padding."""
     rows = min(batch, bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))

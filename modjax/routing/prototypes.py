@@ -1,11 +1,10 @@
-"""Prototypes of experts: the input direction that an expert's update amplifies most, found in one of three ways.
+"""Prototypes of experts: the input direction that an expert's update amplifies most, computed in one of three ways.
 
-The functions that find them take the experts of one site, float32 a[L,E,R,I] (or a[L,1,R,I] where they share A) and
-b[L,E,R,O], and return unit vectors float32[L,E,I] with the amplification of each, float32[L,E].
+`exact`, `iterated` and `with_base` take the experts of one site, a float32[L,E,R,I] (or [L,1,R,I] if they share A) and
+b float32[L,E,R,O], and return unit vectors float32[L,E,I] and the amplification along each, float32[L,E].
 """
 
 import importlib
-from collections.abc import Sequence
 from typing import Literal, TypedDict, get_args
 
 import jax
@@ -42,17 +41,17 @@ def prototypes_of(
 
     Args:
       prototypes: "svd" is the exact singular vector; "power" is PEFT's estimate of it, 15 power iterations from a
-        random start, which have not converged where two singular values are close. It needs PyTorch for the same start.
-      seed: of PEFT's start vector, its `rng_seed`; for "power" alone.
+        random start, which do not converge if two singular values are close. It needs PyTorch, for PEFT's start vector.
+      seed: of PEFT's start vector, its `rng_seed`; only for "power".
       of: the matrix of the singular vector: the "update" B^T A, or the expert's whole "weights" W0 + alpha / rank B^T
         A, which needs the model and prototypes="svd".
       model: the base model, for `of="weights"`.
-      tie: groups of sites that share one A, and so one prototype, that of their B side by side; the paper's Phi-2
-        experts share one A at (("attn.q", "attn.k", "attn.v"),).
+      tie: groups of sites that share one A, and so get one prototype, for their B concatenated along O; the paper's
+        Phi-2 experts share one A at (("attn.q", "attn.k", "attn.v"),).
       length: the length of a prototype, "unit" or its "singular" value. (The reference code multiplies the prototype of
         an update by the square of the singular value.)
-      scaled: multiply it by the expert's alpha / rank; the "weights" contain it already.
-      prototype_norm: a normalisation after all of these, which overrides the length: "none", "unit" or "layernorm".
+      scaled: multiply it by the expert's alpha / rank; not with of="weights", which already contain it.
+      prototype_norm: a final normalisation, which overrides the length: "none", "unit" or "layernorm".
 
     Raises InputError for an invalid setting, and for tied sites that do not share A.
     """
@@ -72,7 +71,7 @@ def prototypes_of(
 
 
 class PrototypeOptions(TypedDict, total=False):
-    """The arguments of `prototypes_of` after the library, for functions that hand them on."""
+    """The arguments of `prototypes_of` after the library, for functions that pass them on."""
 
     prototypes: Prototypes
     seed: int
@@ -95,8 +94,8 @@ def _check(prototypes, of, model, length, scaled):
             raise InputError(f"{name}={value!r}: expected {' or '.join(map(repr, get_args(kind)))}")
     if of == "weights" and (model is None or prototypes == "power" or scaled):
         raise InputError(
-            "of='weights' needs model=, the base model, prototypes='svd', and scaled=False, since the weights contain "
-            "alpha / rank already"
+            "of='weights' needs model=, the base model, prototypes='svd', and scaled=False, because the weights "
+            "already contain alpha / rank"
         )
 
 
@@ -110,10 +109,10 @@ def exact(lora: LoRA) -> Leading:
 def peft_start(width: int, seed: int) -> np.ndarray:
     """float32[I], the start vector of PEFT's power iterations: PyTorch's normal numbers of a seed, on the CPU.
 
-    Raises InputError for a negative seed, and without PyTorch.
+    Raises InputError for a negative seed, and if PyTorch is not installed.
     """
     if seed < 0:
-        raise InputError(f"seed={seed}: expected a whole number of at least 0")
+        raise InputError(f"seed={seed}: expected a whole number, 0 or more")
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -122,10 +121,10 @@ def peft_start(width: int, seed: int) -> np.ndarray:
 
 
 def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
-    """Fifteen iterations v <- A^T (B^T B) A v, normalised, all experts from one start, as in PEFT; value ||B^T A v||.
+    """Fifteen iterations v <- A^T (B B^T) A v, normalised, as in PEFT; the value is ||B^T A v||.
 
-    In float64, on the host: PEFT computes in float32, and iterations that have not converged amplify rounding errors,
-    so that the two differ by PEFT's rounding alone.
+    All experts have the same start. In float64 with NumPy: PEFT computes in float32, and iterations that have not
+    converged amplify rounding errors, so the results differ from PEFT's only by the rounding errors of PEFT.
     """
     a_LERI, b_LERO = (np.asarray(factor, np.float64) for factor in (lora.a, lora.b))
     gram_LERR = b_LERO @ np.swapaxes(b_LERO, -1, -2)
@@ -139,10 +138,10 @@ def iterated(lora: LoRA, start_I: np.ndarray) -> Leading:
 
 @jax.jit
 def with_base(lora: LoRA, maps: tuple[Linear, ...]) -> Leading:
-    """The first right singular vector of W0 + s_e B_e^T A_e, and its singular value; W0 is the maps side by side.
+    """The first right singular vector of W0 + s_e B_e^T A_e, and its singular value.
 
-    One layer at a time, in float32; quantised kernels are decoded one layer at a time. See
-    `modjax.ops.linalg.leading_of_sum`.
+    W0 is the kernels of the maps, concatenated along O. One layer at a time, in float32; quantised kernels are decoded
+    one layer at a time. See `modjax.ops.linalg.leading_of_sum`.
     """
 
     def one(layer):
@@ -153,10 +152,10 @@ def with_base(lora: LoRA, maps: tuple[Linear, ...]) -> Leading:
     return jax.lax.map(one, (lora, maps))
 
 
-def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...], LoRA]:
-    """{sites: their experts}, the sites of a tie together: their shared A, and their B side by side along O.
+def tied(library: Library, tie: Tie) -> dict[tuple[str, ...], LoRA]:
+    """{sites: their experts}; tied sites are one entry, with their shared A and their B concatenated along O.
 
-    Raises InputError for a site that the library does not have, one that is tied twice, and sites with different A.
+    Raises InputError for a tied site that the library does not have or that is tied twice, and for different A.
     """
     check_sites(tie, library.sites)
     check_factors(tie, library.loras)
@@ -166,13 +165,13 @@ def tied(library: Library, tie: Sequence[Sequence[str]]) -> dict[tuple[str, ...]
 
 
 def _joined(loras):
-    """The experts of tied sites as one site; where their scales differ, B carries the ratio to the first site's."""
-    scale_LE = loras[0].scale
-    ratios = [lora.scale / jnp.where(scale_LE == 0, 1, scale_LE) for lora in loras]
-    b = [lora.b * ratio_LE[..., None, None] for lora, ratio_LE in zip(loras[1:], ratios[1:], strict=True)]
-    return LoRA(loras[0].a, jnp.concatenate([loras[0].b, *b], axis=-1), scale_LE)
+    """The experts of tied sites as one site with the first site's scale; other B carry the ratio of scales."""
+    first, *others = loras
+    nonzero_LE = jnp.where(first.scale == 0, 1, first.scale)
+    b = [first.b, *(lora.b * (lora.scale / nonzero_LE)[..., None, None] for lora in others)]
+    return first._replace(b=jnp.concatenate(b, axis=-1))
 
 
 def score_scale(lora: LoRA, scaled: bool) -> jax.Array:
-    """The factor of each expert's score, float32[L,E]: its scale, or 1 where scales are left out."""
+    """The factor of each expert's score, float32[L,E]: its scale if `scaled`, else 1."""
     return lora.scale if scaled else jnp.ones_like(lora.scale)

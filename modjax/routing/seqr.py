@@ -1,7 +1,7 @@
-"""SEQR routing (arXiv 2509.18093): SpectR's score at R x R numbers an expert, where experts share their A.
+"""SEQR routing (arXiv 2509.18093): SpectR's score with only R x R numbers per expert, for experts that share one A.
 
-The length of B_e^T z is that of any root C_e z with C_e^T C_e = B_e B_e^T, which is only R x R. With one A for all
-experts, z = A x is made once.
+The norm of B_e^T z equals that of C_e z for any root C_e[R, R] with C_e^T C_e = B_e B_e^T. With one A for all experts,
+z = A x is computed once.
 """
 
 import jax
@@ -17,9 +17,9 @@ from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class Seqr(Router):
-    a: dict[str, jax.Array] = per_site("LSRI")  # float32; S is 1 where all experts have one A, else E
+    a: dict[str, jax.Array] = per_site("LSRI")  # float32; S is 1 if all experts share one A, else E
     roots: dict[str, jax.Array] = per_site("LEQR")  # float32, Q = R
-    mean: dict[str, jax.Array] = per_site("LE")  # float32, of the score, as is
+    mean: dict[str, jax.Array] = per_site("LE")  # float32, of the raw score
     deviation: dict[str, jax.Array] = per_site("LE")
     top_k: int = static(4)
     temperature: float = static(1.0)
@@ -42,22 +42,22 @@ class Seqr(Router):
 def seqr(
     library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "outputs", scaled: bool = False
 ) -> Seqr:
-    """A router from the experts alone, until `calibrate` standardises its scores.
+    """A router built from the library alone; `calibrate` can standardise its scores.
 
         score_e = ||C_e A_e x|| = ||B_e^T A_e x||,  C_e^T C_e = B_e B_e^T
         weights = softmax over the top k of (score - mean_e) / deviation_e / temperature
 
-    The paper takes C_e from the QR decomposition of B_e; here it is diag(sigma) V^T of B_e's own SVD, the same but for
-    a rotation that no length sees. Where all experts of a site have exactly one A, as when A was frozen, it is kept
-    and applied once.
+    The paper takes C_e from the QR decomposition of B_e; here it is diag(sigma) V^T from the SVD of B_e, which differs
+    by a rotation and so gives the same norm. If all experts of a site have the same A, because it was frozen in
+    training, it is stored and applied once.
 
     Args:
-      top_k: experts kept for each token; -1, or more than there are, keeps all.
+      top_k: experts kept per token; -1, or more than there are, keeps all.
       temperature: of the softmax, positive.
-      mix: "outputs" depends, as the score does, on B_e^T A_e alone; "parameters" also on how it is factored.
-      scaled: multiply an expert's score by its alpha / rank. The paper writes B A, without.
+      mix: "outputs" depends, like the score, only on B_e^T A_e; "parameters" also on its factorisation.
+      scaled: multiply an expert's score by its alpha / rank; in the paper it is not.
 
-    Raises InputError for a top_k or a temperature that cannot be.
+    Raises InputError for an invalid top_k or temperature.
     """
     check_top_k(top_k)
     check_temperature(temperature)
@@ -75,5 +75,5 @@ def _roots(b_LERO, scale_LE):
 
 
 def _once(a_LERI):
-    """One A where all experts have the same."""
+    """A with an expert axis of 1 if all experts have the same, else unchanged."""
     return a_LERI[:, :1] if bool(jnp.all(a_LERI == a_LERI[:, :1])) else a_LERI

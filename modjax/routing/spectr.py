@@ -1,7 +1,7 @@
 """SpectR routing (arXiv 2504.03454): each token goes to the experts whose updates amplify it most.
 
-Arrow keeps one direction of an expert's update B^T A; SpectR keeps its whole spectrum, so that its score is the length
-of what the expert would add.
+Arrow uses one direction of an expert's update B^T A. SpectR uses its whole spectrum, so that the score is the norm of
+the expert's output.
 """
 
 import jax
@@ -16,7 +16,7 @@ from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class Spectr(Router):
-    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each by its singular value
+    directions: dict[str, jax.Array] = per_site("LERI")  # float32, each times its singular value
     top_k: int = static(4)
     temperature: float = static(1.0)
     mix: Mix = static("outputs")
@@ -28,20 +28,21 @@ class Spectr(Router):
 def spectr(
     library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "outputs", scaled: bool = False
 ) -> Spectr:
-    """A router from the experts alone.
+    """A router built from the library alone.
 
         B_e^T A_e = U_e diag(sigma_e) V_e^T,  score_e = ||diag(sigma_e) V_e^T x|| = ||B_e^T A_e x||,
         weights = softmax over the top k of score / temperature
 
-    The SVD goes through R x R cores; neither O x I products nor outputs are formed. A score costs R I operations.
+    The SVD is computed from R x R cores, without O x I products. A score costs R I multiplications; outputs are not
+    computed.
 
     Args:
-      top_k: experts kept for each token; -1, or more than there are, keeps all.
+      top_k: experts kept per token; -1, or more than there are, keeps all.
       temperature: of the softmax, positive.
-      mix: "outputs" depends, as the score does, on B_e^T A_e alone; "parameters" also on how it is factored.
-      scaled: multiply an expert's score by its alpha / rank. The paper writes B A, without.
+      mix: "outputs" depends, like the score, only on B_e^T A_e; "parameters" also on its factorisation.
+      scaled: multiply an expert's score by its alpha / rank; in the paper it is not.
 
-    Raises InputError for a top_k or a temperature that cannot be.
+    Raises InputError for an invalid top_k or temperature.
     """
     check_top_k(top_k)
     check_temperature(temperature)
@@ -51,7 +52,7 @@ def spectr(
 def directions(library: Library, scaled: bool) -> dict[str, jax.Array]:
     """{site: float32[L,E,R,I]}: the right singular vectors of B_e^T A_e, each times its singular value.
 
-    scaled: multiply them by the expert's scale too.
+    scaled: multiply them by the expert's scale as well.
     """
     return {site: _directions(lora, score_scale(lora, scaled)) for site, lora in library.loras.items()}
 
@@ -63,6 +64,6 @@ def _directions(lora: LoRA, scale_LE):
 
 
 def lengths(x_BTI: jax.Array, directions_ERI: jax.Array) -> jax.Array:
-    """The norm of each expert's products with the token, float32[B,T,E]."""
+    """The norm of each expert's product with each token, float32[B,T,E]."""
     product_BTER = jnp.einsum("bti,eri->bter", x_BTI.astype(jnp.float32), directions_ERI)
     return jnp.linalg.norm(product_BTER, axis=-1)

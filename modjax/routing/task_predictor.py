@@ -1,6 +1,4 @@
-"""Task prediction, TP (arXiv 2405.11157, section 4.2): a classifier reads the prompt and names its task."""
-
-from __future__ import annotations
+"""Task prediction, TP (arXiv 2405.11157, section 4.2): a classifier predicts the task of a prompt."""
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +16,9 @@ from modjax.routing.top_k import check_top_k, top_k_shares
 
 
 class TaskPredictor(PromptRouter):
-    directions: jax.Array = named("KD")  # float32, one a task
+    directions: jax.Array = named("KD")  # float32, one per task
     offsets: jax.Array = named("K")  # float32
-    experts: jax.Array = named("KE")  # float32, each task's experts, summing to 1
+    experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
     top_k: int = static(1)
     mix: Mix = static("outputs")
 
@@ -44,21 +42,22 @@ def task_predictor(
     """A router of whole prompts from a multinomial logistic regression, prompt -> task.
 
         p(task k) = softmax_k(u_k . z + o_k),  z the standardised embedding of the prompt
-        p(expert e) = sum over its tasks of p;  weights = p / (sum of the kept p), for the top k
+        p(expert e) = sum over its tasks k of p(task k) / (number of k's experts)
+        weights = p / (sum of the kept p), for the top k
 
-    An embedding is the mean of the base model's last hidden states over the prompt's tokens, where the paper trains a
-    T5 encoder. Each coordinate is standardised over the training prompts; u and o minimise the summed log loss and
-    ||u||^2 / (2 inverse_penalty). A task of several experts is theirs in equal parts.
+    An embedding is the mean of the base model's last hidden states over the prompt's tokens; the paper trains a T5
+    encoder instead. Each coordinate is standardised over the training prompts; u and o minimise the sum of the log loss
+    and ||u||^2 / (2 inverse_penalty).
 
     Args:
-      tasks: those with an expert trained on them are used; `library.tasks` says which.
-      examples: the first so many of the split, of each task; their prompts alone are read.
-      inverse_penalty: scikit-learn's C; less of it means less certain predictions.
-      top_k: experts kept for each prompt, 1 in the paper; -1, or more than there are, keeps all.
+      tasks: only those that an expert was trained on are used; see `library.tasks`.
+      examples: the number of examples per task, the first of the split; only their prompts are read.
+      inverse_penalty: scikit-learn's C; a smaller value gives less certain predictions.
+      top_k: experts kept per prompt, 1 in the paper; -1, or more than there are, keeps all.
       system: as in `Model.generate`.
-      batch: prompts side by side; results do not depend on it but for rounding.
+      batch: prompts per batch; it changes results only by rounding.
 
-    Raises InputError when no task has an expert, and for a task without examples in the split.
+    Raises InputError if no task has an expert, and for a task without examples in the split.
     """
     check_top_k(top_k)
     if not inverse_penalty > 0:
@@ -73,15 +72,15 @@ def task_predictor(
 
 
 def _fitted(x_nD, label_n, inverse_penalty):
-    """(directions float64[K,D], offsets float64[K]) for embeddings as they are, not standardised."""
-    from sklearn.linear_model import LogisticRegression  # a second of import that other routers do without
+    """(directions float64[K,D], offsets float64[K]) for embeddings that are not standardised."""
+    from sklearn.linear_model import LogisticRegression  # takes a second, and no other router needs it
 
     n_tasks = label_n.max() + 1
     if n_tasks == 1:
         return np.zeros((1, x_nD.shape[1])), np.zeros(1)
     mean_D, deviation_D = x_nD.mean(axis=0), x_nD.std(axis=0)
     deviation_D = np.where(deviation_D > 0, deviation_D, 1)
-    # Of two tasks scikit-learn has but the second's lead over the first, and penalises that: twice both of its halves.
+    # For two tasks scikit-learn fits one vector, u_1 - u_0, and penalises it: twice the penalty of u_0 and u_1.
     penalty = 2 * inverse_penalty if n_tasks == 2 else inverse_penalty
     found = LogisticRegression(C=penalty, tol=1e-8, max_iter=10_000).fit((x_nD - mean_D) / deviation_D, label_n)
     directions_KD, offsets_K = found.coef_, found.intercept_

@@ -1,6 +1,4 @@
-"""Routing by task (LoRAuter, arXiv 2601.21795): the experts of the tasks whose examples are most like the prompt."""
-
-from __future__ import annotations
+"""LoRAuter routing (arXiv 2601.21795): the experts of the tasks whose examples are most similar to the prompt."""
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +7,18 @@ import numpy as np
 from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
+from modjax.ops.norms import unit
 from modjax.routing.base import BaseModel, named, static
 from modjax.routing.embedding import embedding, task_embeddings
 from modjax.routing.examples import known_tasks
-from modjax.routing.norm import unit
 from modjax.routing.prompt import PromptRouter
 from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
 
 
 class TaskRepresentations(PromptRouter):
-    tasks: jax.Array = named("KD")  # float32, one unit vector a task
-    centre: jax.Array = named("D")  # float32, taken off every embedding
-    experts: jax.Array = named("KE")  # float32, each task's experts, summing to 1
+    tasks: jax.Array = named("KD")  # float32, one unit vector per task
+    centre: jax.Array = named("D")  # float32, subtracted from every embedding
+    experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
     top_k: int = static(3)
     temperature: float = static(0.1)
     mix: Mix = static("outputs")
@@ -44,23 +42,23 @@ def task_representations(
     system: str | None = None,
     batch: int = 16,
 ) -> TaskRepresentations:
-    """A router of whole prompts from a few examples of each task; of those, the prompts alone.
+    """A router of whole prompts from the prompts of a few examples of each task.
 
-        t_k = mean embedding of task k's prompts, less the mean over tasks;  q likewise for the prompt to answer
-        weights = sum over the top k tasks of softmax(cos(q, t_k) / temperature), shared among that task's experts
+        t_k = mean embedding of task k's prompts - c,  q = embedding of the prompt - c,  c the mean over tasks
+        weights = sum over the top k tasks of softmax(cos(q, t_k) / temperature), divided equally among a task's experts
 
-    An embedding is the mean of the base model's last hidden states over a prompt's tokens, where the paper has a
-    sentence encoder. Such states all point one way; what is taken off is that way.
+    An embedding is the mean of the base model's last hidden states over a prompt's tokens; the paper uses a sentence
+    encoder. Hidden states share a large common component, so the mean over tasks is subtracted.
 
     Args:
-      tasks: those with an expert trained on them are used; `library.tasks` says which.
-      examples: the first so many of the split, of each task.
-      top_k: tasks kept for each prompt; -1, or more than there are, keeps all.
+      tasks: only those that an expert was trained on are used; see `library.tasks`.
+      examples: the number of examples per task, the first of the split.
+      top_k: tasks kept per prompt; -1, or more than there are, keeps all.
       temperature: of the softmax over tasks, positive.
       system: as in `Model.generate`.
-      batch: prompts side by side; results do not depend on it but for rounding.
+      batch: prompts per batch; it changes results only by rounding.
 
-    Raises InputError when no task has an expert, and for a task without examples in the split.
+    Raises InputError if no task has an expert, and for a task without examples in the split.
     """
     check_top_k(top_k)
     check_temperature(temperature)

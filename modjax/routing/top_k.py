@@ -1,4 +1,4 @@
-"""The k largest scores of each token or example as weights, and the checks of their settings."""
+"""Weights from the k largest scores of each token or example, and checks of their settings."""
 
 import functools
 
@@ -24,7 +24,7 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
 
 
 def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
-    """The k largest scores of each row divided by their sum, else exact zeros, float32[B,E]; 1 / E if all are 0."""
+    """The k largest scores of each row divided by their sum, else exact zeros, float32[B,E]; 1 / E if the sum is 0."""
     n_experts = score_BE.shape[1]
     if 0 < top_k < n_experts:
         top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
@@ -34,9 +34,9 @@ def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
 
 
 def spread(values: jax.Array, ids: jax.Array, n_experts: int) -> jax.Array:
-    """[..., k] values of the experts int[..., k], each named once, as [..., E] with exact zeros elsewhere.
+    """[..., k] values of the distinct experts int[..., k] as [..., E], with exact zeros elsewhere.
 
-    No [..., k, E] is formed: accelerators fuse a comparison with the sum over it; CPUs do not, but scatter fast.
+    No [..., k, E] array is formed: accelerators fuse a comparison with the sum over k; CPUs do not, but scatter fast.
     """
     compared, scattered = (functools.partial(one, n_experts=n_experts) for one in (_compared, _scattered))
     return jax.lax.platform_dependent(values, ids, cpu=scattered, default=compared)
@@ -49,14 +49,14 @@ def _compared(values, ids, n_experts):
 
 def _scattered(values, ids, n_experts):
     def one(value_k, ids_k):
-        # With unique indices XLA differentiates this by reading the values back.
+        # With unique indices the gradient of the scatter is a gather.
         return jnp.zeros(n_experts, values.dtype).at[ids_k].set(value_k, mode="promise_in_bounds", unique_indices=True)
 
     return jnp.vectorize(one, signature="(k),(k)->(e)")(values, ids)
 
 
 def check_top_k(top_k: int) -> None:
-    """Raises InputError unless at least one expert is kept; -1 keeps all."""
+    """Raises InputError unless top_k is at least 1, or -1 for all experts."""
     if top_k == 0 or top_k < -1:
         raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
 
@@ -68,5 +68,5 @@ def check_temperature(temperature: float) -> None:
 
 
 def positive_temperature(temperature: float, width: int) -> float:
-    """The temperature, or sqrt(width) where it is 0 or less: the default of the reference code."""
+    """The temperature, or sqrt(width) if it is 0 or less, the default of the reference code."""
     return temperature if temperature > 0 else width**0.5

@@ -1,4 +1,4 @@
-"""Uniform routing (mu): every expert counts the same."""
+"""Uniform routing (mu): equal weights for all experts."""
 
 import jax.numpy as jnp
 
@@ -18,7 +18,7 @@ class Uniform(Router):
 def uniform(library: Library, mix: Mix = "parameters") -> Uniform:
     """w_e = 1/E, float32[E].
 
-    mix="parameters" is the mean of A times the mean of B (the reference's default), "outputs" the mean of the
+    mix="parameters" is the mean of B times the mean of A (the default of the reference code), "outputs" the mean of the
     products B^T A.
     """
     return Uniform(len(library), mix)

@@ -132,7 +132,9 @@ class _Job:
 
     def lorahub(self):
         read = {key: self.run[key] for key in ("length", "system", "too_long", "seed", "workdir")}
-        return adapt.lorahub(self.model, self.experts, self.tasks, self.retrieved, self.options["budget"], **read)
+        return adapt.lorahub(
+            self.model, self.experts, self.tasks, self.retrieved, budget=self.options["budget"], **read
+        )
 
     def cat(self):
         own = {"groups": {task: (task,) for task in self.tasks}, "learning_rate": self.options["cat_rate"]}

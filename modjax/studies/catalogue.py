@@ -43,7 +43,7 @@ def router(
 
     Raises InputError for an unknown name, and for options that the function does not have.
     """
-    file = _saved(name, root)
+    file = saved(name, root)
     if file:
         if options:
             raise InputError(f"router {name}: a saved router has its own settings; expected no {', '.join(options)}")
@@ -131,7 +131,7 @@ def _fits(value, hint) -> bool:
     return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
 
 
-def _saved(name, root) -> pathlib.Path | None:
+def saved(name: str, root: pathlib.Path | None = None) -> pathlib.Path | None:
     """The file of a saved router; None if the name is not that of a file."""
     path = pathlib.Path(_split(name)[1])
     if root is not None and (root / path).is_file():

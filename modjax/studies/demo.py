@@ -9,7 +9,7 @@ from modjax.eval.evaluation import evaluate
 from modjax.eval.sample import Sample
 from modjax.eval.score import as_json, from_json
 from modjax.model import Model
-from modjax.studies import methods, results
+from modjax.studies import content, methods, results
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
@@ -49,6 +49,8 @@ def demo(
       shown: tasks of which an example is shown token by token.
     """
     stages = Stages(folder)
+    inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
+    stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
     experiment = Experiment(model, tasks, {kind: libraries.path(kind) for kind in TRAINED}, sample, max_new_tokens)
     lines = {name: methods.normalised(line) for name, line in METHODS.items()}

@@ -10,6 +10,7 @@ from modjax.errors import InputError
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import Model
+from modjax.studies import content
 
 DEFAULT = "library"  # the name of the library that a method has if it names none
 
@@ -19,7 +20,7 @@ class Experiment:
 
     def __init__(
         self,
-        model: Model,
+        model: Model | Callable[[], Model],
         tasks: Tasks | Callable[[], Tasks],
         libraries: Mapping[str, Library | str | pathlib.Path] | None = None,
         sample: Sample = Sample(),  # noqa: B008, frozen
@@ -28,10 +29,9 @@ class Experiment:
         adapt: Mapping[str, Any] | None = None,
         workdir: str | pathlib.Path | None = None,
     ):
-        """Collects the parts; libraries are read when a method needs them.
+        """Collects the parts. Libraries, and a model and tasks given as functions that load them, are read when needed.
 
         Args:
-          tasks: the tasks, or a function that loads them, called if they are needed.
           libraries: {name: a library, or the folder of one}; "library" is the one that methods have by default. Methods
             may also name a library by its folder.
           sample: which examples methods are scored on. Its system message is also that of prompts that routers read.
@@ -40,15 +40,24 @@ class Experiment:
           adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
           workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
         """
-        self.model, self.sample, self.max_new_tokens = model, sample, max_new_tokens
+        self.sample, self.max_new_tokens = sample, max_new_tokens
         self.libraries, self.train, self.adapt = dict(libraries or {}), dict(train or {}), dict(adapt or {})
         self.workdir = None if workdir is None else pathlib.Path(workdir)
-        self._tasks = tasks
+        self._model, self._tasks = model, tasks
         self._read: dict[str, Library] = {}
 
     @functools.cached_property
+    def model(self) -> Model:
+        return self._model if isinstance(self._model, Model) else self._model()
+
+    @functools.cached_property
     def tasks(self) -> Tasks:
-        return self._tasks() if callable(self._tasks) else self._tasks
+        return self._tasks if isinstance(self._tasks, Tasks) else self._tasks()
+
+    def made_of(self) -> dict[str, Any]:
+        """The inputs of every method's results, as digests and plain settings."""
+        inputs = content.of_study(self.model, self.tasks, self.train, self.sample, self.max_new_tokens)
+        return inputs | {"adapt": self.adapt}
 
     def library(self, name: str) -> Library:
         """A library by its name or folder, read once. Raises InputError if there is none."""

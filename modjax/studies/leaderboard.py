@@ -1,6 +1,7 @@
 """The leaderboard: many methods on the same tasks, with intervals, paired differences, costs and routing."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -13,10 +14,11 @@ from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
 from modjax.eval.score import as_json, from_json, summary
+from modjax.experts.library import Library
 from modjax.files import read_json
 from modjax.model import Model, load
 from modjax.parallel.distributed import from_first
-from modjax.studies import methods, results
+from modjax.studies import content, methods, results
 from modjax.studies.experiment import DEFAULT, Experiment
 from modjax.studies.stages import Stages
 
@@ -31,8 +33,9 @@ def leaderboard(
 ) -> dict[str, Any]:
     """Scores every method and compares them; returns results for `modjax.report`.
 
-    Lines may be added and changed between runs with the same workdir: a method is measured again only if its line or
-    the folders of its libraries have changed. A method that fails is reported with its error; the others go on.
+    Lines may be added and changed between runs with the same workdir: a method is measured again only if its line,
+    the content of its libraries, or the experiment has changed. A method that fails is reported with its error; the
+    others go on.
 
     Args:
       experiment: with a workdir, for a JSON file per method.
@@ -49,6 +52,8 @@ def leaderboard(
 
 class _Board:
     def __init__(self, experiment, lines, models, analyse, shown, load_model):
+        if experiment.workdir is None:
+            raise InputError("a leaderboard keeps what it has measured; expected an experiment with a workdir")
         self.experiment, self.models = experiment, dict(models)
         self.analyse, self.shown, self.load_model = analyse, list(shown), load_model
         self.stages = Stages(experiment.workdir)
@@ -63,7 +68,7 @@ class _Board:
             if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):
                 known = ", ".join(self.models) or "none"
                 raise InputError(f"{where}: 'model' can only be combined with 'note'; known models: {known}")
-            if all(self.made_of(line)["folders"].values()):
+            if all(self.sources(line)):
                 methods.check(line, self.experiment, where)
                 found[name] = line
         files = [self.stages.path(f"method {name}") for name in found]
@@ -71,12 +76,20 @@ class _Board:
             raise InputError(f"methods {', '.join(found)}: two of them would have the same file; rename one")
         return found
 
+    def sources(self, line) -> list[Library | str | pathlib.Path]:
+        """The libraries and the model of a line, each by its folder unless it is in memory; "" for a missing one."""
+        own = [self.experiment.libraries.get(name, name) for name in methods.libraries_of(line)]
+        return [*own, self.models[line["model"]]] if "model" in line else own
+
     def made_of(self, line) -> dict[str, Any]:
-        """What a method's measures depend on: its line, and the folders of its libraries and its model."""
-        used = {name: str(self.experiment.libraries.get(name, name)) for name in methods.libraries_of(line)}
-        if "model" in line:
-            used[line["model"]] = self.models[line["model"]]
-        return {"line": line, "folders": used}
+        """The inputs of a method's measures, as plain data; equal in all processes."""
+        other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
+        found = methods.made_of(line, self.experiment) | other | {"experiment": self.common}
+        return from_first(lambda: json.loads(json.dumps(found)))
+
+    @functools.cached_property
+    def common(self) -> dict[str, Any]:
+        return self.experiment.made_of()
 
     def results(self) -> dict[str, Any]:
         found, errors = {}, {}
@@ -89,7 +102,7 @@ class _Board:
         return self.collected(found, errors)
 
     def measured(self, name, line) -> dict[str, Any]:
-        """The measures of a method, kept as long as it is made of the same."""
+        """The measures of a method, kept until its inputs change."""
         made_of = self.made_of(line)
         if name in self.analyse:
             made_of["shown"] = self.shown
@@ -124,15 +137,13 @@ class _Board:
         scores = {name: from_json(one) for name, one in found.items()}
         scores = dict(sorted(scores.items(), key=lambda item: self.losses(item[1])))
         compared = results.comparisons(scores, tasks)
-        library = self.experiment.library(DEFAULT)
-        experts = f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"
         analysed = {name: found[name] for name in scores if "analysis" in found[name]}
         examples = self.experiment.sample.examples or "all"
         return {
             "title": "Methods on one library",
             "subtitle": f"{len(tasks.training)} tasks in distribution, {len(tasks.held_out)} held out, "
             f"{examples} examples of each, on {self.experiment.model.name}",
-            "facts": results.facts(self.experiment.model, tasks, seconds, Experts=experts),
+            "facts": results.facts(self.experiment.model, tasks, seconds, **self.experts()),
             "methods": [_row(name, found[name], compared) for name in scores]
             + [{"name": name, "error": text} for name, text in errors.items()],
             "paired": results.paired(compared),
@@ -141,6 +152,13 @@ class _Board:
             "routing": [shown for one in analysed.values() for shown in one["views"]],
             "stages": results.stages(seconds),
         }
+
+    def experts(self) -> dict[str, str]:
+        """The line of the headline about the library that methods have by default."""
+        if DEFAULT not in self.experiment.libraries:
+            return {}
+        library = self.experiment.library(DEFAULT)
+        return {"Experts": f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"}
 
     def losses(self, scores) -> list[float]:
         """In distribution and held out; infinite for a method that was not scored on all tasks of a part."""

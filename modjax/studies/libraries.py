@@ -83,13 +83,13 @@ class Libraries:
     def _random(self, kind):
         self.clusters()
         found = cluster.Clusters.load(self.stages.path("clusters"))
-        groups = cluster.random(found, **_those(self.cluster, "seed")).groups(self.library("private"))
+        groups = cluster.random(found, **picked(self.cluster, "seed")).groups(self.library("private"))
         return self._of_groups(kind, groups)
 
     def _embedding(self, kind):
         library = self.library("private")
         vectors = task_embeddings(self.model, self.tasks.training, system=self.settings.get("system"))
-        found = cluster.embedding(library, vectors, **_those(self.cluster, "clusters", "seed", "restarts"))
+        found = cluster.embedding(library, vectors, **picked(self.cluster, "clusters", "seed", "restarts"))
         return self._of_groups(kind, found.groups(library))
 
     def _of_groups(self, kind, groups: Mapping[str, Sequence[str]], **own):
@@ -114,7 +114,7 @@ class Libraries:
         return self.stages.kept(kind, "model", lambda folder: train_full(self.model, self.tasks, folder, **settings))
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
-        """The settings with which so many members read as many rows in all as the private library does."""
+        """The settings with which this number of members reads as many rows in all as the private library."""
         rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
         batch = self.rows.get(kind, self.settings["batch"])
         return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}
@@ -133,5 +133,6 @@ KINDS = {
 }
 
 
-def _those(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def picked(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The options with these names, as far as they are given."""
     return {name: options[name] for name in names if name in options}

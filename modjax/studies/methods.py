@@ -30,9 +30,9 @@ from modjax.merge.genknowsub import genknowsub
 from modjax.routing.base import Router
 from modjax.routing.calibration import calibrate, neutral_prompts
 from modjax.routing.oracle import oracle
-from modjax.studies import catalogue
+from modjax.studies import catalogue, content
 from modjax.studies.adaptation import adapted, check_options
-from modjax.studies.catalogue import called
+from modjax.studies.catalogue import called, saved
 from modjax.studies.experiment import DEFAULT, Experiment
 
 # The types of each part, and how an error describes them.
@@ -83,6 +83,18 @@ def libraries_of(method: Mapping[str, Any]) -> list[str]:
     return [name for name in (own, general) if name]
 
 
+def made_of(method: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """The inputs of a normalised method's results besides `Experiment.made_of`: its parts, and digests of files."""
+    names = libraries_of(method)
+    router = saved(method["router"]["name"], experiment.folder_of(names[0])) if "router" in method and names else None
+    files = [router, pathlib.Path(str(method.get("calibrate", "")))]
+    return {
+        "line": method,
+        "libraries": {name: content.of_library(experiment.libraries.get(name, name)) for name in names},
+        "files": [content.of_file(file) for file in files if file],
+    }
+
+
 def check(method: Mapping[str, Any], experiment: Experiment, where: str = "method") -> None:
     """Raises InputError naming `where` for an unknown library, merge or adaptation; nothing is read or computed."""
     for name in libraries_of(method):
@@ -106,7 +118,6 @@ def make(name: str, method: Mapping[str, Any], experiment: Experiment, folder: p
 
     Raises InputError for parts that do not fit each other.
     """
-    folder = folder or experiment.workdir
     library = library_of(method, experiment, folder)
     router = None if library is None else router_of(method, library, experiment, folder)
     jax.block_until_ready((library and library.loras, router))
@@ -115,7 +126,7 @@ def make(name: str, method: Mapping[str, Any], experiment: Experiment, folder: p
 
 def library_of(method: Mapping[str, Any], experiment: Experiment, folder: pathlib.Path | None = None) -> Library | None:
     """The method's library after subtraction, merge and adaptation; None for the base model alone."""
-    names = libraries_of(method)
+    folder, names = folder or experiment.workdir, libraries_of(method)
     if not names:
         return adapted(experiment, None, method["adapt"], folder) if "adapt" in method else None
     library = experiment.library(names[0])
@@ -136,7 +147,7 @@ def router_of(
     """The method's router for its library: the oracle of adapted experts, none for a merged one unless it names one."""
     if "router" not in method:
         return oracle(library) if "adapt" in method else None
-    system = experiment.sample.system
+    folder, system = folder or experiment.workdir, experiment.sample.system
     given = {
         "model": lambda: experiment.model,
         "tasks": lambda: experiment.tasks.training,

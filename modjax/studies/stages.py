@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from modjax.claim import claim
 from modjax.experts.library import Library
 from modjax.files import read_json, write_json
 from modjax.parallel.distributed import from_first
@@ -20,6 +21,10 @@ class Stages:
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
         self._times = self.folder / "stages.json"
+
+    def claim(self, inputs: dict[str, Any]) -> None:
+        """Ties the folder to the inputs of the study. Raises InputError if its results are of other inputs."""
+        from_first(lambda: claim(self.folder / "inputs.json", inputs))
 
     @property
     def seconds(self) -> dict[str, float]:

@@ -31,6 +31,7 @@ from modjax.parallel.distributed import from_first
 from modjax.report import numbers
 from modjax.report import transfer as picture
 from modjax.routing.oracle import oracle
+from modjax.studies import content
 from modjax.studies.stages import Stages
 from modjax.train.lora import train_library
 
@@ -65,7 +66,8 @@ def transfer(
     pairs: int = 48,
     bins: int = 4,
     seed: int = 0,
-    **options: Any,
+    sparsity: float = 0.5,
+    components: int = 64,
 ) -> dict[str, Any]:
     """Runs the study: the gain of joint training of each pair, its rank correlation with similarity, and a picture.
 
@@ -80,15 +82,20 @@ def transfer(
       sample: the test examples of the losses.
       pairs, seed: as in `choose_pairs`.
       bins: of equally many pairs, see `binned`.
-      options: of `modjax.cluster.similarity`.
+      sparsity, components: of `modjax.cluster.similarity`.
 
     Returns {"spearman": Estimate, "bins": [Bin], "pairs": [...]} as plain data. Raises InputError for experts that are
     known to have been trained with other settings.
     """
     _check_comparable(library, settings)
-    s_EE = np.asarray(similarity(library, **options))
+    s_EE = np.asarray(similarity(library, sparsity, components))
     chosen = choose_pairs(s_EE, pairs, seed)
     stages = Stages(folder)
+    stages.claim(
+        content.of_study(model, tasks, settings, sample)
+        | {"library": content.of_library(library), "pairs": pairs, "seed": seed}
+        | {"sparsity": sparsity, "components": components}
+    )
     joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))
     private = library[sorted({i for pair in chosen for i in pair})]
     kinds = {"private": private, "joint": joint}

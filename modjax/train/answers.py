@@ -18,7 +18,7 @@ class Answers:
     """The validation prompts of E members, and the score of their answers."""
 
     def __init__(self, model: Model, members: Mapping[str, Tasks], settings: Settings):
-        """Raises InputError for prompts that leave no room for `settings.max_new_tokens`."""
+        """Raises InputError for prompts that leave no room for answers of `settings.max_new_tokens` tokens."""
         self.model, self.settings, self.names = model, settings, tuple(members)
         sample = Sample(0, "validation", length=settings.length, system=settings.system, too_long=settings.too_long)
         found = [

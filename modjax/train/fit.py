@@ -33,7 +33,7 @@ class Fitted(NamedTuple):
     """The result of a run, on the host."""
 
     trained: Any  # with early stopping each member's arrays at its best validation, else the last
-    lowest_E: np.ndarray  # float32, its validation loss, or minus its Rouge-L; inf if never validated
+    lowest_E: np.ndarray  # float32, the lowest validation loss, or minus the highest Rouge-L; inf if never validated
     failed_E: np.ndarray  # bool, whether a loss or gradient was not finite
     steps: int  # steps done
     stop_by: StopBy
@@ -61,8 +61,8 @@ def fit(
       model: from `modjax.load`; its mesh, if it has one, is used for training.
       groups: {member: [task, ...]}, the tasks that each learns from.
       recipe: the trained arrays and how they act.
-      workdir: the folder for metrics and checkpoints; a run that was killed continues from there and ends equal to one
-        that was not.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated,
+        with the same result as an uninterrupted one.
 
     With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
     Raises InputError for settings, sites and tasks that do not fit, before anything is trained.
@@ -73,7 +73,7 @@ def fit(
 
 
 class _Run:
-    """One training run's fixed parts: data, keys, compiled programs."""
+    """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
         _check(model, groups, settings)
@@ -187,7 +187,7 @@ class _Run:
     def _name_failures(self, state):
         for name, failed in zip(self.names, distributed.gather(state.failed_E), strict=True):
             if failed:
-                logging.warning("expert %s: a loss was not finite; it keeps its last good arrays", name)
+                logging.warning("expert %s: a loss or gradient was not finite; it keeps its last finite arrays", name)
 
     def fitted(self, state: State) -> Fitted:
         trained = state.trained
@@ -206,14 +206,15 @@ def _pick(chosen_E):
 def _check(model, groups, settings) -> None:
     config = model.config
     if settings.length > config.context:
-        raise InputError(f"length={settings.length}: {model.name} reads at most {config.context} tokens")
+        raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
     if model.tokenizer is None:
         raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
     if not groups:
         raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
-        raise InputError(f"sites {unknown}: a {config.family} model has {', '.join(config.sites)}")
+        known = ", ".join(config.sites)
+        raise InputError(f"sites {unknown}: expected at least one of {known}, the sites of {model.name}")
     check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
 
 

@@ -19,7 +19,7 @@ from modjax.train.settings import Settings, SettingsFields
 
 
 class FullTraining(Recipe):
-    """One member, the decoder: {path: float32 leaf with an axis of one member second}."""
+    """Training of the whole decoder as one member: {path: float32 leaf with a member axis of size 1 second}."""
 
     def __init__(self, decoder: Decoder):
         self.given = weights.leaves(decoder)
@@ -36,7 +36,7 @@ class FullTraining(Recipe):
 
 
 def filled(decoder: Decoder, leaves: dict[str, Any]) -> Decoder:
-    """The decoder with these weights, cast to the dtypes of its own."""
+    """The decoder with other weights, {path: leaf}, cast to the dtypes of its own."""
     own = weights.leaves(decoder)
     cast = [jnp.asarray(leaves[path], leaf.dtype) for path, leaf in own.items()]
     return jax.tree.unflatten(jax.tree.structure(decoder), cast)
@@ -52,16 +52,16 @@ def train_full(
 ) -> Model:
     """Trains all weights on all tasks together; the given model is not changed.
 
-    Needs sixteen bytes per weight beside the model: a float32 copy, the gradient and two moments, sharded on the mesh
-    as the model's weights are.
+    Needs sixteen bytes per weight in addition to the model: a float32 copy, the gradient and two moments, sharded as
+    the model's weights are.
 
     Args:
       model: from `modjax.load`, not quantised.
       tasks: the tasks to learn from; held-out tasks are left out.
       workdir, progress, settings: as in `train_library`; settings of adapters have no effect.
 
-    Returns a model with the trained weights in the dtypes of the given one; with early stopping those of the lowest
-    validation loss. Raises InputError for a quantised model, and as `train_library`.
+    Returns a model with the trained weights, in the dtypes of the given model; with early stopping, the weights of the
+    lowest validation loss. Raises InputError for a quantised model, and as `train_library`.
     """
     integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]
     if integers:

@@ -72,10 +72,10 @@ def phatgoose(
 
     Args:
       model: from `modjax.load`.
-      tasks: must hold at least one task of every expert; `library.tasks` says which belong to which expert.
-      top_k: experts kept per token, 2 in the paper; -1, or more than there are, keeps all.
+      tasks: at least one task of every expert, as listed in `library.tasks`.
+      top_k: number of experts kept per token, 2 in the paper; -1, or more than E, keeps all.
       temperature: of the softmax; 0 or less means sqrt(I).
-      workdir: the folder for metrics and checkpoints; a run that was killed continues from there.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated.
       settings: as in `train_library`. `length` is at most the model's context; the sites are the library's, and
         settings of LoRA itself have no effect.
 

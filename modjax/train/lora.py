@@ -1,4 +1,4 @@
-"""Training LoRA experts: A and B of every member in lockstep, beside the frozen decoder."""
+"""Training of LoRA experts: A and B of all experts in lockstep, over the frozen decoder."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -37,9 +37,9 @@ def train_library(
       model: from `modjax.load`; its mesh, if it has one, is used for training.
       tasks: the tasks that the experts may learn from; held-out tasks are left out.
       groups: {expert: [task, ...]}; by default one expert per task, named after it (a private library). One group of
-        all tasks is the shared expert, the clusters of MBC are its experts.
-      workdir: the folder for metrics and checkpoints; a run that was killed continues from there and ends equal to one
-        that was not.
+        all tasks gives the shared expert; the clusters of MBC are groups too.
+      workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated,
+        with the same result as an uninterrupted one.
       init: experts to start from, one for each group in its order; by default A is random and B zero.
       settings: the fields of `modjax.train.settings.Settings`, such as steps, batch, rank and learning_rate.
 
@@ -71,7 +71,10 @@ def expert_info(
     tasks: Sequence[str],
     **method: str | int | float,
 ) -> ExpertInfo:
-    """The info of a trained expert. method: what its history has beside steps, learning rate and seed."""
+    """The ExpertInfo of a trained expert.
+
+    method: entries of its `training` in addition to steps, learning rate and seed.
+    """
     run = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
     return ExpertInfo(
         name=name,
@@ -89,11 +92,12 @@ def expert_info(
 def _check_init(model, groups, settings, init) -> None:
     model.check(init)
     scales = {float(scale) for lora in init.loras.values() for scale in np.unique(lora.scale)}
-    found = (len(init), init.rank, set(init.sites), scales)
-    expected = (len(groups), settings.rank, set(settings.sites), {float(np.float32(settings.alpha / settings.rank))})
+    found = (len(init), init.rank, sorted(init.sites), sorted(scales))
+    scale = float(np.float32(settings.alpha / settings.rank))
+    expected = (len(groups), settings.rank, sorted(settings.sites), [scale])
     if found != expected:
         raise InputError(
-            f"init: experts, rank, sites, scales are {found}; the groups and settings of this run need {expected}"
+            f"init: (experts, rank, sites, scales) = {found}; expected {expected} by this run's groups and settings"
         )
     tie.check_factors(settings.tie, init.loras)
 
@@ -113,7 +117,7 @@ class LoRATraining(Recipe):
         return tie.once(given, self.settings.tie)
 
     def attach(self, decoder, trained, frozen, rows, key):
-        return decoder, beside(decoder, self.experts(trained, frozen), self.settings.dropout, key)
+        return decoder, one_expert(decoder, self.experts(trained, frozen), self.settings.dropout, key)
 
     def experts(self, trained, frozen):
         factors = tie.everywhere(trained, self.settings.tie)
@@ -143,8 +147,8 @@ class SharedATraining(LoRATraining):
 def init_factors(key: jax.Array, n_experts: int, config: ModelConfig, settings: Settings) -> dict[str, Factors]:
     """A from U(+-1/sqrt(I)) (Kaiming-uniform), B zero: every expert starts as the base model.
 
-    All experts start with the same A, as runs with one seed do. Experts of few steps stay near it, so that their
-    similarity reflects what they learned rather than where they started, and the mean of their factors is meaningful.
+    All experts start with the same A, as separate runs with one seed would. After few steps they are still near it, so
+    that their similarity reflects what they learned rather than where they started, and their mean is meaningful.
     """
     factors, first = {}, tie.firsts(settings.tie)
     for site in settings.sites:
@@ -161,7 +165,7 @@ def init_a(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def beside(decoder: Decoder, loras: Loras, dropout: float, key: jax.Array | None) -> dict:
+def one_expert(decoder: Decoder, loras: Loras, dropout: float, key: jax.Array | None) -> dict:
     """The decoder's keyword arguments that add one expert, {site: LoRA(a[L,R,I], b[L,R,O], scale[L])}."""
 
     def adapt(layer, sites, x_BTI):
@@ -182,5 +186,5 @@ def layer_keys(decoder: Decoder, dropout: float, key: jax.Array | None) -> jax.A
 
 
 def drop(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
-    """Inverted dropout; sites that read one input share its mask."""
+    """Inverted dropout; sites that read the same input share its mask."""
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

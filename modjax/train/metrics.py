@@ -1,4 +1,4 @@
-"""Metrics on disk: one JSON line a logged step, and the same numbers for TensorBoard."""
+"""Metrics on disk: one JSON line per logged step, and the same numbers for TensorBoard."""
 
 import json
 import math
@@ -11,9 +11,9 @@ import numpy as np
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl` and `tensorboard/` in a folder; without a folder it keeps nothing.
+    """Appends to `metrics.jsonl` and `tensorboard/` in a folder; without a folder it writes nothing.
 
-    Opened at a step it drops the lines behind that step, so a resumed run writes each step once.
+    At the start it drops the lines of all steps after `done`, so that a resumed run writes each step once.
     """
 
     def __init__(self, folder: pathlib.Path | None, names: Sequence[str], done: int):
@@ -26,7 +26,7 @@ class MetricsLog:
             draft = folder / "metrics.jsonl.writing"
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept))
             os.replace(draft, path)
-            from tensorboardX import SummaryWriter  # here, because it imports torch where that is installed
+            from tensorboardX import SummaryWriter  # here, because it imports torch if that is installed
 
             self._file = path.open("a")
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
@@ -40,7 +40,7 @@ class MetricsLog:
             self._board.close()
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line: {"kind", "step", name of the value: {expert: number}} from vectors over experts."""
+        """Appends the line {"kind", "step", metric: {expert: number}}; values: {metric: vector over experts}."""
         if self._file is None:
             return
         line = {"kind": kind, "step": step}
@@ -54,7 +54,7 @@ class MetricsLog:
 
 
 def read(path: str | pathlib.Path) -> list[dict]:
-    """The lines of a metrics file, without one cut off by a kill; none where there is no file."""
+    """The lines of a metrics file, without a last line that is incomplete; none if there is no file."""
     path = pathlib.Path(path)
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:

@@ -1,4 +1,4 @@
-"""One AdamW an expert: the same optax chain, mapped over the expert axis."""
+"""A separate AdamW for each expert: one optax chain, mapped over the expert axis."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,12 +20,12 @@ def schedule(settings: Settings) -> optax.Schedule:
 
 
 def per_expert(settings: Settings, rates: Mapping[str, float] | None = None) -> optax.GradientTransformation:
-    """Clipping and AdamW of each expert alone: its norm, its count, its moments, its decay.
+    """Clipping and AdamW with a separate gradient norm, step count, moments and decay for each expert.
 
-    Arrays keep their layout (expert axis 1, behind the layer axis); an expert's step count has axis 0.
+    Arrays keep their layout, with the expert axis second, after the layer axis; in step counts it is the only axis.
 
     Args:
-      rates: {top-level key: what the learning rate is multiplied with there}; 1 where nothing is said.
+      rates: {top-level key of the parameters: factor of the learning rate there}; 1 for other keys.
     """
     chain = optax.chain(
         optax.clip_by_global_norm(settings.clip),

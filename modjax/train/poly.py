@@ -30,17 +30,17 @@ SPREAD = 1e-3  # Z starts uniform in [-SPREAD, SPREAD]
 
 
 class PolyTraining(Recipe):
-    """Members that each have S skills and weights over them for each of their tasks.
+    """Members that each have S skills, and weights over the skills for each of their K tasks.
 
-    Trained is {"weights": Z float32[K,E,H,S]}, with K the tasks of a member, and {"skills": {site:
-    Factors(a[L,E,S,R,I], b[L,E,S,R,O])}} unless the skills are frozen. `frozen` is {site: scale[L,E,S]} beside trained
-    skills, else {site: LoRA(a, b, scale)}. An axis of members of size 1 is shared by all.
+    The trained arrays are {"weights": Z float32[K,E,H,S]} and, unless the skills are frozen, {"skills": {site:
+    Factors(a[L,E,S,R,I], b[L,E,S,R,O])}}. `frozen` is {site: scale[L,E,S]} if the skills are trained, else {site:
+    LoRA(a, b, scale)}. All members share arrays whose member axis has size 1.
     """
 
     by_task = True
 
     def __init__(self, given: Any, frozen: Any, rate: float, settings: Settings):
-        """given: the first arrays, with A at every site; rate: learning rate of the weights over the skills'."""
+        """given: the initial arrays, with A at every site; rate: learning rate of the weights / that of the skills."""
         self.given, self.frozen, self.rates, self.settings = given, frozen, {"weights": rate}, settings
 
     def start(self, key, given):
@@ -61,7 +61,7 @@ class PolyTraining(Recipe):
 
     def experts(self, trained, frozen):
         if len(trained["weights"]) > 1:
-            return super().experts(trained, frozen)  # a member of several tasks
+            return super().experts(trained, frozen)  # raises: a member of several tasks is not one LoRA
         weights_EHS, scale = task_weights(trained["weights"][0]), self.settings.alpha / self.settings.rank
         loras = {}
         for site, (a, b, scale_LES) in self.skills(trained, frozen).items():
@@ -105,20 +105,20 @@ def train_poly(
       model: from `modjax.load`.
       tasks: the tasks to learn from; held-out tasks are left out.
       skills: S, 8 in the reference.
-      heads: H; 1 is Poly, more is MHR, and must divide the input and output widths of all sites.
+      heads: H; 1 is Poly, more is MHR. It must divide the input and output widths of all sites.
       weights_rate: the learning rate of Z relative to that of the skills; 0.1 over 1e-3 in the reference.
       workdir, progress, settings: as in `train_library`; a row holds examples of one task.
 
     Returns:
-      The skills as a library of S experts, and the router with the learned weights. An example of one of the tasks (see
-      `Poly.choices`) gets the weights of its task, any other their mean.
+      The skills as a library of S experts, and the router with the learned weights. An example of one of these tasks
+      (see `Poly.choices`) gets the weights of its task, any other example the mean of all tasks' weights.
 
     Raises InputError for settings, sites and tasks that do not fit.
     """
     settings, training = Settings(**settings), tasks.training
     check_heads(model.config, settings.sites, heads)
     if skills < 1:
-        raise InputError(f"skills={skills}: expected at least one")
+        raise InputError(f"skills={skills}: expected at least 1")
     start = jax.jit(init_skills, static_argnums=(1, 2, 3, 4, 5))(
         jax.random.key(settings.seed), model.config, settings, skills, heads, len(training)
     )

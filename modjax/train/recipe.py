@@ -18,7 +18,7 @@ class Recipe:
     """A kind of training. One run trains E members in lockstep: E experts, E new tasks, or one shared model.
 
     Attributes:
-      given: arrays that `start` may read.
+      given: arrays that `start` reads.
       frozen: arrays that `attach` reads and that no step changes. Axis 1 is the axis of members, axis 0 in vectors; a
         leaf of size 1 there is shared by all members.
       rates: {top-level key of the trained arrays: factor of the learning rate there}; 1 elsewhere.

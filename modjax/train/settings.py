@@ -12,32 +12,32 @@ StopBy = Literal["loss", "rouge_l"]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings that decide the result of training, given the model and the tasks. Defaults follow the paper."""
+    """All settings of training besides the model and the tasks. Defaults follow arXiv 2405.11157."""
 
-    steps: int = 1000
+    steps: int = 1000  # optimizer steps
     batch: int = 16  # packed rows per expert and step
-    length: int = 2048  # T, tokens per row
-    rank: int = 4
-    alpha: float = 16.0
-    sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")
+    length: int = 2048  # tokens per packed row; see `too_long` for longer examples
+    rank: int = 4  # R, rank of each LoRA
+    alpha: float = 16.0  # each LoRA's update is scaled by alpha / rank
+    sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")  # linear maps that get a LoRA
     tie: tuple[tuple[str, ...], ...] = ()  # groups of sites that share one A, such as (("attn.q", "attn.k", "attn.v"),)
-    shared_a: bool = False  # one frozen A for all experts; only B is trained
-    dropout: float = 0.05  # on the experts' input
-    learning_rate: float = 1e-4  # the peak of the schedule
-    warmup: float = 0.06  # fraction of the steps; linear decay to 0 after it
-    weight_decay: float = 0.0
-    clip: float = 1.0  # largest gradient norm of one expert
-    seed: int = 0
-    system: str | None = None  # system message of the chat template; None is the template's default
-    too_long: TooLong = "error"  # examples beyond `length`: refuse, or truncate their prompts from the left
-    evaluate_every: int = 0  # steps between validations; 0 is never
-    patience: int = 0  # validations without improvement until an expert stops; 0 is never
-    stop_by: StopBy = "loss"  # the validation measure that must improve: the loss, or Rouge-L of generated answers
-    max_new_tokens: int = 64  # of those answers
-    save_every: int = 0  # steps between checkpoints; 0 is never
+    shared_a: bool = False  # all experts share one frozen A, and only B is trained
+    dropout: float = 0.05  # probability of dropout on the input of each LoRA
+    learning_rate: float = 1e-4  # the highest rate of the schedule
+    warmup: float = 0.06  # fraction of the steps in which the rate rises; then it falls linearly to 0
+    weight_decay: float = 0.0  # weight decay of AdamW
+    clip: float = 1.0  # largest gradient norm per expert; a larger gradient is scaled down to it
+    seed: int = 0  # seed of the initial weights, the order of data and dropout
+    system: str | None = None  # system message of each prompt; None leaves it to the chat template
+    too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
+    evaluate_every: int = 0  # steps between validations; 0 turns them off
+    patience: int = 0  # an expert stops after this many validations without improvement; 0 turns this off
+    stop_by: StopBy = "loss"  # validation metric of early stopping: "loss", or "rouge_l" of generated answers
+    max_new_tokens: int = 64  # tokens at which answers are cut in validations by stop_by="rouge_l"
+    save_every: int = 0  # steps between checkpoints; 0 turns them off
     log_every: int = 1  # steps between lines of metrics
     remat: bool = False  # recompute blocks in the backward pass: less memory, a third more time
-    loss_chunk: int = 64  # target positions per row whose logits exist at one time
+    loss_chunk: int = 64  # target positions per row whose logits are in memory at one time
 
     def __post_init__(self):
         object.__setattr__(self, "tie", tuple(map(tuple, self.tie)))  # lists have no hash
@@ -58,7 +58,7 @@ class Settings:
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if self.patience and not self.evaluate_every:
-            raise InputError(f"patience={self.patience} needs evaluate_every > 0: stopping is judged on validation")
+            raise InputError(f"patience={self.patience}: expected evaluate_every > 0, as stopping needs validations")
 
 
 class SettingsFields(TypedDict, total=False):

@@ -1,4 +1,4 @@
-"""The state of a training run: all that a checkpoint holds."""
+"""The state of a training run: everything that a checkpoint holds."""
 
 from typing import Any, NamedTuple
 
@@ -15,20 +15,20 @@ class State(NamedTuple):
     step: jax.Array  # int32, steps done
     trained: Any  # the recipe's arrays, float32, the axis of members second
     opt_state: Any
-    active_E: jax.Array  # bool: neither stopped early nor frozen
+    active_E: jax.Array  # bool: still trained, neither stopped early nor failed
     failed_E: jax.Array  # bool: a loss or gradient was not finite
-    best: Any  # those arrays where `lowest_E` was measured; None without early stopping
+    best: Any  # each member's trained arrays at its `lowest_E`; None without early stopping
     lowest_E: jax.Array  # float32, each member's lowest validation loss, or minus its highest Rouge-L
-    stale_E: jax.Array  # int32, validations since the lowest
+    stale_E: jax.Array  # int32, validations since `lowest_E` was measured
 
 
 def member_keys(names: tuple[str, ...], seed: int) -> jax.Array:
-    """A random key for each member from its name, key[E]."""
+    """key[E], the random key of each member, which depends only on its name and the seed."""
     return jax.vmap(jax.random.key)(np.asarray([key_of(name, seed) for name in names], np.uint32))
 
 
 def init_state(trained: Any, n_members: int, optimizer: optax.GradientTransformation, settings: Settings) -> State:
-    """A state before its first step. The arrays are copied: the state may be donated."""
+    """The state before the first step. It has copies of the arrays, because steps donate the state."""
     return State(
         step=jnp.int32(0),
         trained=jax.tree.map(jnp.copy, trained),

@@ -1,9 +1,9 @@
-"""The pure functions of lockstep training: one step, one validation, one verdict on who goes on.
+"""The pure functions of lockstep training: one step, one validation, and early stopping.
 
 The batch is [E, B, T] and the loss of one member on its rows is mapped over E: one forward and backward pass through
 the one frozen base trains all members exactly as each alone would be. The loss is a sum of per-member means, and
-gradients, clipping, moments and schedules never cross the axis of members. What a member is, an expert most often, and
-how its arrays change the decoder, is the recipe's.
+gradients, clipping, moments and schedules never cross the axis of members. The recipe defines what a member is, most
+often an expert, and how its arrays change the decoder.
 """
 
 from typing import Any, NamedTuple
@@ -22,9 +22,9 @@ from modjax.train.state import State
 
 
 class Metrics(NamedTuple):
-    loss_E: jax.Array  # float32, nats a target token
+    loss_E: jax.Array  # float32, nats per target token
     grad_norm_E: jax.Array  # float32, before clipping
-    active_E: jax.Array  # bool, whether the expert moved
+    active_E: jax.Array  # bool, whether the member was updated
 
 
 def train_step(
@@ -39,10 +39,10 @@ def train_step(
     settings: Settings,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[State, Metrics]:
-    """One update of every active member. Pure: jit it with what comes by keyword bound.
+    """One update of every active member. Pure: bind the keyword arguments, then jit it.
 
-    A member whose loss or gradient is not finite keeps its last good arrays, is marked failed and takes
-    no further part; the others go on untouched.
+    A member whose loss or gradient is not finite keeps its last finite arrays, is marked as failed, and is not trained
+    any further. This does not change the other members.
     """
     keys_E = jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step)
 
@@ -79,10 +79,10 @@ def loss_sums(
     settings: Settings,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Summed loss and number of target tokens of each member, float32[E] twice; dropout only where keys are given.
+    """The summed loss and the number of target tokens of each member, both float32[E]; without keys, no dropout.
 
-    Members and rows stay two axes, [E, B] and never [E * B]: on a mesh members lie along one axis, their rows along
-    another, and no flattened axis could be split so. XLA still makes one product of all rows with a base weight.
+    Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
+    [E * B] could not be. XLA still computes one product of all rows with each base weight.
     """
     member_axis, constrain = None, {}
     if mesh is not None:
@@ -95,7 +95,7 @@ def loss_sums(
         places = (rows.tokens, rows.positions, rows.segments)
         hidden_BTD, _ = own(*places, **adapters, remat=settings.remat, **constrain)
         losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
-        # `where`, not a product: a padded target of a broken row must not turn 0 * inf into nan.
+        # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
         return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)), jnp.sum(rows.weights)
 
     frozen, frozen_axes = along(frozen, batch.tokens.shape[0])
@@ -104,9 +104,9 @@ def loss_sums(
 
 
 def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
-    """After a validation: keeps each member's best arrays, stops those without recent improvement.
+    """The state after a validation: each member's best arrays are kept, and members without improvement stop.
 
-    found_E: what `settings.stop_by` says, lower being better: the loss, or minus Rouge-L.
+    found_E: float32, the metric named by `settings.stop_by`, lower is better: the loss, or minus Rouge-L.
     """
     better_E = state.active_E & (found_E < state.lowest_E)
     stale_E = jnp.where(better_E, 0, state.stale_E + state.active_E)
@@ -119,7 +119,7 @@ def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
 
 
 def _where(chosen_E, new, old):
-    """Members' arrays from `new` where chosen; their axis is 1, or 0 in vectors."""
+    """The arrays of `new` for the chosen members and of `old` for others; the member axis is 1, in vectors 0."""
 
     def pick(new, old):
         shape = [1] * new.ndim

@@ -20,7 +20,7 @@ def new_tasks(word_tasks):
 
 
 class Killed(Exception):
-    """In place of a signal."""
+    """Raised in place of a signal that ends the process."""
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ def learned(word_model, library, word_tasks):
 def coefficients(merged, library):
     """{site: float64[L,E]}, read off the merged expert; each number of B must tell the same."""
     found = {}
-    for site, (a_LERI, b_LERO) in library.loras.items():
+    for site, (a_LERI, b_LERO, scale_LE) in library.loras.items():
         n_layers, n_experts, rank, _ = a_LERI.shape
-        a_LSI, b_LSO = (np.float64(leaf[:, 0]) for leaf in merged.loras[site])
+        a_LSI, b_LSO, scale_L = (np.float64(leaf[:, 0]) for leaf in merged.loras[site])
         np.testing.assert_array_equal(a_LSI, np.reshape(a_LERI, a_LSI.shape))
-        shares = np.float64(library.scale / merged.scale)[None, :, None, None]
-        ratio_LERO = b_LSO.reshape(n_layers, n_experts, rank, -1) / (shares * b_LERO)
+        shares_LE = np.float64(scale_LE) / scale_L[:, None]
+        ratio_LERO = b_LSO.reshape(n_layers, n_experts, rank, -1) / (shares_LE[..., None, None] * b_LERO)
         found[site] = ratio_LERO.mean((2, 3))
         np.testing.assert_allclose(
             ratio_LERO, np.broadcast_to(found[site][:, :, None, None], ratio_LERO.shape), rtol=1e-5
@@ -56,10 +56,9 @@ def test_the_update_is_the_weighted_sum_of_the_experts(word_model, library, word
     merged = cat(word_model, library, word_tasks, **(RUN | {"steps": 1, "learning_rate": 0.0}))
     for site, lora in library.loras.items():
         for layer in range(lora.a.shape[0]):
-            a_ERI, b_ERO = (np.float64(leaf[layer]) for leaf in lora)
-            expected = adapting.cat_update(a_ERI, b_ERO, np.float64(library.scale), np.full(3, 1 / 3))
-            a_SI, b_SO = (np.float64(leaf[layer, 0]) for leaf in merged.loras[site])
-            agrees("CAT", float(merged.scale[0]) * b_SO.T @ a_SI, expected)
+            expected = adapting.cat_update(*(np.float64(leaf[layer]) for leaf in lora), np.full(3, 1 / 3))
+            a_SI, b_SO, scale = (np.float64(leaf[layer, 0]) for leaf in merged.loras[site])
+            agrees("CAT", scale * b_SO.T @ a_SI, expected)
 
 
 def test_layers_have_their_own_weights_and_sites_where_asked(library, learned):
@@ -119,8 +118,8 @@ def test_groups_in_lockstep_equal_each_alone(word_model, library, word_tasks):
     [
         ({"per": "expert"}, "per='expert': expected one of layer, site"),
         ({"steps": 0}, "steps=0: expected at least 1"),
-        ({"rank": 7}, "rank=7: the experts' ranks add up to 6"),
-        ({"length": 65}, "length=65: tiny reads at most 64 tokens"),
+        ({"rank": 7}, "rank=7: expected 1 to 6, the sum of the experts' ranks"),
+        ({"length": 65}, "length=65: expected at most 64, the context of tiny"),
         ({"tasks": Tasks([])}, "no new tasks"),
         ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),
     ],

@@ -1,15 +1,15 @@
 """LoraHub on the tiny word model: its formulas, its search, and what it leaves."""
 
-import dataclasses
 import json
 import sys
+import typing
 
 import numpy as np
 import pytest
 from references import adapting
 
 from modjax.adapt import few, lorahub
-from modjax.adapt.lorahub import _objective
+from modjax.adapt.lorahub import LoraHubFields, LoraHubSettings, _objective
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.eval import Sample, evaluate
@@ -34,7 +34,8 @@ def test_the_factors_are_the_weighted_sums(composed, library, agrees):
         expert = composed[task]
         weights_E = weights_of(expert)
         for site, lora in library.loras.items():
-            a_LRI, b_LRO = adapting.lorahub_factors(*map(np.float64, lora), np.float64(library.scale), weights_E)
+            given = (*lora.factors, library.scale, weights_E)
+            a_LRI, b_LRO = adapting.lorahub_factors(*map(np.float64, given))
             agrees("lorahub factors", expert.loras[site].a[:, 0], a_LRI)
             agrees("lorahub factors", expert.scale[0] * expert.loras[site].b[:, 0], b_LRO)
 
@@ -87,11 +88,18 @@ def test_a_search_that_is_done_is_not_done_again(word_model, library, new_tasks,
         np.testing.assert_array_equal(resumed.loras[site].b, lora.b)
 
 
+def test_the_keywords_are_the_fields(word_model, library, new_tasks):
+    assert typing.get_type_hints(LoraHubFields) == typing.get_type_hints(LoraHubSettings)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'buget'"):
+        lorahub(word_model, library, new_tasks, buget=3)
+
+
 @pytest.mark.parametrize("change", [{"seed": 5}, {"bound": 0.1}, {"penalty": 5.0}, {"examples": 2}, {"scale": 3.0}])
 def test_a_search_of_other_settings_examples_or_experts_is_not_taken(word_model, library, word_tasks, tmp_path, change):
     settings, copy = dict(change), word_tasks.select(["copy"])
     other_tasks = few(copy, examples=settings.pop("examples", 3))
-    other = dataclasses.replace(library, scale=library.scale * settings.pop("scale", 1.0))
+    factors = {site: lora.factors for site, lora in library.loras.items()}
+    other = Library.from_arrays(factors, library.names, settings.pop("scale", 1.0) * library.scale)
     lorahub(word_model, library, few(copy, examples=3), workdir=tmp_path, **RUN)
     again, fresh = (
         lorahub(word_model, other, other_tasks, workdir=path, **RUN, **settings) for path in (tmp_path, None)
@@ -114,9 +122,9 @@ def test_retrieved_experts_alone_are_composed(word_model, library, new_tasks, tm
     [
         ({"budget": 0}, "budget=0"),
         ({"bound": 0.0}, "bound=0.0"),
-        ({"retrieved": {"copy": ("a",)}}, "task 'sort' has experts"),
+        ({"retrieved": {"copy": ("a",)}}, r"task 'sort' has experts \[\]; expected at least one of a, b, c"),
         ({"retrieved": {"copy": ("a",), "sort": ("z",)}}, "'z'"),
-        ({"retrieved": {"copy": ("a",), "sort": ("a", "b")}}, "as many for every task"),
+        ({"retrieved": {"copy": ("a",), "sort": ("a", "b")}}, "the same number for every task"),
     ],
 )
 def test_what_cannot_be_is_named(word_model, library, new_tasks, change, words):

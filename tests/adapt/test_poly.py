@@ -60,8 +60,8 @@ def test_weights_alone_leave_experts_untouched(adapted, library, agrees):
         assert abs(weights_S[0] - weights_S[1]) > 1e-3 and abs(sum(weights_S) - 1) < 1e-5
         for site, lora in chosen.loras.items():
             for layer in range(lora.a.shape[0]):
-                a_SRI, b_SRO = (np.float64(leaf[layer]) for leaf in lora)
-                expected = adapting.mixed_skills(a_SRI, b_SRO, np.float64(chosen.scale), np.float64([weights_S]))
+                own_layer = (np.float64(leaf[layer]) for leaf in lora)
+                expected = adapting.mixed_skills(*own_layer, np.float64([weights_S]))
                 agrees("Poly mixture", expert.loras[site].a[layer, 0], expected[0])
                 agrees("Poly mixture", expert.scale[0] * expert.loras[site].b[layer, 0], expected[1])
 
@@ -80,9 +80,9 @@ def test_a_task_in_lockstep_equals_it_alone(adapt, adapted, new_tasks, kind):
 
 def test_before_the_first_step_it_is_the_mean(adapt, library, agrees):
     expert = adapt(learning_rate=0.0, heads=4)["copy"]
-    for site, (a_LERI, b_LERO) in library.loras.items():
+    for site, (a_LERI, b_LERO, scale_LE) in library.loras.items():
         agrees("Poly mixture", expert.loras[site].a[:, 0], np.float64(a_LERI).mean(axis=1))
-        scaled_LERO = np.float64(library.scale)[None, :, None, None] * b_LERO
+        scaled_LERO = np.float64(scale_LE)[..., None, None] * b_LERO
         agrees("Poly mixture", expert.scale[0] * expert.loras[site].b[:, 0], scaled_LERO.mean(axis=1))
 
 

@@ -33,7 +33,7 @@ def own(random_library, library):
 
 def flat(library):
     """float64[E,P], all A and B of an expert in one row."""
-    leaves = [np.float64(leaf) for lora in library.loras.values() for leaf in lora]
+    leaves = [np.float64(leaf) for lora in library.loras.values() for leaf in lora.factors]
     return np.concatenate([leaf.swapaxes(0, 1).reshape(len(library), -1) for leaf in leaves], axis=1)
 
 
@@ -75,8 +75,8 @@ def test_a_new_task_may_bear_an_experts_name(library, own):
         ({"by": "luck"}, "by='luck': expected one of random, lora, svd"),
         ({"n": 10}, "n=10: expected 1 to 9"),
         ({"n": 0}, "n=0: expected 1 to 9"),
-        ({"own": None}, "task 'new' has no expert of its own"),
-        ({"tasks": ["newest"]}, "task 'newest' has no expert of its own"),
+        ({"own": None}, "task 'new' has no expert in own="),
+        ({"tasks": ["newest"]}, "task 'newest' has no expert in own="),
     ],
 )
 def test_what_cannot_be_is_named(library, own, change, words):

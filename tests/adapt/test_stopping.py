@@ -9,6 +9,7 @@ from modjax.adapt import cat, lora, poly
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval import Sample, evaluate
+from modjax.experts.library import Library
 from modjax.routing import oracle
 from modjax.train import metrics
 from modjax.train.full import train_full
@@ -34,7 +35,8 @@ MIXED = {
 @pytest.fixture
 def adapt(word_model, library, tmp_path):
     """adapt(name, tasks): (the adapted experts, {task: its Rouge-L at each validation})."""
-    loud = dataclasses.replace(library, scale=4 * library.scale)  # so that weights alone change answers
+    factors = {site: lora.factors for site, lora in library.loras.items()}
+    loud = Library.from_arrays(factors, library.names, 4 * library.scale)  # so that weights alone change answers
 
     def run(name, tasks, **settings):
         settings = RUN | STOP | {"workdir": tmp_path} | settings

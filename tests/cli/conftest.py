@@ -60,7 +60,7 @@ def tasks_file(tmp_path_factory):
 @pytest.fixture
 def config_file(checkpoint, tasks_file, tmp_path):
     """A config of the repo's own kind for the tiny model and tasks."""
-    path = tmp_path / "tiny.py"
+    path = tmp_path / "tiny_config.py"
     path.write_text(
         "from modjax.train.settings import Settings\n"
         "import dataclasses\n"

@@ -69,7 +69,7 @@ def test_every_method_adapts_to_the_held_out_task(adapt, method, retrieve):
         assert len(json.loads((folder / "retrieved.json").read_text())["d"]) == 2
 
 
-def test_what_is_done_is_not_done_again(adapt):
+def test_finished_work_is_not_repeated(adapt):
     code, out, err, folder = adapt("poly", "random")
     assert code == 0, err
     written = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
@@ -80,13 +80,13 @@ def test_what_is_done_is_not_done_again(adapt):
     assert changed <= {"after.json", "stages.json"}
 
 
-def test_shared_begins_with_one_expert(adapt, saved, tmp_path):
+def test_shared_starts_from_one_expert(adapt, saved, tmp_path):
     library = Library.load(saved)
     code, _, err, _ = adapt("shared")
-    assert code == 2 and "a library of 3 experts: the method 'shared' begins" in err
+    assert code == 2 and "adaptation by 'shared' starts from one expert; the library has 3" in err
     library["expert1"].save(tmp_path / "one")
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
-    assert code == 2 and "this folder's job has config.library" in err
+    assert code == 2 and "this folder was made with config.library" in err
     folder.joinpath("config.json").unlink()
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
     assert code == 0, err
@@ -97,10 +97,13 @@ def test_shared_begins_with_one_expert(adapt, saved, tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "retrieve", "words"),
-    [("polly", "none", "config.adapt.method = 'polly'"), ("poly", "best", "config.adapt.retrieve = 'best'")]
-    + [("lora", "svd", "the method 'lora' retrieves nothing")],
+    [
+        ("polly", "none", "config.adapt.method: unknown method 'polly'; did you mean 'poly'?"),
+        ("poly", "best", "config.adapt.retrieve = 'best'"),
+    ]
+    + [("lora", "svd", "the method 'lora' retrieves no experts")],
 )
-def test_what_cannot_be_is_named(adapt, method, retrieve, words):
+def test_faulty_options_are_named(adapt, method, retrieve, words):
     code, _, err, folder = adapt(method, retrieve)
     assert code == 2 and words in err
     assert not folder.exists()

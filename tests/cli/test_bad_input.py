@@ -50,7 +50,7 @@ def test_unknown_verb(modjax):
 def test_missing_flag(modjax, config_file):
     code, _, err = modjax("train", f"--config={config_file}")
     assert code == 2
-    assert "--workdir is missing; as in: modjax train --config=" in err
+    assert "--workdir is missing; example: modjax train --config=" in err
 
 
 def test_unknown_flag(refused):

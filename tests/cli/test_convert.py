@@ -75,7 +75,7 @@ def test_an_mttl_checkpoint_to_a_library(convert, model, random_library, tmp_pat
     import torch
 
     found = random_library({"attn.q": model.config.sites["attn.q"]}, experts=1, names=["old"], scale=2.0)
-    a_LRI, b_LRO = (torch.tensor(np.asarray(leaf[:, 0])) for leaf in found.loras["attn.q"])
+    a_LRI, b_LRO = (torch.tensor(np.asarray(leaf[:, 0])) for leaf in found.loras["attn.q"].factors)
     module = "model.layers.{}.self_attn.q_proj.lora_{}"
     weights = {module.format(i, "a"): a_LRI[i].T.contiguous() for i in range(2)}
     weights |= {module.format(i, "b"): b_LRO[i].clone() for i in range(2)}
@@ -180,7 +180,7 @@ REFUSED = [
     (["--from={library}", "--to={occupied}"], ["occupied: exists", "new or empty"]),
     (["--from={library}", "--to={occupied}/thesis.txt"], ["thesis.txt: exists"]),
     (["--from={library}", "--to={library}"], ["library: exists"]),
-    (["--from={library}"], ["--to is missing; as in: modjax convert"]),
+    (["--from={library}"], ["--to is missing; example: modjax convert"]),
     (["--to={out}"], ["--from is missing"]),
     (["--from={library}", "--to={out}", "--only=z"], ["no expert 'z'", "a, b"]),
     (["--from={library}", "--to={out}", "--dtype=int8"], ["--dtype=int8", "bfloat16"]),
@@ -188,7 +188,7 @@ REFUSED = [
     (["--from={model}", "--to={out}", "--mix=outputs"], ["--mix", "--from does not name both"]),
     (["--from={model}", "--to={out}", "--only=a"], ["--only chooses among experts"]),
     (["--from={model}", "--from={model}", "--to={out}"], ["two models"]),
-    (["--from={model}", "--from={library}", "--to={out}"], ["2 experts is folded with weights"]),
+    (["--from={model}", "--from={library}", "--to={out}"], ["no weights for a library of 2 experts"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1"], ["expected 2 finite numbers"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1,x"], ["--weights=1,x: expected numbers"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1,1", "--mix=sum"], ["mix='sum'"]),

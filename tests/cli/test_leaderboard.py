@@ -59,9 +59,9 @@ def board(config_file, checkpoint, library, tmp_path, modjax):
                    "train": train, "rows": {"shared": 3}, "methods": methods, "analyse": analyse,
                    "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
-            "import tiny\n"
+            "import tiny_config\n"
             "def get_config():\n"
-            "    config = tiny.get_config()\n"
+            "    config = tiny_config.get_config()\n"
             f"    config.leaderboard, config.adapt = {options!r}, {ADAPT!r}\n"
             "    config.train.update(steps=2, save_every=1, dropout=0.0)\n"
             "    return config\n"
@@ -166,7 +166,7 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
     assert errors["typed"] == "router arrow: top_k = '4'; expected int"
     assert "no-such-file.txt" in errors["unread"]
     assert "unready failed: a library of 3 experts needs a router" in out
-    assert "raw scores to standardise" in errors["plain"]
+    assert "router cannot be calibrated" in errors["plain"]
     assert "unknown router 'calibrate'; expected one of arrow" in errors["unknown"]
     assert not (tmp_path / "board" / "method-odd.json").exists()  # so that it is tried again
     assert "density=3" in (tmp_path / "report" / "index.html").read_text()
@@ -187,13 +187,16 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
             {"odd": {"model": "full", "merge": {"name": "ties"}}},
             "methods.odd: 'model' can only be combined with 'note'",
         ),
-        ({"odd": {"adapt": {"method": "polly"}}}, "methods.odd.adapt.method = 'polly'"),
+        (
+            {"odd": {"adapt": {"method": "polly"}}},
+            "methods.odd.adapt.method: unknown method 'polly'; did you mean 'poly'?",
+        ),
         ({"odd": {"merge": "ties"}}, "methods.odd.merge = 'ties'; expected options"),
         ({"odd": {"router": {"top_k": 2}}}, "methods.odd.router = {'top_k': 2}; expected a name among its options"),
         ({"odd": {"calibrate": True}}, "methods.odd.calibrate = True; expected a text file, or a number of prompts"),
         (
             {"odd": {"adapt": {"way": "poly"}}},
-            "methods.odd.adapt: unknown option 'way'; expected one of examples, experts, method",
+            "methods.odd.adapt: unknown option 'way'; expected one of",
         ),
         ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would have the same file"),
     ],

@@ -106,16 +106,16 @@ def test_a_killed_command_is_run_again(run, modjax, folder, monkeypatch, change,
 
 
 REFUSED = [
-    (["--router={}/arrow"], "--router={}/arrow changes with the library; expected --add or --drop"),
+    (["--router={}/arrow"], "--router={}/arrow is changed with the library; expected --add or --drop too"),
     (["--drop=z"], "no expert 'z'; the library has a, b, long one"),
     (["--drop=a", "--drop=b", "--drop=long one"], "no expert would be left"),
-    (["--add={}/mine/a"], "has an expert 'a' already; drop it first"),
+    (["--add={}/mine/a"], "already has an expert 'a'; drop it first"),
     (["--add={}/nowhere"], "nowhere/adapter_config.json: cannot be read"),
     (["--add={}/other", "--router={}/stale"], "stale: the router is for 2 experts; the library has 3"),
-    (["--drop=a", "--router={}/stale"], "stale: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/calibrated"], "calibrated: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/centroid"], "centroid: is not what the experts and its settings give"),
-    (["--add={}/other", "--router={}/mine"], "mine: not a readable router file"),
+    (["--drop=a", "--router={}/stale"], "stale: the Arrow router cannot be rebuilt"),
+    (["--add={}/other", "--router={}/calibrated"], "calibrated: the Pooled router cannot be rebuilt"),
+    (["--add={}/other", "--router={}/centroid"], "centroid: the Centroid router cannot be rebuilt"),
+    (["--add={}/other", "--router={}/mine"], "mine: is not a readable router file"),
 ]
 
 
@@ -135,6 +135,6 @@ def test_bad_input_is_refused(modjax, folder, library, arguments, words):
 
 def test_there_is_no_library(modjax, tmp_path):
     code, _, err = modjax("library")
-    assert code == 2 and "--path is missing; as in: modjax library --path=" in err
+    assert code == 2 and "--path is missing; example: modjax library --path=" in err
     code, _, err = modjax("library", f"--path={tmp_path}")
     assert code == 2 and "library.json: cannot be read" in err

@@ -50,6 +50,6 @@ def test_a_shared_a_is_trained_and_read_back(train, tmp_path):
     assert (a == a[:, :1]).all()
 
 
-def test_an_unknown_method_is_named(train):
+def test_an_unknown_recipe_is_named(train):
     code, _, err = train("--config.recipe=soup")
-    assert code == 2 and "config.method = 'soup'; expected one of lora, poly, full" in err
+    assert code == 2 and "config.recipe: unknown recipe 'soup'; expected one of lora, poly, full" in err

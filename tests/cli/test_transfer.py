@@ -50,7 +50,7 @@ def test_transfer_writes_its_figures_and_a_picture_and_resumes(modjax, arguments
 def test_compute_that_does_not_match_is_refused(modjax, arguments):
     code, _, err = modjax(*arguments, "--config.train.steps=5")
     assert code == 2
-    assert "steps = 4, config.train.steps is 5" in err
+    assert "steps = 4, the joint experts with 5" in err
 
 
 def test_more_pairs_than_there_are_are_refused(modjax, arguments):

@@ -43,7 +43,7 @@ def test_planted_clusters_are_found(clusters, each, seed):
 @pytest.mark.parametrize("clusters", [2, 3, 6])
 @pytest.mark.parametrize("seed", range(3))
 def test_mbc_is_never_worse_than_scikit_learn_on_the_same_similarity(random_library, clusters, seed, agrees):
-    """On experts without structure, where every start ends elsewhere."""
+    """On experts without structure, where each start ends in another optimum."""
     found = mbc(random_library(SITES, experts=14, seed=seed), clusters, sparsity=0.8)
     s_EE = np.float64(found.similarity)
     theirs = KMeans(clusters, n_init=10, random_state=seed).fit(s_EE)
@@ -141,7 +141,7 @@ def test_random_clusters_have_the_inertia_of_their_own_labels(planted, agrees):
 
 @pytest.fixture(scope="module")
 def vectors():
-    """{task: float[8]}: three directions, far from 0 together as hidden states are."""
+    """{task: float[8]}: three directions plus a large common vector, as in hidden states."""
     rng = np.random.default_rng(5)
     centres = rng.normal(size=(3, 8))
     vectors = {f"task{i}": 30 + (1 + i) * centres[i % 3] + 0.02 * rng.normal(size=8) for i in range(20)}

@@ -13,7 +13,7 @@ SITES = {"attn.q": (16, 12), "mlp.down": (10, 16)}
 
 @pytest.fixture(scope="module")
 def planted():
-    """(library, new experts, cluster of each of both): noisy copies of three experts."""
+    """(library, new experts, cluster of each expert in both): noisy copies of three experts."""
     rng = np.random.default_rng(0)
     labels = np.concatenate([rng.permutation(np.repeat(np.arange(3), 4)), [2, 0, 1]])
 

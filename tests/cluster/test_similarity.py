@@ -27,7 +27,7 @@ def test_similarity_equals_the_steps(mixed_ranks, sparsity, components, agrees):
 
 @pytest.fixture
 def shared_a(random_library):
-    """Experts of one A at every site: a[L,1,R,I] beside b[L,E,R,O]."""
+    """Experts that share one A at every site: a[L,1,R,I] and b[L,E,R,O]."""
     own = random_library(SITES, experts=5)
     return dataclasses.replace(own, loras={site: lora._replace(a=lora.a[:, :1]) for site, lora in own.loras.items()})
 
@@ -48,7 +48,7 @@ def test_similarity_of_an_expert_of_zeros_is_finite(random_library):
 
 
 def test_sites_and_layers_that_an_expert_lacks_do_not_count(random_library):
-    """Zeros where it has no factors take no part in its quantile: it is as similar to itself as ever."""
+    """Zeros where an expert has no factors do not count in its quantile, so its similarity to itself is 1."""
     both = random_library(SITES, experts=3, names=list("abc"))
     few = random_library({"attn.q": SITES["attn.q"]}, experts=2, seed=1)
     lora = few.loras["attn.q"]
@@ -59,10 +59,11 @@ def test_sites_and_layers_that_an_expert_lacks_do_not_count(random_library):
         entries = np.float64(entries).ravel()
         return np.where(np.abs(entries) > np.quantile(np.abs(entries[entries != 0]), 0.7), entries, 0)
 
-    q, down = (few.loras["attn.q"], jax.tree.map(jnp.zeros_like, both.loras["mlp.down"]))
+    q, down = (few.loras["attn.q"].factors, jax.tree.map(jnp.zeros_like, both.loras["mlp.down"].factors))
     rows = [sparse(np.concatenate([np.ravel(leaf[:, e]) for leaf in (*q, *(d[:, :2] for d in down))])) for e in (0, 1)]
     rows += [
-        sparse(np.concatenate([np.ravel(leaf[:, e]) for site in SITES for leaf in both.loras[site]])) for e in range(3)
+        sparse(np.concatenate([np.ravel(leaf[:, e]) for site in SITES for leaf in both.loras[site].factors]))
+        for e in range(3)
     ]
     rows = np.stack(rows[2:] + rows[:2])
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -112,7 +113,7 @@ def test_sparsity_out_of_range_is_named(random_library):
 
 
 def test_no_copy_of_the_library_is_made(random_library):
-    """Temporary memory is a layer's, not the library's: it does not grow with L."""
+    """Temporary memory is that of one layer: it does not grow with L."""
     from modjax.cluster.similarity import _similarity
 
     def temporary(layers):

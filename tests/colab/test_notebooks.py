@@ -1,4 +1,4 @@
-"""The notebooks run as they are."""
+"""The notebooks run unchanged."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ def read(path):
 
 
 def printed(notebook, cell_id):
-    """What the cell wrote to standard output."""
+    """The standard output of a cell."""
     cell = next(cell for cell in notebook.cells if cell.id == cell_id)
     return "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
 
@@ -33,12 +33,12 @@ def test_committed_without_outputs_and_valid(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as readers have
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # one device, as users have
     notebook = read(path)
     client = nbclient.NotebookClient(
         notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     )
-    client.execute()  # raises CellExecutionError with the traceback of a cell that fails
+    client.execute()  # raises CellExecutionError with the traceback of the failed cell
     if path.stem == "quickstart":
         lines = [line.split(maxsplit=1) for line in printed(notebook, "answer").splitlines()]
         answers = {words[0]: words[1:] for words in lines if words}

@@ -14,9 +14,9 @@ SETTINGS = {"sample": Sample(3, length=32), "batch": 4}
 
 
 def test_bytes_of_experts_and_router(model, library, tasks):
-    """Two layers, three experts: A and B of rank 2 at two sites, three scales, one prototype an input width."""
+    """Two layers, three experts: A and B of rank 2 at two sites, a scale each, and one prototype per input width."""
     cost = measure(model, Method("arrow", library, arrow(library)), tasks, **SETTINGS)
-    assert cost.experts == 4 * (2 * 3 * 2 * (16 + 16 + 24 + 16) + 3 + 2 * 3 * (16 + 24))
+    assert cost.experts == 4 * (2 * 3 * 2 * (16 + 16 + 24 + 16) + 2 * 2 * 3 + 2 * 3 * (16 + 24))
     assert measure(model, Method("base"), tasks, **SETTINGS).experts == 0
 
 

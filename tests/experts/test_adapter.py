@@ -1,4 +1,4 @@
-"""What a file holds comes out of a library again, byte for byte, whatever its ranks, scales, layers and dtypes."""
+"""Adapter files round-trip through a library byte for byte, for all ranks, scales, layers and dtypes."""
 
 import dataclasses
 import json
@@ -39,7 +39,7 @@ def module(layer, name):
 
 @st.composite
 def adapters(draw):
-    """(factors, config) with any choice of modules, ranks, alphas and dtype, and subnormal numbers too."""
+    """(factors, config) with any choice of modules, ranks, alphas and dtype, including subnormal numbers."""
     places = [(layer, name) for layer in range(3) for name in WIDTHS]
     chosen = draw(st.lists(st.sampled_from(places), min_size=1, unique=True))
     dtype, rng = draw(st.sampled_from(DTYPES)), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -92,7 +92,7 @@ def test_in_and_out(first, second):
 
 
 def _check_update(library, e, name, filed, config):
-    """The library holds the file's b and the module's scale as they are."""
+    """The library has b and the scale of the file, unchanged."""
     rank, alpha = len(filed), config["lora_alpha"]
     for key in config["alpha_pattern"]:
         if f".{name}".endswith(f".{key}"):
@@ -130,7 +130,7 @@ def test_the_scale_that_most_modules_have_is_the_experts(tmp_path):
 
 
 def test_what_was_changed_is_written_as_it_is(tmp_path):
-    """The patterns and the dtype of the file no longer hold; the arrays do."""
+    """The patterns and dtype of the file no longer apply; the arrays are saved as they are now."""
     library = Library.from_peft(exact_case(tmp_path, {"q_proj": 3}))
     info = dataclasses.replace(library.infos[0], dtype="float16")
     changed = dataclasses.replace(library, loras=jax.tree.map(lambda leaf: leaf * 1.1, library.loras), infos=(info,))

@@ -1,4 +1,4 @@
-"""Files as mttl writes them: libraries, dumps and training checkpoints, with copies of its classes in them."""
+"""Reading of the files that mttl writes: libraries, dumps and training checkpoints, with copies of its classes."""
 
 import argparse
 import collections
@@ -141,7 +141,7 @@ BAD = {
     "NaN": ({Q: torch.full((16, 4), float("nan"))}, {}, "q_proj.lora_a' holds NaN"),
     "float64": ({Q: torch.ones(16, 4, dtype=torch.float64)}, {}, "is a DoubleStorage"),
     "other weights": ({"model.layers.0.mlp.ia3": torch.ones(4)}, {}, "'model.layers.0.mlp.ia3' is not a LoRA factor"),
-    "other module": ({f"head.lora_{side}": torch.ones(4, 4) for side in "ab"}, {}, "'head' is no linear map"),
+    "other module": ({f"head.lora_{side}": torch.ones(4, 4) for side in "ab"}, {}, "'head' is not a linear map"),
     "far layer": ({"model.layers.99999.mlp.fc1.lora_a": torch.ones(16, 4), "model.layers.99999.mlp.fc1.lora_b":
                   torch.ones(4, 20)}, {}, "layer 99999; expected at most"),
 }  # fmt: skip
@@ -181,7 +181,7 @@ def test_damaged_files_are_refused_or_read(small, data):
 
 def test_files_that_are_no_experts(tmp_path):
     torch.save(weights(0), tmp_path / "alone.ckpt")
-    with pytest.raises(InputError, match=r"weights alone need NAME\.meta"):
+    with pytest.raises(InputError, match=r"a file of weights alone needs NAME\.meta"):
         Library.from_mttl(tmp_path / "alone.ckpt")
     with pytest.raises(InputError, match=r"holds no NAME\.meta"):
         Library.from_mttl(tmp_path)

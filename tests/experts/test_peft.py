@@ -1,4 +1,4 @@
-"""Adapters cross over to real PEFT and back: the same logits from tiny models of transformers, every byte kept."""
+"""Adapters written by PEFT are read, and ours load in PEFT, with equal logits and equal bytes."""
 
 import json
 
@@ -15,7 +15,7 @@ from modjax.errors import InputError
 from modjax.experts.peft import CONFIG, PREFIX, WEIGHTS
 from modjax.models.hf_names import MODULES
 
-# peft asks transformers for a name that transformers is about to drop.
+# peft uses a name that transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 11))
@@ -94,7 +94,7 @@ def test_pefts_adapters_give_us_the_same_logits_and_go_back_as_they_came(base, t
         "alpha_pattern": {module.rpartition(".")[2]: 7, r"0\.(attn|self_attn|attention)\..*": 1.5},
     }
     base.adapter(tmp_path / "theirs", use_rslora=True, **patterns)
-    # Saving sorts the patterns, and the first that matches counts: what was trained may differ from what was saved.
+    # PEFT sorts the patterns on saving, and the first match applies: a saved adapter may differ from the trained one.
     expected = base.adapted(tmp_path / "theirs")
     library = modjax.Library.from_peft(tmp_path / "theirs")
     assert any(len(np.unique(lora.scale)) > 1 for lora in library.loras.values())
@@ -126,7 +126,7 @@ def test_modules_chosen_in_any_way(llama, tmp_path, kind):
     same_bytes(tmp_path / "theirs", back)
     ours, theirs = (json.loads((folder / CONFIG).read_text()) for folder in (back, tmp_path / "theirs"))
     assert all(ours[key] == theirs[key] for key in ("target_modules", "exclude_modules", "alpha_pattern"))
-    # Where its own config has come not to describe it, modules are named by their paths.
+    # If the original config no longer describes the adapter, modules are listed by their paths.
     louder = {site: lora._replace(scale=2 * lora.scale) for site, lora in library.loras.items()}
     louder = modjax.Library(louder, library.infos)
     louder.save(tmp_path / "louder")
@@ -146,7 +146,7 @@ def test_half_precision_stays_as_it_is(llama, tmp_path, dtype):
 
 
 def test_adapters_saved_together(llama, tmp_path):
-    """Ranks and scales differ; PEFT puts `default` at the root and the others below it."""
+    """Adapters of different ranks and scales; PEFT saves `default` at the root and the others in subfolders."""
     torch.manual_seed(0)
     settings = {
         "default": {"r": 2, "lora_alpha": 7, "target_modules": ["q_proj"]},
@@ -183,7 +183,7 @@ def test_checkpoints_under_an_adapter_are_no_experts(llama, tmp_path):
 def test_layers_that_no_adapter_has(llama, tmp_path):
     llama.adapter(tmp_path / "first", target_modules=["q_proj"], layers_to_transform=[0])
     library = modjax.Library.from_peft(tmp_path / "first")
-    with pytest.raises(InputError, match="adapters to some layers are read with layers=3"):
+    with pytest.raises(InputError, match="read adapters of some layers with layers=3"):
         llama.model.logits(TOKENS_BT, library)
     with pytest.raises(InputError, match="'first' has factors for layer 0; expected 0 layers"):
         modjax.Library.from_peft(tmp_path / "first", layers=0)
@@ -198,5 +198,7 @@ def test_adapters_of_different_families(tmp_path):
         factors = {f"{PREFIX}{module}.lora_{side}.weight": np.ones((2, 2), np.float32) for side in "AB"}
         save_file(factors, tmp_path / name / WEIGHTS)
         (tmp_path / name / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
-    with pytest.raises(InputError, match=r"families: .*a/adapter_model.safetensors \(llama\).*\(gpt_neox\)"):
+    with pytest.raises(
+        InputError, match=r"families: .*a/adapter_model.safetensors \(llama\).*\(gpt_neox\); expected one"
+    ):
         modjax.Library.from_peft(tmp_path)

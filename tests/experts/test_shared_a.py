@@ -1,4 +1,4 @@
-"""A library whose experts share one A computes what it computes when each has its own copy of it."""
+"""A library that stores one shared A gives the same results as one with a copy of A per expert."""
 
 import dataclasses
 
@@ -99,7 +99,7 @@ def test_an_expert_with_another_a_is_named(library, random_library):
         seed=3,
         names=["z"],
     )
-    with pytest.raises(InputError, match="site attn.q: expert 'z' has another A than 'a'; expected one A"):
+    with pytest.raises(InputError, match="site attn.q: A of 'z' differs from A of 'a'; expected the same"):
         (library + one).with_shared_a()
 
 
@@ -128,7 +128,7 @@ TOKENS_BT = np.random.default_rng(0).integers(4, 64, (2, 7))
 @pytest.mark.parametrize("method", ROUTERS)
 def test_routers_and_logits(word_model, library, expanded, method):
     got, expected = (ROUTERS[method](one) for one in (library, expanded))
-    if method != "seqr":  # which holds A, and holds it once
+    if method != "seqr":  # it stores A, and stores it once
         close(got, expected, atol=5e-6)
     logits = word_model.logits(TOKENS_BT, library, got)
     np.testing.assert_allclose(logits, word_model.logits(TOKENS_BT, expanded, expected), rtol=0, atol=1e-5)

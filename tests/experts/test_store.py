@@ -19,7 +19,7 @@ PREFIX = "base_model.model.model.layers."
 
 @pytest.fixture
 def library(random_library):
-    """Two ranks, scales that are no round numbers, all that an expert can remember."""
+    """Experts with two ranks, scales that are not short decimals, and a value in every field of ExpertInfo."""
     small = random_library(SITES, experts=2, names=["z: last/first?", "a"], scale=[1 / 3, 0.1])
     large = random_library(SITES, experts=1, rank=3, names=["large"], scale=4.0, seed=1, fingerprint="0123456789abcdef")
     both = small + large
@@ -88,7 +88,7 @@ def test_folders_are_as_peft_writes_them(library, tmp_path):
 
 
 def test_scale_is_what_counts(library, tmp_path):
-    """A library whose scale was changed is saved as it computes."""
+    """A changed scale is the one that is saved."""
     loras = {site: lora._replace(scale=3 * lora.scale) for site, lora in library.loras.items()}
     dataclasses.replace(library, loras=loras).save(tmp_path)
     again = Library.load(tmp_path)
@@ -180,11 +180,14 @@ BAD_ADAPTERS = {
     "truncated": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "truncated"),
     "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "not a safetensors file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: is truncated, missing"),
-    "pickled": (lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"), "pickled, which modjax never opens. Convert"),
+    "pickled": (
+        lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"),
+        "is a pickle, which can run code; expected adapter_model.safetensors. If you trust",
+    ),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: cannot be read"),
     "broken config": (lambda f: (f / "adapter_config.json").write_text("{"), "is not JSON"),
     "config of a list": (lambda f: (f / "adapter_config.json").write_text("[]"), "expected an object"),
-    "no tensors": (tensor(lambda t: t.clear()), "holds no tensors"),
+    "no tensors": (tensor(lambda t: t.clear()), "has no tensors"),
     "NaN": (tensor(lambda t: t[FIRST].__setitem__((0, 0), np.nan)), f"{FIRST}' holds NaN"),
     "infinity": (tensor(lambda t: t[FIRST].__setitem__((0, 0), np.inf)), f"{FIRST}' holds NaN or infinite"),
     "unknown module": (tensor(lambda t: t.update({"base_model.model.lm_head.lora_A.weight": t[FIRST]})), "lm_head"),
@@ -210,7 +213,7 @@ BAD_ADAPTERS = {
     "saved modules": (configure(modules_to_save=["embed_tokens"]), "modules_to_save"),
     "ranks by module": (
         configure(rank_pattern={"q_proj": 8}),
-        f"{FIRST}' has shape (2, 16); by adapter_config.json it has rank 8",
+        f"{FIRST}' has shape (2, 16); expected (8, input width): adapter_config.json gives rank 8",
     ),
     "repeated layers": (configure(layer_replication=[[0, 2]]), "layer_replication"),
     "taken out of the base": (configure(init_lora_weights="pissa"), "init_lora_weights = 'pissa'"),
@@ -239,15 +242,15 @@ def index(change):
 BAD_LIBRARIES = {
     "no index": (lambda f: (f / "library.json").unlink(), "library.json: cannot be read"),
     "broken index": (lambda f: (f / "library.json").write_text("{"), "is not JSON"),
-    "another schema": (index(lambda found: found.update(schema=99)), "schema 99"),
+    "another schema": (index(lambda found: found.update(schema=99)), "schema is 99; this version of modjax reads 1"),
     "no experts": (index(lambda found: found.update(experts=[])), "at least one expert"),
-    "half an expert": (index(lambda found: found["experts"][1].pop("alpha")), "expert 1 lacks"),
+    "half an expert": (index(lambda found: found["experts"][1].pop("alpha")), "expert 1 has no key 'alpha'"),
     "other weights": (lambda f: rewrite(f / "a", lambda t: t[FIRST].__imul__(2)), "sha256"),
-    "layers of text": (index(lambda found: found.update(layers="2")), "layers = '2'; expected a number"),
+    "layers of text": (index(lambda found: found.update(layers="2")), "layers = '2'; expected a whole number from 1"),
     "too few layers": (index(lambda found: found.update(layers=1)), "factors for layer 1; expected 1 layers"),
     "another rank": (
         index(lambda found: found["experts"][1].update(rank=3)),
-        f"{WEIGHTS}: its rank is 2; library.json has 3",
+        f"{WEIGHTS}: rank is 2; expected 3, as in library.json",
     ),
     "folder outside": (
         index(lambda found: found["experts"][1].update(folder="../a")),
@@ -256,7 +259,7 @@ BAD_LIBRARIES = {
     "absurd tasks": (index(lambda found: found["experts"][1].update(tasks=5)), "expert 1: tasks = 5 is invalid"),
     "other family": (
         index(lambda found: found["experts"][1].update(family="gpt2")),
-        "is no linear map of a gpt2 block",
+        "is not a linear map of a gpt2 block",
     ),
     "lost weights": (lambda f: (f / "a" / WEIGHTS).unlink(), WEIGHTS),
     "an expert twice": (index(lambda found: found["experts"].append(found["experts"][0])), "named twice"),

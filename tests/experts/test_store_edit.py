@@ -1,4 +1,4 @@
-"""A saved library that is added to and dropped from where it lies."""
+"""Adding experts to a saved library and dropping them, in place."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ def library(random_library):
 
 @pytest.fixture
 def other(random_library):
-    """Another rank, one site alone, and names that want the same folder."""
+    """Experts of another rank, on one site only, and with names that would give the same folder."""
     both = random_library({"attn.q": (16, 12)}, experts=2, rank=3, seed=1, names=["A", "z: last!"], scale=4.0)
     return dataclasses.replace(both, infos=tuple(dataclasses.replace(one, base="tiny") for one in both.infos))
 
@@ -44,7 +44,7 @@ def add(path, library):
 
 
 def files(folder, kept=lambda name: True):
-    """{path: (bytes, when written)} of the adapters in a library whose folder's name is kept."""
+    """{path: (bytes, time of writing)} of the adapters in a library."""
     found = (path for path in folder.glob("*/*") if kept(path.parent.name))
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
@@ -93,7 +93,7 @@ def test_an_adapter_of_someone_elses_in_the_folder_stays(saved, library, other):
 @pytest.mark.parametrize("call", ["add", "drop"])
 @pytest.mark.parametrize("at", range(5))
 def test_killed_anywhere_it_loses_nothing(saved, library, other, monkeypatch, call, at):
-    """Whatever the first few changes of the folder leave is the library before or after, and one can go on."""
+    """After a crash at any point the folder holds the library from before or after, and the same call completes it."""
     after = library + other if call == "add" else library[["z: last?", "b"]]
     run = (lambda: add(saved, other)) if call == "add" else (lambda: store.drop(saved, "a"))
     left = at
@@ -122,14 +122,14 @@ def test_killed_anywhere_it_loses_nothing(saved, library, other, monkeypatch, ca
 
 
 REFUSED = {
-    "name": ({"names": ["c", "a"]}, "library.json: has an expert 'a' already; drop it first"),
+    "name": ({"names": ["c", "a"]}, "library.json: already has an expert 'a'; drop it first"),
     "base": (
         {"fingerprint": "1" * 16},
-        f"expert 'c' is of the base model with fingerprint {'1' * 16}; those of .* 0000",
+        f"expert 'c' is for the base model with fingerprint {'1' * 16}; expected that of .*, 0000",
     ),
-    "input": ({"sites": {"attn.q": (20, 12)}}, r"site attn.q: experts for \(input, output\) = \(16, 12\).* \(20, 12\)"),
-    "output": ({"sites": {"attn.q": (16, 16)}}, r"\(16, 12\); those to add are for \(16, 16\)"),
-    "layers": ({"layers": 3}, "experts for 2 layers; those to add are for 3"),
+    "input": ({"sites": {"attn.q": (20, 12)}}, r"site attn.q: .* \(input, output\) = \(20, 12\); expected \(16, 12\)"),
+    "output": ({"sites": {"attn.q": (16, 16)}}, r"\(16, 16\); expected \(16, 12\)"),
+    "layers": ({"layers": 3}, "the experts to add are for 3 layers; expected 2, as in library.json"),
 }
 
 

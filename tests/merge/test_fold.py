@@ -10,20 +10,10 @@ from modjax.merge.fold import fold
 from modjax.models import weights
 from modjax.models.weights import leaves
 from modjax.routing import uniform
-from modjax.routing.base import Router, static
+from modjax.routing.fixed import Fixed
 
 TOKENS_BT = np.random.default_rng(0).integers(0, 61, (2, 11))
 NAMES, SCALE = list("abc"), [1.0, 0.5, 0.25]
-
-
-class Fixed(Router):
-    """The same weights for all tokens."""
-
-    weights: jax.Array  # float32[L, E]
-    mix: str = static("parameters")
-
-    def __call__(self, site, x_BTI, context):
-        return self.weights
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +50,7 @@ def test_one_expert_in_separate_fused_and_interleaved_maps(load, random_library,
 @pytest.mark.parametrize("mix", ["parameters", "outputs"])
 def test_weights_fold_as_a_static_router_routes(model, library, mix):
     weights = [0.5, -0.2, 0.9]
-    router = Fixed(jnp.tile(jnp.array(weights), (3, 1)), mix)
+    router = Fixed(dict.fromkeys(library.sites, jnp.tile(jnp.array(weights), (3, 1))), mix)
     got = model.fold(library, weights, mix).logits(TOKENS_BT)
     np.testing.assert_allclose(got, model.logits(TOKENS_BT, library, router), atol=1e-5, rtol=0)
 
@@ -113,7 +103,7 @@ def test_saved_and_loaded_it_is_the_routed_model(model, library, tmp_path):
 @pytest.mark.parametrize(
     ("weights", "mix", "words"),
     [
-        (None, "parameters", "a library of 3 experts is folded with weights"),
+        (None, "parameters", "no weights for a library of 3 experts; expected weights, one per expert"),
         ([1.0, 2.0], "parameters", r"weights \[1.0, 2.0\]: expected 3 finite numbers"),
         ([1.0, 2.0, float("nan")], "parameters", "expected 3 finite numbers"),
         ([1.0, 2.0, 3.0], "output", "mix='output': expected one of parameters, outputs"),

@@ -1,4 +1,4 @@
-"""Merges against plain float64 references, one expert and one matrix at a time."""
+"""Merges equal float64 references that treat one expert and one matrix at a time."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ FULL = 32  # no update of these sites has a larger rank
 
 @pytest.fixture
 def agree(agrees):
-    """Holds a merged expert's updates to the reference of each layer, f(site, layer) -> [I,O]."""
+    """Asserts that a merged expert's updates equal the reference of each layer, f(site, layer) -> [I,O]."""
 
     def check(method, merged, expected):
         got = update(merged)
@@ -73,7 +73,7 @@ def own_arrays(library, site, e, side):
 
 
 def trimmed(library, density, sides):
-    """{(site, side): float64[L][E] arrays}, each matrix of each expert trimmed by itself."""
+    """{(site, side): float64[L][E] arrays}, each matrix of each expert trimmed separately."""
     return {
         (site, side): [
             [references.trimmed(array, density) if rank else None for array, rank in zip(layer, ranks_E, strict=True)]
@@ -89,7 +89,7 @@ def trimmed(library, density, sides):
 
 
 def stack(arrays, shape):
-    """float64[E,X,Y]; None is an expert that lacks the site."""
+    """float64[E,X,Y]; None for an expert that does not have the site."""
     found = np.zeros((len(arrays), *shape))
     for e, array in enumerate(arrays):
         if array is not None:
@@ -98,7 +98,7 @@ def stack(arrays, shape):
 
 
 def sparse(library, thinned, form, elect):
-    """f(site, layer) -> the update [I,O] merged from thinned experts."""
+    """f(site, layer) -> the update [I,O] merged from sparsified experts."""
 
     def expected(site, layer):
         if form == "products":
@@ -125,7 +125,7 @@ def test_trimmed_merges_are_their_formulas(kind, form, request, agree):
 
 
 def dropped(library, density, seed=0):
-    """What DARE leaves of each expert's factors: {(site, side): float64[L][E]}, read off merges of one expert."""
+    """The factors of each expert after DARE, {(site, side): float64[L][E]}, from merges of one expert."""
     alone = [merge.dare(library[[e]], density, seed=seed) for e in range(len(library))]
     assert [one.scale[0] for one in alone] == list(library.scale)
     return {
@@ -147,7 +147,7 @@ def test_dare_keeps_a_share_and_the_expectation(library):
 
 
 def masked(library, density, sides, seed):
-    """What DARE's draws leave of each expert, {(site, side): float64[L][E]}: what stays of a one is known to stay."""
+    """The updates of each expert after DARE, {(site, side): float64[L][E]}; which entries stay is found with ones."""
     draw, found = drawn(library, density, seed), {}
     for site in SITES:
         for side in sides:

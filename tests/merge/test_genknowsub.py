@@ -81,7 +81,7 @@ def test_products_are_the_nearest_of_their_rank(library, general):
 
 @pytest.mark.parametrize("form", ["factors", "products"])
 def test_what_is_general_is_gone(library, form):
-    """An expert that is the general one itself is nothing afterwards."""
+    """An expert equal to the mean of the general ones becomes zero."""
     got = genknowsub(library[["a"]], library[["a"]], form)
     for update in updates(got).values():
         np.testing.assert_allclose(update, 0, atol=1e-5)
@@ -99,7 +99,7 @@ def test_nothing_changes_in_place_or_on_the_way_through_a_folder(library, genera
 
 
 def test_an_expert_of_smaller_rank_gains_the_means(library, general):
-    """All rows of its factors count afterwards, and it computes the same when read back."""
+    """All rows of the new factors are used, and the expert is the same after saving and loading."""
     small = dataclasses.replace(library.infos[0], rank=2, alpha=4.0)
     loras = {
         site: lora._replace(a=lora.a.at[:, 0, 2].set(0), b=lora.b.at[:, 0, 2].set(0))
@@ -129,12 +129,16 @@ def test_a_silent_expert_stays_finite(library, general):
     ("change", "settings", "words"),
     [
         ({}, {"form": "both"}, "form='both': expected 'factors' or 'products'"),
-        ({}, {"rank": 2}, "rank=2 with form='factors'"),
+        ({}, {"rank": 2}, "rank=2, form='factors'"),
         ({}, {"form": "products", "rank": 0}, "rank=0"),
-        ({}, {"form": "products", "rank": 10}, "rank=10: the differences have at most rank 9"),
+        ({}, {"form": "products", "rank": 10}, "rank=10: expected at most 9, the rank of the differences"),
         ({"rank": 2}, {}, r"site attn.q: general factors \(2, 2, 2, 32\)"),
         ({"layers": 3}, {"form": "products"}, r"site attn.q: general factors \(3, 2, 3, 32\)"),
-        ({"sites": {"attn.q": (32, 32)}}, {}, "general experts on attn.q; the library's are on attn.q, mlp.down"),
+        (
+            {"sites": {"attn.q": (32, 32)}},
+            {},
+            "general experts have sites attn.q; expected those of the library, attn.q, mlp.down",
+        ),
         ({"fingerprint": "b" * 16}, {}, "different base models"),
     ],
 )

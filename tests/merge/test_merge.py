@@ -1,4 +1,4 @@
-"""What holds of merges whatever their formulas: one expert is itself, order does not matter, nothing is changed."""
+"""Properties of all merges: one expert is unchanged, order does not matter, nothing is changed in place."""
 
 import dataclasses
 
@@ -144,13 +144,19 @@ def test_silent_experts_stay_finite_and_nothing_changes_in_place(library, method
     ("call", "words"),
     [
         (lambda library: merge.uniform(library, "sums"), "form='sums': expected one of factors, roots, products"),
-        (lambda library: merge.uniform(library, rank=2), "rank=2 with form='factors'"),
-        (lambda library: merge.uniform(library, "products", rank=0), "rank=0 with form='products'"),
+        (
+            lambda library: merge.uniform(library, rank=2),
+            "rank=2, form='factors': expected a rank of at least 1",
+        ),
+        (lambda library: merge.uniform(library, "products", rank=0), "rank=0, form='products'"),
         (lambda library: merge.weighted(library, [1, 2]), r"weights \[1, 2\]: expected 3 finite numbers"),
         (lambda library: merge.concatenate(library, [1, 2, np.inf]), "expected 3 finite numbers"),
-        (lambda library: merge.svd(library, 10), "rank=10: the experts' ranks add up to 9"),
+        (lambda library: merge.svd(library, 10), "rank=10: expected 1 to 9, the sum of the experts' ranks"),
         (lambda library: merge.ties(library, 0), r"density=0: expected the share of entries to keep, in \(0, 1\]"),
-        (lambda library: merge.ties(library, rank=2), "rank=2 with form='factors'"),
+        (
+            lambda library: merge.ties(library, rank=2),
+            "rank=2, form='factors': expected a rank of at least 1",
+        ),
         (lambda library: merge.dare(library, 1.5), "density=1.5"),
     ],
 )

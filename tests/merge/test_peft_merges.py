@@ -1,4 +1,4 @@
-"""Merges against PEFT's `add_weighted_adapter`, matrix by matrix, where both compute the same."""
+"""Merges equal PEFT's `add_weighted_adapter` for the settings in which both compute the same."""
 
 import numpy as np
 import peft
@@ -8,7 +8,7 @@ from peft.utils import merge_utils
 
 from modjax import merge
 
-# peft asks transformers for a name that transformers is about to drop.
+# peft uses a name that transformers has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 MODULES = {"attn.q": "self_attn.q_proj", "mlp.down": "mlp.down_proj"}
@@ -101,7 +101,7 @@ def test_magnitude_prune_is_magnitude_prune(adapted, library, form, kind):
 
 @pytest.mark.parametrize(("elect", "kind"), [(False, "dare_linear"), (True, "dare_ties")])
 def test_dare_is_dare_with_the_same_entries_dropped(adapted, library, elect, kind, monkeypatch):
-    """PEFT is given what DARE leaves of each expert here, in the order in which it asks: A then B, expert by expert."""
+    """PEFT gets the entries that DARE keeps here, in the order in which it draws: A then B, per expert."""
     alone = [merge.dare(library[[e]], 0.4, seed=7) for e in range(3)]
     places = [(site, layer) for layer in range(3) for site in MODULES]
     left = [

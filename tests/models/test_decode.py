@@ -50,7 +50,7 @@ def recomputed(decoder, prompt, n_tokens):
     run = jax.jit(lambda tokens_BT: decoder.logits(decoder(tokens_BT)[0]))
     tokens = list(prompt)
     for _ in range(n_tokens):
-        row = np.pad(tokens, (0, 40 - len(tokens)))[None]  # attention is causal: the zeros behind are not read
+        row = np.pad(tokens, (0, 40 - len(tokens)))[None]  # attention is causal: the zeros after them are not read
         tokens.append(int(np.argmax(run(row)[0, len(tokens) - 1])))
     return tokens[len(prompt) :]
 

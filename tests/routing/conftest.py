@@ -24,7 +24,7 @@ def model(base):
 
 @pytest.fixture(scope="session")
 def library(model, random_library):
-    """Four experts on two sites, every one with a scale of its own."""
+    """Four experts on two sites, with different scales."""
     sites = {site: model.config.sites[site] for site in ("attn.q", "mlp.down")}
     return random_library(sites, experts=4, rank=3, layers=3, names=list("abcd"), scale=[1.0, 2.0, 0.5, 3.0])
 
@@ -68,7 +68,7 @@ def x_BTI():
 
 @pytest.fixture(scope="session")
 def token_weights():
-    """A function that gives what a router of tokens weighs in one layer at a site."""
+    """A function that gives the weights of a router of tokens in one layer at a site."""
 
     def make(router, layer, x_BTI, site="attn.q"):
         one = jax.tree.map(lambda leaf: leaf[layer], router)
@@ -79,7 +79,7 @@ def token_weights():
 
 @pytest.fixture(scope="session")
 def site_delta():
-    """A function that gives what a library's experts add at a site under a router, float32[B,T,O]."""
+    """A function that gives the update of a site by routed experts, float32[B,T,O]."""
 
     def make(library, router, layer, x_BTI, site="attn.q"):
         experts = hook(Bound(library.loras, router))
@@ -98,14 +98,14 @@ def prompts():
 
 @pytest.fixture(scope="session")
 def site_inputs(model):
-    """A function that gives what each site reads of one prompt in the base model, {site: float64[L,n,I]}."""
+    """A function that gives the inputs of each site for one prompt in the base model, {site: float64[L,n,I]}."""
 
     @jax.jit
     def seen(tokens_BT):
         return model.params.observe(lambda _, sites, x_BTI: dict.fromkeys(sites, x_BTI), tokens_BT)
 
     def make(tokens):
-        row = np.zeros((1, 32), np.int32)  # what stands behind a prompt is not read
+        row = np.zeros((1, 32), np.int32)  # tokens after the prompt do not matter
         row[0, : len(tokens)] = tokens
         return {site: np.float64(x_LBTI)[:, 0, : len(tokens)] for site, x_LBTI in seen(row).items()}
 
@@ -114,7 +114,7 @@ def site_inputs(model):
 
 @pytest.fixture(scope="session")
 def prompt_weights(model):
-    """A function that gives what a router of prompts weighs, float32[n, E]; the prompts lie in one padded batch."""
+    """A function that gives the weights of a router of prompts, float32[n, E], from one padded batch."""
     from modjax.models.padding import left_padded
 
     def make(router, library, prompts):
@@ -128,7 +128,7 @@ def prompt_weights(model):
 
 @pytest.fixture
 def loaded(tmp_path):
-    """A function that saves a router, loads it and holds it equal."""
+    """A function that saves a router, loads it and asserts that it is equal."""
 
     def make(router):
         router.save(tmp_path / "router")
@@ -142,8 +142,8 @@ def loaded(tmp_path):
 
 @pytest.fixture(scope="session")
 def words(word_model, random_library):
-    """Experts for the word model, each trained on the task it is named after; ranks and scales differ, attn.k and
-    attn.v have one A."""
+    """Experts for the word model, each trained on the task it is named after; ranks and scales differ, and attn.k and
+    attn.v share one A."""
     import dataclasses
 
     def experts(**options):
@@ -158,7 +158,7 @@ def words(word_model, random_library):
 
 @pytest.fixture(scope="session")
 def clustered(words):
-    """Experts of two tasks, of one, of a task that no collection has, and of one that another knows too."""
+    """Experts of two tasks, of one task, of a task that is in no collection, and of a task of another expert too."""
     import dataclasses
 
     owned = [("copy", "reverse"), ("sort",), ("elsewhere",), ("sort",)]
@@ -190,7 +190,7 @@ def embeddings(word_model):
 
 @pytest.fixture(scope="session")
 def text_weights(word_model, texts):
-    """A function that gives what a router of prompts weighs for the texts, float32[3, E]."""
+    """A function that gives the weights of a router of prompts for the texts, float32[3, E]."""
     from modjax.data.tokenize import prompts as encode_prompts
     from modjax.models.padding import left_padded
 
@@ -205,7 +205,7 @@ def text_weights(word_model, texts):
 
 @pytest.fixture(scope="session")
 def decodes_as_recomputed(word_model, words, texts):
-    """A function that holds greedy generation with a cache equal to reading everything anew for each token.
+    """A function that asserts that greedy generation with a cache equals recomputing everything for each token.
 
     It takes a router for the word model, its library and, for the oracle, the expert of all prompts.
     """

@@ -24,7 +24,7 @@ def test_weights_equal_the_definition(mixed, x_BTI, token_weights, agrees, top_k
 
 @pytest.mark.parametrize("top_k, temperature", SETTINGS)
 def test_outputs_mixed_equal_the_definition(mixed, x_BTI, site_delta, agrees, top_k, temperature):
-    """The sum of the experts' outputs by Arrow's weights, ranks and scales of their own."""
+    """The experts' outputs weighted by Arrow; ranks and scales differ."""
     router = arrow(mixed, top_k=top_k, temperature=temperature, mix="outputs")
     for layer in range(3):
         weights_BTE = arrow_weights(leading(updates(mixed, SITE, layer))[0], x_BTI, top_k, temperature)
@@ -36,7 +36,7 @@ def test_outputs_mixed_equal_the_definition(mixed, x_BTI, site_delta, agrees, to
 @pytest.mark.parametrize("input_norm", ["unit", "layernorm"])
 @pytest.mark.parametrize("prototype_norm", ["none", "unit", "layernorm"])
 def test_inputs_and_prototypes_can_be_normed(mixed, x_BTI, token_weights, agrees, input_norm, prototype_norm):
-    """A layer norm of a singular vector depends on its sign no more than |x . p| does."""
+    """The layer norm only changes sign with the singular vector, which |x . p| ignores."""
     router = arrow(mixed, top_k=3, temperature=0.5, input_norm=input_norm, prototype_norm=prototype_norm)
     prototype_EI = normed(leading(updates(mixed, SITE, 1))[0], prototype_norm)
     expected = arrow_weights(prototype_EI, x_BTI, 3, 0.5, input_norm)
@@ -46,7 +46,7 @@ def test_inputs_and_prototypes_can_be_normed(mixed, x_BTI, token_weights, agrees
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("length", ["unit", "singular"])
 def test_prototypes_can_be_as_long_as_their_singular_value(mixed, x_BTI, token_weights, agrees, length, scaled):
-    """Of B^T A, or with the expert's alpha / rank of its whole update."""
+    """Singular values of B^T A or, scaled, of the whole update."""
     prototype_EI, value_E = leading(updates(mixed, SITE, 2))
     factor_E = (value_E if length == "singular" else 1) * (np.float64(mixed.scale) if scaled else 1) * np.ones(5)
     router = arrow(mixed, top_k=3, length=length, scaled=scaled)
@@ -65,7 +65,7 @@ def test_power_iterations_equal_the_definition(mixed, x_BTI, token_weights, agre
 
 
 def test_power_iteration_nears_the_singular_vector(library):
-    """Where one singular value stands out, and up to the sign."""
+    """Equal up to the sign if one singular value is much larger than the others."""
     sharp = jax.tree.map(jnp.copy, library)
     for site, lora in library.loras.items():
         sharp.loras[site] = lora._replace(b=lora.b * jnp.array([1.0, 0.1, 0.1])[None, None, :, None])
@@ -88,7 +88,7 @@ def test_untrained_experts_have_finite_weights(library, x_BTI, token_weights):
 
 @pytest.mark.parametrize("mix", ["parameters", "outputs"])
 def test_logits_with_one_expert_chosen_are_that_experts(model, library, tokens_BT, mix):
-    """With prototypes that point one expert's way, routing is that expert alone."""
+    """If only one expert's prototype is aligned, routing uses only that expert."""
     router = arrow(library, top_k=1, mix=mix)
     only = {site: leaf.at[:, jnp.array([0, 1, 3])].set(0) for site, leaf in router.prototypes.items()}
     got = model.logits(tokens_BT, library, Arrow(only, 1, 1.0, mix))

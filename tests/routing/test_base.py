@@ -31,7 +31,7 @@ def random_gates(library, seed=0):
 
 
 class Nested(Router):
-    """Arrays in dicts of dicts, for storage alone."""
+    """A router with nested dicts of arrays, only for tests of saving."""
 
     parts: dict[str, dict[str, jax.Array]]
     bias: jax.Array
@@ -81,7 +81,7 @@ def test_classes_of_one_name_are_told_apart_by_their_module(library, tmp_path):
 @pytest.mark.parametrize("shape", [(7,), (2, 7), (2, 3, 7)])
 @pytest.mark.parametrize("way", [spread, _compared, _scattered])
 def test_spread_puts_values_at_their_experts(shape, way):
-    """Whatever the device."""
+    """With both implementations, and the one chosen for this device."""
     score = jax.random.normal(jax.random.key(0), shape)
     top, ids = jax.lax.top_k(score, 3)
     np.testing.assert_array_equal(way(top, ids, 7), np.where(score >= top[..., -1:], score, 0))
@@ -100,7 +100,7 @@ def test_top_k_softmax_differentiates_as_softmax_over_the_kept():
 
 
 def test_no_tensor_of_tokens_by_k_by_experts_is_made():
-    """It would be 20 MiB; the scores themselves are 5."""
+    """Such a tensor would take 20 MiB; the scores take 5."""
 
     def loss(score_BTE):
         return jnp.sum(jnp.square(top_k_softmax(score_BTE, 4)))
@@ -143,7 +143,7 @@ def test_broken_files_are_named(tmp_path, write, words):
 
 @pytest.fixture
 def make_library(model, random_library):
-    """A function that gives experts of the model's own sizes, but for what it is told."""
+    """A function that gives experts of the model's sizes, except for those in its arguments."""
 
     def make(sites=("attn.q", "mlp.down"), experts=4, layers=3, **widths):
         return random_library(

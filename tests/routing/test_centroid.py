@@ -21,7 +21,7 @@ def pairs(words):
 
 @pytest.fixture(scope="module")
 def last_input(word_model):
-    """A function that gives what the site reads at the last of some tokens, one text alone, float64[L, I]."""
+    """A function that gives the site's input at the last token of one text, float64[L, I]."""
 
     @jax.jit
     def seen(bound, row):
@@ -71,5 +71,5 @@ def test_what_cannot_be_is_named(word_model, word_tasks, words):
     ):
         with pytest.raises(InputError, match=message):
             centroid(words, word_model, word_tasks, **settings)
-    with pytest.raises(InputError, match="expert 'count' was trained on count; the collection has sort, copy"):
+    with pytest.raises(InputError, match="expert 'count' was trained on count; found only sort, copy"):
         centroid(words, word_model, word_tasks.select(["sort", "copy"]))

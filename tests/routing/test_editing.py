@@ -1,5 +1,5 @@
-"""Routers of libraries that gain and lose experts: the others' parts stay to the last bit, and the whole is the router
-that would be built anew."""
+"""Routers for libraries with experts added or removed: the parts of other experts are bit-identical, and the router
+equals one that is built for the new library."""
 
 import dataclasses
 import functools
@@ -109,7 +109,7 @@ def test_routers_of_a_whole_library_are_refused(word_model, words, word_tasks):
     settled = Settled(np.ones((2, 1, 4), np.float32))
     for one, name in ((router, "TaskRepresentations router's tasks"), (settled, "Settled router's weights")):
         for call in (lambda one: extended(one, one), lambda one: restricted(one, [0])):
-            with pytest.raises(InputError, match=f"{name} is of the library as a whole, .*; build the router anew"):
+            with pytest.raises(InputError, match=f"{name} depends on the library as a whole, .*; build"):
                 call(one)
 
 
@@ -120,10 +120,10 @@ def test_routers_that_do_not_fit_are_named(library, random_library):
     )
     less = dataclasses.replace(library, loras={"attn.q": library.loras["attn.q"]})
     for other, words in (
-        (spectr(library), "a Arrow router and a Spectr router; expected two of one class"),
+        (spectr(library), "a Arrow router and a Spectr router; expected two of the same class"),
         (arrow(library, top_k=1), "have top_k = 4 and 1; expected the same"),
         (arrow(less), "for the sites attn.q, mlp.down and attn.q; expected the same"),
-        (arrow(narrow), r"arrays \(3, 4, 32\) and \(3, 4, 9\) \(L, E, I\) do not fit"),
+        (arrow(narrow), r"arrays \(3, 4, 32\) and \(3, 4, 9\) \(L, E, I\) of two routers do not fit"),
     ):
         with pytest.raises(InputError, match=words):
             extended(one, other)
@@ -131,7 +131,7 @@ def test_routers_that_do_not_fit_are_named(library, random_library):
 
 @pytest.mark.parametrize("ids", [[], [0, 0], [4], [-1]])
 def test_choices_that_make_no_router(library, ids):
-    with pytest.raises(InputError, match="expected at least one of 0 to 3, and none twice"):
+    with pytest.raises(InputError, match="expected at least one of 0 to 3, each at most once"):
         restricted(uniform(library), ids)
 
 

@@ -1,4 +1,4 @@
-"""What every router must do, whatever it weighs by. That it can be jitted is part of decoding, which compiles it."""
+"""Properties of all routers. Decoding compiles each, which tests that it can be jitted."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ ROUTERS = {
 
 @pytest.fixture(scope="module", params=ROUTERS)
 def build(request, word_model, word_tasks, random_library):
-    """A function that gives the library as it is used, and the router, for some experts."""
+    """A function that gives, for some experts, the library to route over and the router."""
     sites = {site: word_model.config.sites[site] for site in ("attn.k", "attn.v", "mlp.down")}
     general = random_library(sites, experts=2, rank=2, seed=4, names=["wiki", "web"])
 
@@ -105,7 +105,7 @@ def test_permuting_the_library_permutes_the_weights(build, built, words, weigh):
     order = [3, 1, 0, 2]
     expected = weigh(*built)[..., order]
     if isinstance(built[1], routing.Oracle):
-        expected = weigh(*built)  # it goes by the expert's place, and is told
+        expected = weigh(*built)  # the oracle's choice is an index, which the test does not change
     np.testing.assert_allclose(weigh(*build(words[order])), expected, atol=1e-5)
 
 
@@ -114,7 +114,7 @@ def test_one_expert_gets_all_the_weight(build, words, weigh):
 
 
 def test_one_a_for_all_experts_is_that_a_repeated(build, words, weigh):
-    """Stored once or for each expert, it routes alike."""
+    """Weights are the same whether A is stored once or per expert."""
     once = {site: lora._replace(a=lora.a[:, :1]) for site, lora in words.loras.items()}
     repeated = {
         site: lora._replace(a=jnp.broadcast_to(lora.a, words.loras[site].a.shape)) for site, lora in once.items()

@@ -6,7 +6,7 @@ from modjax.errors import InputError
 from modjax.routing import arrow, lag, spectr
 
 
-@pytest.mark.parametrize("tokens", [1, 7])  # fetched and computed in full
+@pytest.mark.parametrize("tokens", [1, 7])  # gathered, and computed for all experts
 @pytest.mark.parametrize(("retrieve", "top_k"), [(1, 4), (2, 1), (3, 2), (4, -1), (5, 2), (20, 4)])
 def test_weights_equal_the_definition(mixed, x_BTI, token_weights, agrees, tokens, retrieve, top_k):
     x_BTI = x_BTI[:1, :tokens] if tokens == 1 else x_BTI
@@ -17,7 +17,7 @@ def test_weights_equal_the_definition(mixed, x_BTI, token_weights, agrees, token
 
 
 def test_it_lies_between_arrow_and_spectr(mixed, x_BTI, token_weights):
-    """One retrieved expert is Arrow's first; all retrieved is SpectR."""
+    """With one selected expert it is Arrow's first; with all it is SpectR."""
     one = token_weights(lag(mixed, retrieve=1), 0, x_BTI)
     np.testing.assert_array_equal(one, token_weights(arrow(mixed, top_k=1), 0, x_BTI))
     every = token_weights(lag(mixed, retrieve=5, top_k=3), 0, x_BTI)

@@ -43,7 +43,7 @@ def test_the_first_site_stands_in_for_attention(random_library):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"site": "attn.v"}, "site='attn.v', layer=-1: expected one of attn.q, mlp.down, and a layer below 3"),
+        ({"site": "attn.v"}, "site='attn.v', layer=-1: expected one of attn.q, mlp.down, and a layer from -3 to 2"),
         ({"layer": 3}, "layer=3"),
         ({"layer": -4}, "layer=-4"),
         ({"signal": "loudness"}, "signal='loudness': expected one of norm, entropy"),

@@ -1,4 +1,4 @@
-"""Arrow and GenKnowSub equal PEFT's: with PEFT's own prototypes, and from nothing but its seed."""
+"""Arrow and GenKnowSub equal PEFT's, both with PEFT's own prototypes and from its seed."""
 
 import dataclasses
 
@@ -37,7 +37,7 @@ def mixed_alphas(library):
 
 
 def mixed_ranks(library):
-    """PEFT's Arrow takes one rank only, so the smaller experts go there with rows of zeros, here as in modjax."""
+    """PEFT's Arrow needs experts of one rank, so smaller ones are padded with rows of zeros."""
     rows_R = jnp.arange(library.rank)
     own_ER = jnp.float32(rows_R[None] < jnp.array([1, 3, 2, 3])[:, None])[None, :, :, None]
     loras = {site: lora._replace(a=lora.a * own_ER, b=lora.b * own_ER) for site, lora in library.loras.items()}
@@ -46,7 +46,7 @@ def mixed_ranks(library):
 
 @pytest.fixture(scope="module", params=[mixed_alphas, mixed_ranks])
 def libraries(request, base, random_library):
-    """Four experts, each with a scale of its own, and two general ones."""
+    """Four experts with different scales, and two general ones."""
     family, path, model = base
     sites = {site: model.config.sites[site] for site in MODULES[family]}
     common = {"rank": 3, "layers": 3, "base": str(path), "family": family}

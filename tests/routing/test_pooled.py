@@ -16,7 +16,7 @@ def neutral():
 
 @pytest.fixture(scope="module")
 def seen(site_inputs, neutral, prompts):
-    """What sites read of the neutral prompts, and of the others."""
+    """The inputs of sites for the neutral prompts, and for the other prompts."""
     return [[site_inputs(tokens) for tokens in given] for given in (neutral, prompts)]
 
 
@@ -29,7 +29,7 @@ def test_weights_equal_the_definition(mixed, model, seen, prompt_weights, neutra
 
 @pytest.mark.parametrize(("otherwise", "weight"), [("uniform", 0.2), ("base", 0.0)])
 def test_prompts_that_no_expert_claims(mixed, model, seen, prompt_weights, neutral, prompts, otherwise, weight):
-    """Between the third and the fourth of the prompts' largest scores, half are trusted."""
+    """With a threshold between the third and fourth largest of six scores, three prompts keep their expert."""
     score_nE = pooled_scores(mixed, lengths, *seen)
     least = np.sort(score_nE.max(1))[2:4].mean()
     router = calibrate(pooled(mixed, least=least, otherwise=otherwise), model, neutral)

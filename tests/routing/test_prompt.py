@@ -1,4 +1,4 @@
-"""What holds for every router of prompts, shown on one."""
+"""Properties of all routers of prompts, tested with one of them."""
 
 import numpy as np
 import pytest
@@ -65,7 +65,7 @@ def test_a_loss_is_that_of_weights_from_the_prompt_alone(model, mixed, router, e
 
 
 def test_targets_are_not_read(model, mixed, router, examples):
-    """Nor are they missed: what the report shows of an example without any is the same."""
+    """Weights are the same with other targets, and without any."""
     other = [Encoded(np.where(np.arange(len(o.tokens)) < o.n_prompt, o.tokens, 5), o.n_prompt) for o in examples]
     alone = [Encoded(one.tokens[: one.n_prompt], one.n_prompt) for one in examples]
     method = Method("logo", mixed, router)

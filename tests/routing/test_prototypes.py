@@ -1,6 +1,7 @@
-"""Prototypes of tied sites and of whole weights; those of single updates are held to their definition as routers."""
+"""Prototypes of tied sites and of whole weights; test_arrow has those of single updates."""
 
 import dataclasses
+from typing import get_type_hints
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +11,14 @@ from references.routing import leading, updates
 from modjax.errors import InputError
 from modjax.models.weights import quantised
 from modjax.routing import arrow, load_router
+from modjax.routing.prototypes import PrototypeOptions, prototypes_of
 
 QKV = ("attn.q", "attn.k", "attn.v")
 
 
 @pytest.fixture(scope="module")
 def one_a(model, random_library):
-    """Four experts whose q, k and v have one A, and an output projection."""
+    """Four experts with one A for q, k and v, and with an output projection."""
     library = random_library(
         {site: model.config.sites[site] for site in (*QKV, "attn.o")}, 4, 3, 3, scale=[1.0, 2.0, 0.5, 3.0]
     )
@@ -25,7 +27,7 @@ def one_a(model, random_library):
 
 
 def aligned(got_EI, expected_EI):
-    """A singular vector has no sign."""
+    """The sign of a singular vector is arbitrary."""
     return got_EI * np.sign(np.sum(got_EI * expected_EI, axis=-1, keepdims=True))
 
 
@@ -50,7 +52,7 @@ def test_power_iterations_of_tied_sites_near_the_same(one_a):
 @pytest.mark.parametrize("quantize", [None, "int8", "nf4"])
 @pytest.mark.parametrize("tie", [(), (QKV,)], ids=["apart", "tied"])
 def test_whole_weights(model, one_a, agrees, quantize, tie):
-    """Base and update together, the base as the decoder has it."""
+    """Prototypes of W0 + dW, with W0 as the decoder has it, quantised or not."""
     if quantize:
         model = dataclasses.replace(model, params=quantised(model.params, quantize))
         one_a = dataclasses.replace(one_a, infos=tuple(dataclasses.replace(i, fingerprint="") for i in one_a.infos))
@@ -71,7 +73,7 @@ def weights(model, library, site, layer):
 
 
 def test_an_a_that_all_experts_share_may_be_stored_once(one_a, model, tmp_path):
-    """Whatever the prototypes are of, they are those of the A repeated."""
+    """All kinds of prototypes are those of the library with A repeated."""
     repeated, once = (
         dataclasses.replace(
             one_a, loras={site: lora._replace(a=form(lora.a[:, :1])) for site, lora in one_a.loras.items()}
@@ -88,7 +90,7 @@ def test_an_a_that_all_experts_share_may_be_stored_once(one_a, model, tmp_path):
     ("tie", "message"),
     [
         ((("attn.q", "attn.o"),), "attn.o and attn.q have different A"),
-        ((("attn.q", "attn.x"),), "'attn.x' is tied 1 times; expected once, and one of attn.q, attn.k"),
+        ((("attn.q", "attn.x"),), "unknown site 'attn.x'; expected one of attn.q, attn.k"),
         ((QKV, ("attn.o", "attn.k")), "'attn.k' is tied 2 times"),
     ],
 )
@@ -101,6 +103,13 @@ def test_what_cannot_be_tied_is_named(one_a, tie, message):
 def test_whole_weights_go_with_neither_power_nor_scale(one_a, model, other):
     with pytest.raises(InputError, match="prototypes='svd', and scaled=False"):
         arrow(one_a, of="weights", model=model, **other)
+
+
+def test_the_options_are_the_parameters_after_the_library():
+    """Names, order and types; the options are written out a second time, so that routers can pass them on."""
+    parameters = get_type_hints(prototypes_of)
+    assert list(parameters.items())[1:-1] == list(get_type_hints(PrototypeOptions).items())
+    assert list(parameters)[0] == "library" and list(parameters)[-1] == "return"
 
 
 def test_input_norms_are_remembered(one_a, tmp_path):

@@ -11,7 +11,7 @@ from modjax.routing import calibrate, seqr, spectr
 
 @pytest.fixture(scope="module")
 def frozen(mixed):
-    """Experts that differ in B alone."""
+    """Experts that differ only in B."""
     return Library.from_arrays(
         {site: (jnp.broadcast_to(a[:, :1], a.shape), b) for site, (a, b, _) in mixed.loras.items()}, names=mixed.names
     )
@@ -55,7 +55,7 @@ def test_scores_are_standardised_by_what_they_are_on_the_calibrating_prompts(
 
 
 def test_calibration_makes_loudness_irrelevant(mixed, model, prompts, x_BTI, token_weights):
-    """Factors of another size, and a second calibration in place of the first, give the same weights."""
+    """Scaled factors, and a second calibration that replaces the first, give the same weights."""
     loud = jax.tree.map(jnp.copy, mixed)
     for site, (a, b, _) in mixed.loras.items():
         loud.loras[site] = loud.loras[site]._replace(a=a, b=b * jnp.array([1, 9, 0.2, 3, 1])[None, :, None, None])
@@ -101,5 +101,5 @@ def test_prompts_that_cannot_be_read(mixed, model, given, message):
 
 
 def test_routers_without_such_scores_are_named(mixed, model, prompts):
-    with pytest.raises(InputError, match="the Spectr router has no raw scores to standardise"):
+    with pytest.raises(InputError, match="the Spectr router cannot be calibrated; expected a router of `seqr`"):
         calibrate(spectr(mixed), model, prompts)

@@ -15,7 +15,7 @@ def sources(tasks, name, examples):
 def test_weights_equal_the_definition(
     word_model, word_tasks, clustered, texts, embeddings, text_weights, agrees, names, top_k, inverse_penalty
 ):
-    """The shares of an expert's tasks are added up, those of a task of two experts divided."""
+    """The probabilities of an expert's tasks are added; that of a task with two experts is divided."""
     options = {"examples": 12, "top_k": top_k, "inverse_penalty": inverse_penalty}
     router = task_predictor(clustered, word_model, word_tasks.select(names), **options)
     train_mD = embeddings([source for name in names for source in sources(word_tasks, name, 12)])
@@ -26,7 +26,7 @@ def test_weights_equal_the_definition(
 
 
 def test_training_prompts_go_to_their_task(word_model, word_tasks, words, embeddings):
-    """As many numbers as examples can be told apart, and an expert that is not penalised tells them."""
+    """With almost no penalty the classifier separates them: there are fewer than an embedding has numbers."""
     router = task_predictor(words, word_model, word_tasks, examples=5, inverse_penalty=1e4)
     query_nD = embeddings([source for name in word_tasks for source in sources(word_tasks, name, 5)])
     score_nK = query_nD @ np.asarray(router.directions).T + np.asarray(router.offsets)

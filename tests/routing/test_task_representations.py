@@ -28,7 +28,7 @@ def test_tasks_without_an_expert_are_left_out(word_model, word_tasks, clustered,
 
 
 def test_a_tasks_own_examples_go_to_its_expert(word_model, word_tasks, words):
-    """Where each task has but one example, that example is the task."""
+    """A task with one example is represented by that example."""
     router = task_representations(words, word_model, word_tasks, examples=1, top_k=1)
     for name in word_tasks:
         source = word_tasks[name].split("validation")[0].source

@@ -1,7 +1,7 @@
-"""The tutorial: a router of one's own is one class and one function, and everything takes it.
+"""The tutorial of the README: your own router is one class and one function, and everything takes it.
 
-This one is "nearest A": a token goes to the experts with a row of A that it points along. It needs no training and
-no change anywhere else, and is right for experts of any ranks, for the rows of zeros that pad them are never nearest.
+This one is "nearest A": a token goes to the experts that have a row of A close to its direction. It needs no training
+and no change elsewhere. It is correct for experts of any ranks, because the zero rows that pad them are never nearest.
 """
 
 import inspect
@@ -37,7 +37,7 @@ def nearest_a(library, top_k=2, temperature=0.1):
     return NearestA(rows, top_k, temperature)
 
 
-# And ends here.
+# The tutorial ends here.
 
 
 def test_the_readme_shows_it():
@@ -64,7 +64,7 @@ def test_it_weighs_as_its_formula_says(words, router, token_weights, agrees):
 
 
 def test_it_routes(word_model, words, router):
-    """Training-free: from the experts alone, for every token at every layer."""
+    """Without training: made of the experts alone, it routes per token and layer."""
     tokens_BT = np.random.default_rng(0).integers(4, 60, (2, 9))
     routed = word_model.logits(tokens_BT, words, router)
     assert np.abs(routed - word_model.logits(tokens_BT)).max() > 1e-3
@@ -80,7 +80,7 @@ def test_it_is_evaluated(word_model, words, router, word_tasks):
 
 
 def test_it_generates(decodes_as_recomputed, router):
-    """Greedy answers through the cache are those of reading everything anew."""
+    """Greedy answers through the cache equal those of full recomputation."""
     decodes_as_recomputed(router)
 
 

@@ -13,7 +13,7 @@ FORMS = [("factors", "parameters", mean_of_factors), ("products", "outputs", mea
 
 
 def mean_expert(library, mix):
-    """One expert computed by hand: mean factors, or all factors side by side for the mean of the products."""
+    """One expert computed by hand: mean factors, or all factors concatenated for the mean of the products."""
     merged = {}
     for site, (a, b, _) in library.loras.items():
         a, b = np.asarray(a), np.asarray(b) * np.asarray(library.scale)[None, :, None, None]

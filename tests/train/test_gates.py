@@ -47,9 +47,9 @@ def test_gates_open_the_frozen_expert(library, word_model, x_BTI, agrees, shared
         site: LoRA(lora.a[:, 1 % lora.a.shape[1]], lora.b[:, 1], lora.scale[:, 1])
         for site, lora in recipe.frozen.items()
     }
-    _, beside = recipe.attach(word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, own, None, None)
+    _, arguments = recipe.attach(word_model.params, {site: jnp.zeros((2, 32)) for site in SITES}, own, None, None)
     layer = jax.tree.map(lambda leaf: leaf[0], (own, {"attn.q": gate_I[None]}))
-    got_BTO = beside["adapt"](layer, ("attn.q", "attn.k"), jnp.asarray(x_BTI))["attn.q"]
+    got_BTO = arguments["adapt"](layer, ("attn.q", "attn.k"), jnp.asarray(x_BTI))["attn.q"]
     agrees("phatgoose, a gate", got_BTO, opened(updates(library, "attn.q", 0)[1], library.scale[1], gate_I, x_BTI))
 
 
@@ -77,5 +77,5 @@ def test_what_cannot_be_is_named(library, word_model, word_tasks):
         phatgoose(library, word_model, word_tasks, top_k=0)
     with pytest.raises(InputError, match="steps=0"):
         phatgoose(library, word_model, word_tasks, steps=0)
-    with pytest.raises(InputError, match="expert 'count' was trained on count; the collection has copy, sort"):
+    with pytest.raises(InputError, match="expert 'count' was trained on count; found only copy, sort"):
         phatgoose(library, word_model, word_tasks.select(["copy", "sort"]))

@@ -56,8 +56,8 @@ def test_of_a_shared_a_only_b_is_trained(train, word_model):
 
 def test_experts_of_a_shared_a_are_trained_as_each_alone(train):
     together, alone = train(shared_a=True), train({"sort": ("sort",)}, shared_a=True)
-    for site, (_, b) in together.loras.items():
-        np.testing.assert_allclose(b[:, 2], alone.loras[site].b[:, 0], rtol=0, atol=1e-6)
+    for site, lora in together.loras.items():
+        np.testing.assert_allclose(lora.b[:, 2], alone.loras[site].b[:, 0], rtol=0, atol=1e-6)
 
 
 def test_a_run_of_a_shared_a_goes_on_from_its_experts(train):

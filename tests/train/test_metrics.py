@@ -1,4 +1,4 @@
-"""The metrics file: one line a step, also behind a kill."""
+"""The metrics file: one line per step, also after a kill."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def test_a_line_names_experts(tmp_path):
     assert read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1, "loss": {"a": 1.0, "b": 0.5}}]
 
 
-def test_resuming_drops_the_lines_behind_the_checkpoint(tmp_path):
+def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):
     write(tmp_path, [1, 2, 3])
     write(tmp_path, [3, 4], done=2)
     assert [line["step"] for line in read(tmp_path / "metrics.jsonl")] == [1, 2, 3, 4]

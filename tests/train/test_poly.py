@@ -53,7 +53,7 @@ def test_one_skill_of_one_task_is_plain_lora(word_model, word_tasks, small):
     start = jax.jit(plain.start)(jax.random.key(0), None)
     skills = jax.tree.map(lambda leaf: leaf[:, :, None], start)
     given = {"skills": skills, "weights": np.zeros((1, 1, 1, 1), np.float32)}
-    recipe = PolyTraining(given, np.full((1, 1, 1), 4.0, np.float32), None, 100.0, settings)
+    recipe = PolyTraining(given, dict.fromkeys(settings.sites, np.full((2, 1, 1), 4.0, np.float32)), 100.0, settings)
     groups = {"copy": ("copy",)}
     got, expected = (fit(word_model, word_tasks, groups, one, settings, progress=False) for one in (recipe, plain))
     for leaf, like in zip(jax.tree.leaves(got.trained["skills"]), jax.tree.leaves(expected.trained), strict=True):
@@ -67,9 +67,8 @@ def test_the_routed_model_is_that_of_each_tasks_mixed_skills(word_model, trained
     rows_BHS = np.stack([router.weights[0, 2], router.weights[0, 0], router.weights[0].mean(axis=0)])
     for weights_HS, tokens_T, logits_TV in zip(rows_BHS, tokens_BT, got, strict=True):
         sites = {}
-        for site, (a_LSRI, b_LSRO) in library.loras.items():
-            pairs = zip(np.float64(a_LSRI), np.float64(b_LSRO), strict=True)
-            layers = [mixed_skills(*pair, np.float64(library.scale), np.float64(weights_HS)) for pair in pairs]
+        for site, lora in library.loras.items():
+            layers = [mixed_skills(*own, np.float64(weights_HS)) for own in zip(*map(np.float64, lora), strict=True)]
             sites[site] = tuple(np.stack(factors)[:, None] for factors in zip(*layers, strict=True))
         alone = Library.from_arrays(sites)
         method = "poly" if router.weights.shape[2] == 1 else "mhr"

@@ -1,15 +1,26 @@
 """Settings that cannot be meant are refused by name."""
 
+import typing
+
 import pytest
 
 from modjax.errors import InputError
-from modjax.train.settings import Settings
+from modjax.train.settings import Settings, SettingsFields
 
 
 def test_the_defaults_are_the_papers():
     settings = Settings()
     assert (settings.rank, settings.alpha, settings.dropout, settings.warmup) == (4, 16.0, 0.05, 0.06)
     assert (settings.learning_rate, settings.weight_decay, settings.batch) == (1e-4, 0.0, 16)
+
+
+def test_the_keywords_are_the_fields():
+    assert typing.get_type_hints(SettingsFields) == typing.get_type_hints(Settings)
+
+
+def test_an_unknown_setting_is_named(train):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lerning_rate'"):
+        train(lerning_rate=1e-3)
 
 
 @pytest.mark.parametrize(
