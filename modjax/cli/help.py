@@ -16,7 +16,7 @@ from modjax.cli import config_file
 from modjax.cli.command import flags_of
 from modjax.cli.comments import comments
 
-WIDTH = min(120, shutil.get_terminal_size((120, 24)).columns)
+WIDTH = 120  # of the longest line, on a terminal that is as wide
 VALUE = 32  # longest value shown in full, in characters
 NODE = 40  # keys of the largest node whose keys are listed
 REPOSITORY = pathlib.Path(modjax.__file__).parents[1]
@@ -86,8 +86,9 @@ def _shortened(value):
 def _table(rows):
     """Lines of two columns; the second is wrapped."""
     width = max(len(left) for left, _ in rows)
+    rest = max(20, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns) - width - 4)
     lines = []
     for left, right in rows:
-        first, *more = textwrap.wrap(right, WIDTH - width - 4) or [""]
+        first, *more = textwrap.wrap(right, rest) or [""]
         lines += [f"  {left:{width}}  {first}".rstrip(), *(f"{'':{width + 4}}{line}" for line in more)]
     return "\n".join(lines)

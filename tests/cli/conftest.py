@@ -100,6 +100,7 @@ def modjax(monkeypatch, capsys):
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["modjax", *map(str, arguments)])
         monkeypatch.setattr("sys.path", [*sys.path])
+        monkeypatch.setenv("COLUMNS", "120")
         try:
             main.main()
             code = 0
