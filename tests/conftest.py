@@ -10,16 +10,18 @@ FLAGS = [
     "--xla_cpu_use_fusion_emitters=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 ]
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["OMP_NUM_THREADS"] = "1"  # for torch, NumPy and scikit-learn: on small arrays, more wait for each other
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]),
+    "OMP_NUM_THREADS": "1",  # for torch, NumPy and scikit-learn: on small arrays, more threads wait for each other
+}
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
