@@ -10,6 +10,7 @@ from modjax.errors import InputError
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import Model
+from modjax.parallel.distributed import from_first
 from modjax.studies import content
 
 DEFAULT = "library"  # the name of the library that a method has if it names none
@@ -79,5 +80,5 @@ class Experiment:
             return
         if not str(found):
             raise InputError(f"library {name!r} has no folder; expected the folder of a saved library")
-        if name not in self.libraries and not pathlib.Path(found).is_dir():
+        if name not in self.libraries and not from_first(pathlib.Path(found).is_dir):
             raise InputError(f"no library {name!r}; expected a folder, or one of {', '.join(self.libraries) or 'none'}")

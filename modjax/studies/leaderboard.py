@@ -83,9 +83,13 @@ class _Board:
 
     def made_of(self, line) -> dict[str, Any]:
         """The inputs of a method's measures, as plain data; equal in all processes."""
-        other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
-        found = methods.made_of(line, self.experiment) | other | {"experiment": self.common}
-        return from_first(lambda: json.loads(json.dumps(found)))
+        common = self.common  # by all processes, since the model may lie across them
+
+        def found():
+            other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
+            return methods.made_of(line, self.experiment) | other | {"experiment": common}
+
+        return from_first(lambda: json.loads(json.dumps(found())))
 
     @functools.cached_property
     def common(self) -> dict[str, Any]:
