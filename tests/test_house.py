@@ -15,7 +15,7 @@ PACKAGE = ROOT / "modjax"
 # do not import each other. `modjax` itself, which finds its public names when they are asked for, imports nothing.
 SPINE = [
     ("errors",),
-    ("files", "progress"),
+    ("arguments", "files", "progress"),
     ("claim",),
     ("ops",),
     ("parallel",),
