@@ -6,13 +6,16 @@ Each function takes the argument's name and value, and returns the value to use.
 
 import math
 import operator
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Any
 
 import jax
 import numpy as np
 
 from modjax.errors import InputError
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -51,10 +54,12 @@ def flag(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any) -> str:
-    """A string."""
-    if isinstance(value, str):
-        return str(value)
-    raise refused(name, value, "a string")
+    """A string. Lone surrogates, halves of a character, are refused: no file and no tokenizer takes them."""
+    if not isinstance(value, str):
+        raise refused(name, value, "a string")
+    if SURROGATE.search(value):
+        raise refused(name, value, "text without lone surrogates, which are halves of a character")
+    return str(value)
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
@@ -62,6 +67,19 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise refused(name, value, f"one of {', '.join(choices)}")
+
+
+def items(name: str, value: Any, expected: str) -> list[Any]:
+    """The items of a list, a tuple, another iterable or an array, of which these are the rows.
+
+    A string, bytes, a mapping and a set are refused: their items have another meaning, or no order.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | Set):
+        try:
+            return list(value)
+        except TypeError:  # an array without axes
+            pass
+    raise refused(name, value, expected)
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:

@@ -21,10 +21,10 @@ from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
+from modjax.data import inputs
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import TooLong, encode
-from modjax.errors import InputError
+from modjax.data.tokenize import TooLong
 from modjax.eval.likelihood import target_loss
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
@@ -89,8 +89,6 @@ def lorahub(
     """
     settings = LoraHubSettings(**settings)
     model.check(library)
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
     tasks = few(tasks)
     chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
     recorded = {name: getattr(settings, name) for name in ("budget", "bound", "penalty", "seed")}
@@ -100,7 +98,7 @@ def lorahub(
     for name, task in each(tasks.items(), "task", progress):
         own = library if retrieved is None else library[chosen[name]]
         examples = task.split("train")
-        encoded = encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
+        encoded = inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)
         made_of = method | {"experts": list(own.names), "library": arrays, "examples": _digest(encoded)}
         found = kept.get(name, made_of)
         if found is None:

@@ -7,7 +7,7 @@ import sys
 from absl.flags import DEFINE_bool, DEFINE_multi_string, DEFINE_string, FlagValues
 
 from modjax.cli import build, session
-from modjax.data.tokenize import Prompt
+from modjax.data.messages import Prompt
 from modjax.errors import InputError
 from modjax.parallel.distributed import from_first
 from modjax.studies import methods

@@ -6,6 +6,7 @@ import pathlib
 import zlib
 from collections.abc import Iterator
 
+from modjax import arguments
 from modjax.errors import InputError
 
 REQUIRED = object()  # stands for "no default", because None is a valid default
@@ -39,7 +40,7 @@ def field(record, key: str, kind: type, where, default=REQUIRED):
     if not isinstance(value, kind):
         found = f"is {value!r}" if key in record else f"is missing (the keys are {', '.join(record)})"
         raise InputError(f"{where}: key {key!r} {found}; expected {KINDS[kind]}")
-    return value
+    return arguments.text(f"{where}: key {key!r}", value) if kind is str else value
 
 
 def _text(path: pathlib.Path) -> str:
