@@ -41,7 +41,8 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
-      ends: the tokens that end a turn, in addition to the tokenizer's end-of-sequence token.
+      ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
+        its chat template.
       folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
