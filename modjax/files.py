@@ -1,16 +1,19 @@
-"""JSON files: reading with errors that name the file, and atomic writing."""
+"""Text and JSON files: reading with errors that name the file, atomic writing, and names that any file system takes."""
 
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from modjax.errors import InputError
 
 _NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # JSON strings have no raw line breaks, so this never matches inside one
+_MOST_BYTES = 100  # of a safe name: short enough for every file system, with room for what is added to it
+_RESERVED = {"con", "prn", "aux", "nul", *(port + digit for port in ("com", "lpt") for digit in "123456789¹²³")}
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -46,6 +49,28 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def _one_line(numbers: re.Match) -> str:
     return "[" + " ".join(numbers[0][1:-1].split()) + "]"
+
+
+def safe_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A name for a file or folder from any text, different from `taken` on every file system.
+
+    Characters other than letters, digits and `_.+-` become `_`. The name has at most 100 bytes before a number that
+    makes it differ from `taken`, no dot or dash at its start, no dot at its end, and is no name that Windows reserves.
+    Names that differ only in case or in Unicode normalisation count as equal. A safe name is kept as it is.
+    """
+    safe = re.sub(r"[^\w.+-]", "_", unicodedata.normalize("NFC", name)).lstrip(".-")
+    safe = "_" + safe if safe.split(".")[0].lower() in _RESERVED else safe
+    safe = safe.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(".") or "_"
+    used, unique, number = {_folded(other) for other in taken}, safe, 1
+    while _folded(unique) in used:
+        number += 1
+        unique = f"{safe}-{number}"
+    return unique
+
+
+def _folded(name: str) -> str:
+    """The form in which file systems that ignore case and Unicode normalisation compare names."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_whole(value: Any) -> bool:

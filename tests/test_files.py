@@ -1,7 +1,9 @@
+import unicodedata
+
 import pytest
 
 from modjax.errors import InputError
-from modjax.files import read_json, read_json_object, write_json
+from modjax.files import read_json, read_json_object, safe_name, write_json
 
 
 def test_written_and_read_is_the_same(tmp_path):
@@ -39,3 +41,39 @@ def test_bytes_that_are_no_text(tmp_path):
     (tmp_path / "value.json").write_bytes(b"\xff\xfe{}")
     with pytest.raises(InputError, match="is not JSON"):
         read_json(tmp_path / "value.json")
+
+
+ANY_TEXT = ["a/b", "a\\b", "a b", "..", ".", "", ".hidden", "-flag", "CON", "nul.txt", "com¹", "x" * 300, "é" * 150]
+ANY_TEXT += ["🙂", "اسم", "任务", "a\nb", "a\x00b", "end.", "library.json", "C:", "\ud800", "a:b|c?*<>"]
+
+
+@pytest.mark.parametrize("name", ANY_TEXT, ids=ascii)
+def test_safe_names_of_any_text(tmp_path, name):
+    safe = safe_name(name)
+    assert safe == safe_name(safe) and 0 < len(safe.encode()) <= 100
+    assert safe[0] not in ".-" and safe[-1] != "." and safe.split(".")[0].lower() not in ("con", "nul", "com¹")
+    (tmp_path / f"{safe}.json").write_text("")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["arrow", "task_1", "a-b", "1.5+x", "Größe", "任务"])
+def test_safe_names_stay(name):
+    assert safe_name(name) == name
+
+
+def test_safe_names_differ_from_those_taken():
+    names = [
+        "a/b",
+        "a_b",
+        "A_B",
+        "a:b",
+        "é",
+        unicodedata.normalize("NFD", "é"),
+        "É",
+        *(f"{'x' * 120}{i}" for i in "123"),
+    ]
+    taken = []
+    for name in names:
+        taken.append(safe_name(name, taken))
+    assert taken[:4] == ["a_b", "a_b-2", "A_B-3", "a_b-4"]
+    assert len({unicodedata.normalize("NFD", one).lower() for one in taken}) == len(names)
