@@ -1,11 +1,14 @@
 """Text and JSON files: reading with errors that name the file, atomic writing, and names that any file system takes."""
 
+import codecs
+import gzip
 import json
 import math
 import os
 import pathlib
 import re
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,15 +17,65 @@ from modjax.errors import InputError
 _NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # JSON strings have no raw line breaks, so this never matches inside one
 _MOST_BYTES = 100  # of a safe name: short enough for every file system, with room for what is added to it
 _RESERVED = {"con", "prn", "aux", "nul", *(port + digit for port in ("com", "lpt") for digit in "123456789¹²³")}
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text in a UTF-8 file, without a byte order mark; a .gz file is decompressed.
+
+    Raises InputError if the file is missing, damaged or not UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{path}: cannot be read as gzip ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as gzip: truncated or damaged ({error})") from error
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """UTF-8 bytes as text, without a byte order mark. Raises InputError naming `where` for other bytes."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{where}: is text in UTF-16, by its first two bytes; expected UTF-8. Save it again as UTF-8")
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = error.start + len(content) - len(error.object)
+        line = len(split_lines(content[:at].decode("utf-8")))
+        raise InputError(
+            f"{where}, line {line}: byte {at} is 0x{content[at]:02X}, which is not UTF-8; expected text in UTF-8"
+        ) from error
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, without their ends; what follows the last end is a line too, if only an empty one.
+
+    A line ends at \n, \r\n or \r, as when Python opens a text file; not at a form feed, U+0085, U+2028 and other
+    characters at which `str.splitlines` splits, since they may stand within a text.
+    """
+    return _LINE_END.split(text)
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a UTF-8 file that are not blank. Raises InputError as `read_text` does, and if there are none."""
+    lines = [line for line in split_lines(read_text(path)) if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: has no text; expected at least one line")
+    return lines
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The value in a JSON file. Raises InputError if the file is missing or is not JSON."""
-    path = pathlib.Path(path)
+    """The value in a JSON file. Raises InputError as `read_text` does, and if the file is empty or not JSON."""
+    text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path}: is empty; expected JSON")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
 

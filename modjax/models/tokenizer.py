@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from modjax.errors import InputError
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+TEXTS = (".json", ".jinja", ".txt")  # suffixes of the files that transformers reads as text
 CONTROL, USER_DEFINED = 3, 4  # GGUF token types of text that is never split into several tokens
 ROLES = {
     "bos": "tokenizer.ggml.bos_token_id",
@@ -25,15 +31,19 @@ END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "token
 
 
 def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in a checkpoint's directory; None if there is none."""
-    if not any((pathlib.Path(path) / name).is_file() for name in FILES):
+    """The tokenizer in a checkpoint's directory; None if there is none. Raises InputError if it cannot be read."""
+    path = pathlib.Path(path)
+    if not any((path / name).is_file() for name in FILES):
         return None
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: its tokenizer cannot be read ({error})") from error
+        with _without_marks(path) as clean:
+            return AutoTokenizer.from_pretrained(clean, local_files_only=True)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        for file in sorted(path.glob("*.json")):
+            read_json_object(file)  # a file that is no JSON object is named
+        raise InputError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
 
 
 def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
@@ -80,6 +90,27 @@ def ends(path: str | pathlib.Path) -> tuple[int, ...]:
     if any(isinstance(one, bool) or not isinstance(one, int) for one in ids):
         raise InputError(f"{file}: eos_token_id is {found!r}; expected a token id or a list of them")
     return tuple(ids)
+
+
+@contextlib.contextmanager
+def _without_marks(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The directory; if texts in it begin with a byte order mark, which transformers refuses, a copy without them."""
+    texts = [file for file in path.iterdir() if file.suffix in TEXTS and file.is_file()]
+    if not any(map(_marked, texts)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        clean = pathlib.Path(folder)
+        for file in texts:
+            (clean / file.name).write_bytes(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+        for file in path.glob("*.model"):
+            shutil.copy(file, clean)
+        yield clean
+
+
+def _marked(file: pathlib.Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def _byte_level_bpe(metadata: dict[str, Any]):

@@ -62,8 +62,25 @@ def test_broken_directory(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match="its tokenizer cannot be read"):
+    with pytest.raises(InputError, match="tokenizer.json: is not JSON"):
         tokenizer.from_directory(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_the_damaged_file_of_a_tokenizer_is_named(tmp_path, ours, name, content):
+    ours.save_pretrained(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}: .*expected|{name}: is not JSON"):
+        tokenizer.from_directory(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_tokenizer(tmp_path, ours):
+    ours.save_pretrained(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    again = tokenizer.from_directory(tmp_path)
+    assert again.chat_template == ours.chat_template and again("a b")["input_ids"] == ours("a b")["input_ids"]
 
 
 @pytest.mark.parametrize(
