@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import modjax
 from modjax.errors import InputError
 from modjax.models import gguf, gguf_config, gguf_file, hf
 from modjax.models.families import FAMILIES
@@ -450,3 +451,12 @@ def test_foreign_files(tmp_path, content):
 def test_not_there(tmp_path):
     with pytest.raises(InputError, match="no.gguf: cannot be read"):
         gguf.header(tmp_path / "no.gguf")
+
+
+def test_a_model_without_a_tokenizer_takes_token_ids(tmp_path, tiny_tensors):
+    file = write(tmp_path / "tiny.gguf", TINY | {"tokenizer.ggml.model": "bert"}, tiny_tensors)
+    with pytest.warns(UserWarning, match="The model is loaded without one"):
+        model = modjax.load(file)
+    assert model.tokenizer is None and model.logits([[1, 2, 3]]).shape == (1, 3, 61)
+    with pytest.raises(InputError, match="tokenizer"):
+        model.generate(["text"])
