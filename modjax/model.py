@@ -60,6 +60,13 @@ class Model:
         """Sixteen hexadecimal digits that identify the weights; each ExpertInfo has those of its base model."""
         return weights.fingerprint(self.params)
 
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
+        words = tokenizer.fingerprint(self.tokenizer)
+        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
+
     def logits(
         self,
         tokens_BT: Any,

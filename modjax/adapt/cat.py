@@ -88,10 +88,13 @@ class CatTraining(Recipe):
     """Coefficients {site: c[L,G,E]}, or {"all sites": c[L,G,E]}, of G merged experts over one frozen library."""
 
     def __init__(self, library: Library, per: Per, n_groups: int):
-        self.sites, self.per = library.sites, per
+        self.library, self.sites, self.per = library, library.sites, per
         start_LGE = np.full((library.layers, n_groups, len(library)), 1 / len(library), np.float32)
         self.given = {_group(site, per): start_LGE for site in self.sites}
         self.frozen = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], library.loras)
+
+    def made_of(self):
+        return {"library": self.library.fingerprint, "per": self.per}
 
     def start(self, key, given):
         return given

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+ORIGIN = ("base", "training", "scores", "dtype", "peft")  # fields that no result of an expert depends on
+
 
 @dataclasses.dataclass(frozen=True)
 class ExpertInfo:

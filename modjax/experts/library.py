@@ -1,6 +1,7 @@
 """A library of LoRA experts: one pytree of stacked arrays, and an ExpertInfo for each expert."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import digest
 from modjax.errors import InputError
 from modjax.experts import mttl, peft, store
 from modjax.experts.adapter import Adapter, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import ORIGIN, ExpertInfo
 from modjax.experts.ranks import ranks
 from modjax.ops.lora import LoRA, Loras
 
@@ -75,6 +77,15 @@ class Library:
         the expert's rank in each layer with a factor that is not zero, or in every layer if all factors are zero.
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the experts: their arrays, and what their infos say of them.
+
+        A library that is saved and loaded keeps it, so what only tells where an expert is from does not count.
+        """
+        infos = [{key: value for key, value in vars(info).items() if key not in ORIGIN} for info in self.infos]
+        return digest.of_json([infos, {site: digest.of_arrays(self.loras[site]) for site in self.sites}])
 
     def __len__(self) -> int:
         return len(self.infos)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import json
 import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from modjax import digest
 from modjax.errors import InputError
 from modjax.files import read_json_object
 from modjax.models.gguf_file import header
@@ -56,6 +58,16 @@ def ends(path: str | pathlib.Path) -> tuple[int, ...]:
     if any(isinstance(one, bool) or not isinstance(one, int) for one in ids):
         raise InputError(f"{file}: eos_token_id is {found!r}; expected a token id or a list of them")
     return tuple(ids)
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Sixteen hexadecimal digits that identify the words, rules and chat template of a tokenizer; "" for none."""
+    if tokenizer is None:
+        return ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    rules = {key: value for key, value in rules.items() if key not in ("padding", "truncation")}  # of the last call
+    return digest.of_json([rules, tokenizer.chat_template, tokenizer.special_tokens_map])
 
 
 @contextlib.contextmanager

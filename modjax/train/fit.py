@@ -1,6 +1,7 @@
 """One training run: data in, one jitted step many times, trained arrays out. A killed run resumes when repeated."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from modjax.checkpoint import Checkpoints
+from modjax.claim import claim
 from modjax.data import loader
 from modjax.data.pack import Rows, joined, pack
 from modjax.data.tasks import Tasks
@@ -27,6 +29,10 @@ from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, StopBy
 from modjax.train.state import State, member_keys
+
+CHECKPOINTS = "checkpoints"
+# The settings that change nothing but files. All others are recorded: the last bits may depend on remat and loss_chunk.
+UNRECORDED = ("save_every", "log_every")
 
 
 class Fitted(NamedTuple):
@@ -62,14 +68,33 @@ def fit(
       groups: {member: [task, ...]}, the tasks that each learns from.
       recipe: the trained arrays and how they act.
       workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated,
-        with the same result as an uninterrupted one.
+        with the same result as an uninterrupted one. Its inputs.json ties it to what the run is made of.
 
     With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
-    Raises InputError for settings, sites and tasks that do not fit, before anything is trained.
+    Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
+    is trained.
     """
-    run = _Run(model, tasks, dict(groups), recipe, settings)
-    state = run.train(None if workdir is None else pathlib.Path(workdir), progress)
+    run, folder = _Run(model, tasks, dict(groups), recipe, settings), None
+    if workdir is not None:
+        folder, inputs = pathlib.Path(workdir), made_of(model, tasks, groups, recipe, settings)
+        distributed.from_first(lambda: claim(folder / "inputs.json", inputs, [folder / CHECKPOINTS]))
+    state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(opt_state=None)))
+
+
+def made_of(
+    model: Model, tasks: Tasks, groups: Mapping[str, Sequence[str]], recipe: Recipe, settings: Settings
+) -> dict[str, Any]:
+    """All that the result of a run depends on, as plain data with digests. All processes must call it alike."""
+    recorded = {name: value for name, value in dataclasses.asdict(settings).items() if name not in UNRECORDED}
+    return {
+        "kind": type(recipe).__name__,
+        "settings": recorded,
+        "groups": [[name, list(own)] for name, own in groups.items()],
+        "tasks": {name: tasks[name].fingerprint for own in groups.values() for name in own},
+        "model": model.content,
+        **recipe.made_of(),
+    }
 
 
 class _Run:
@@ -127,7 +152,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             checkpoints = None
             if folder and settings.save_every:
-                checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", settings.save_every))
+                checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, settings.save_every))
                 state = checkpoints.restore(state)
             done = int(state.step)
             log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))

@@ -24,6 +24,9 @@ class FullTraining(Recipe):
     def __init__(self, decoder: Decoder):
         self.given = weights.leaves(decoder)
 
+    def made_of(self):
+        return {}  # the model's own weights
+
     def start(self, key, given):
         return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
 

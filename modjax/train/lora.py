@@ -106,10 +106,13 @@ class LoRATraining(Recipe):
     """E experts of one rank, each with its own A and B: {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        self.config, self.settings, self.n_experts = config, settings, n_experts
+        self.config, self.settings, self.n_experts, self.init = config, settings, n_experts, init
         self.given = None if init is None else {site: lora.factors for site, lora in init.loras.items()}
         scale_LE = np.full((config.L, n_experts), settings.alpha / settings.rank, np.float32)
         self.frozen = dict.fromkeys(settings.sites, scale_LE)
+
+    def made_of(self):
+        return {"init": None if self.init is None else self.init.fingerprint}
 
     def start(self, key, given):
         if given is None:
@@ -128,7 +131,7 @@ class SharedATraining(LoRATraining):
     """E experts that share one frozen A; only B is trained (SEQR, arXiv 2509.18093): {site: b[L,E,R,O]}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        super().__init__(config, settings, n_experts)
+        super().__init__(config, settings, n_experts, init)
         if init is None:
             factors = jax.jit(lambda: init_factors(jax.random.key(settings.seed), 1, config, settings))()
         else:

@@ -86,12 +86,6 @@ def test_a_finished_run_is_read_back(train, tmp_path):
     assert equal(first, again)
 
 
-def test_a_folder_of_another_run_is_refused(train, tmp_path):
-    train({"copy": ("copy",)}, workdir=tmp_path, save_every=6)
-    with pytest.raises(InputError, match=r"checkpoint 6 has .*this run's is"):
-        train({"copy": ("copy",)}, workdir=tmp_path, save_every=6, rank=3)
-
-
 def test_a_broken_expert_stops_alone(train, together, caplog):
     """Experts start from a library in which one has a NaN."""
 
