@@ -117,11 +117,11 @@ def test_groups_in_lockstep_equal_each_alone(word_model, library, word_tasks):
     ("change", "words"),
     [
         ({"per": "expert"}, "per='expert': expected one of layer, site"),
-        ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"steps": 0}, "steps=0: expected a whole number, at least 1"),
         ({"rank": 7}, "rank=7: expected 1 to 6, the sum of the experts' ranks"),
         ({"length": 65}, "length=65: expected at most 64, the context of tiny"),
         ({"tasks": Tasks([])}, "no new tasks"),
-        ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: expected a finite number"),
     ],
 )
 def test_what_cannot_be_is_named(word_model, library, word_tasks, change, words):
