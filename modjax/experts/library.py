@@ -208,8 +208,7 @@ class Library:
         # In float64, so that alpha / rank gives the same float32 scale.
         scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
-            ExpertInfo(name, own, rank, s * rank, **info)
-            for name, own, s in zip(names, tasks, scale_E, strict=True)
+            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
         scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
         return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)

@@ -87,6 +87,12 @@ def test_the_first_step_goes_down_the_slope(word_model, library, word_tasks):
         assert np.sign(moved_LE[layer, e]) == -np.sign(slope)
 
 
+def test_coefficients_that_diverge_are_those_of_the_last_finite_loss(word_model, library, word_tasks):
+    merged = cat(word_model, library, word_tasks, **RUN | {"steps": 1, "learning_rate": 3e38})
+    assert merged.infos[0].failed == 1
+    np.testing.assert_allclose(coefficients(merged, library)["attn.q"], 1 / 3, rtol=1e-5)
+
+
 def test_what_was_done_is_told(library, learned):
     info = learned["layer"].infos[0]
     means_E = np.mean(list(coefficients(learned["layer"], library).values()), axis=(0, 1))
