@@ -47,6 +47,11 @@ class Library:
         return tuple(info.tasks for info in self.infos)
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the experts whose training diverged; see `ExpertInfo.failed`."""
+        return tuple(info.name for info in self.infos if info.failed)
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The sites in the order of a block. `loras` itself may be sorted by name, as JAX returns dictionaries."""
         return tuple(sorted(self.loras, key=lambda site: (ORDER.get(site, len(ORDER)), site)))
@@ -91,7 +96,8 @@ class Library:
         return len(self.infos)
 
     def __repr__(self) -> str:
-        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)})"
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)}{failed})"
 
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
         """The chosen experts, by name or index, as a library in the given order.
@@ -204,7 +210,7 @@ class Library:
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = tasks or [(name,) for name in names]
+        tasks = [(name,) for name in names] if tasks is None else tasks
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(
                 f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
@@ -213,8 +219,7 @@ class Library:
         # In float64, so that alpha / rank gives the same float32 scale.
         scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
-            ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
-            for name, own, s in zip(names, tasks, scale_E, strict=True)
+            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
         scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
         return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)

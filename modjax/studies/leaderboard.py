@@ -144,6 +144,7 @@ class _Board:
             "facts": results.facts(self.experiment.model, tasks, seconds, **self.experts()),
             "methods": [_row(name, found[name], compared) for name in scores]
             + [{"name": name, "error": text} for name, text in errors.items()],
+            "failed": results.failed(self.libraries()),
             "paired": results.paired(compared),
             "tasks": [results.task(task, scores) for task in tasks.values()],
             "analysis": [{"name": name, **one["analysis"]} for name, one in analysed.items()],
@@ -157,6 +158,11 @@ class _Board:
             return {}
         library = self.experiment.library(DEFAULT)
         return {"Experts": f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"}
+
+    def libraries(self) -> dict[str, Library | str | pathlib.Path]:
+        """The libraries of all lines."""
+        names = dict.fromkeys(name for line in self.lines.values() for name in methods.libraries_of(line))
+        return {name: self.experiment.libraries.get(name, name) for name in names}
 
     def losses(self, scores) -> list[float]:
         """In distribution and held out; infinite for a method that was not scored on all tasks of a part."""

@@ -45,7 +45,9 @@ def train_library(
 
     Returns:
       The experts in the order of `groups`; with early stopping, each at its best validation. With several processes
-      each gets all experts; only the first writes metrics, and all must see the same `workdir`.
+      each gets all experts; only the first writes metrics, and all must see the same `workdir`. An expert whose loss or
+      gradient is not finite has its last arrays whose loss was finite, and `ExpertInfo.failed` is the step; the others
+      are trained on.
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
@@ -85,6 +87,7 @@ def expert_info(
         family=model.config.family,
         fingerprint=model.fingerprint,
         training=tuple((method | run).items()),
+        failed=fitted.failed[member],
         scores=fitted.scores[member],
     )
 
