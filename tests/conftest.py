@@ -161,6 +161,25 @@ def random_library():
 
 
 @pytest.fixture(scope="session")
+def byte_tokenizer():
+    """A function that gives a tokenizer of one token a byte, ids 0 to 255, and of the special tokens given to it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(special=(), template=None, **named):
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE(vocab={one: i for i, one in enumerate(alphabet)}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([AddedToken(one, special=True) for one in special])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, chat_template=template, clean_up_tokenization_spaces=False, **named
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def word_tokenizer():
     """A transformers tokenizer of sixty words, w0 to w59, split at spaces; ids 0 to 3 are special."""
     from tokenizers import Tokenizer, models, pre_tokenizers

@@ -26,6 +26,7 @@ from modjax.ops.lora import LoRA
 from modjax.routing.base import Bound, hook
 from modjax.routing.fixed import Fixed
 from modjax.train.fit import fit
+from modjax.train.groups import checked_groups
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -69,7 +70,7 @@ def cat(
     if rank is not None:
         checked_rank(library, rank)
     settings, tasks = Settings(**(DEFAULTS | settings | {"sites": library.sites})), few(tasks)
-    groups = {"cat": tuple(tasks)} if groups is None else dict(groups)
+    groups = checked_groups({"cat": tuple(tasks)} if groups is None else groups)
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
     method = {"merged": "cat", "per": per, "steps": fitted.steps}
     method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}

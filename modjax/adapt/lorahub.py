@@ -20,10 +20,10 @@ from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
 from modjax.claim import claim
+from modjax.data import inputs
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import TooLong, encode
-from modjax.errors import InputError
+from modjax.data.tokenize import TooLong
 from modjax.eval.likelihood import target_loss
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
@@ -90,11 +90,9 @@ def lorahub(
     """
     settings = LoraHubSettings(**settings)
     model.check(library)
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
     tasks = few(tasks)
     chosen, tokens = retrieved_from(library, tasks, retrieved), (settings.length, settings.system, settings.too_long)
-    encoded = {name: encode(model.tokenizer, task, task.split("train"), *tokens) for name, task in tasks.items()}
+    encoded = {name: inputs.examples(model, task, task.split("train"), *tokens) for name, task in tasks.items()}
     kept = _Kept(workdir and pathlib.Path(workdir), lambda: _made_of(model, library, tasks, chosen, settings))
     recorded = {name: getattr(settings, name) for name in ("budget", "bound", "penalty", "seed")}
     method = {"method": "lorahub", **recorded}

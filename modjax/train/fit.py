@@ -14,16 +14,16 @@ from absl import logging
 
 from modjax.checkpoint import Checkpoints
 from modjax.claim import claim
-from modjax.data import loader
+from modjax.data import inputs, loader
 from modjax.data.pack import Rows, joined, pack
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
 from modjax.train.answers import Answers
+from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
@@ -79,10 +79,10 @@ def fit(
     Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
     is trained.
     """
-    run, folder = _Run(model, tasks, dict(groups), recipe, settings), None
+    run, folder = _Run(model, tasks, groups, recipe, settings), None
     if workdir is not None:
-        folder, inputs = pathlib.Path(workdir), made_of(model, tasks, groups, recipe, settings)
-        distributed.from_first(lambda: claim(folder / "inputs.json", inputs, [folder / CHECKPOINTS]))
+        folder, made = pathlib.Path(workdir), made_of(model, tasks, run.groups, recipe, settings)
+        distributed.from_first(lambda: claim(folder / "inputs.json", made, [folder / CHECKPOINTS]))
     state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
 
@@ -106,7 +106,8 @@ class _Run:
     """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
-        _check(model, groups, settings)
+        _check(model, settings)
+        groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
         self.rows = self._rows(tasks, "train")
@@ -250,14 +251,10 @@ def _pick(chosen_E):
     return pick
 
 
-def _check(model, groups, settings) -> None:
+def _check(model, settings) -> None:
     config = model.config
     if settings.length > config.context:
         raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
-    if not groups:
-        raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)
@@ -269,4 +266,4 @@ def _encoded(model, task, split, settings):
     examples = task.split(split)
     if not examples:
         raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
-    return encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
+    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)

@@ -213,7 +213,7 @@ def test_a_model_without_tokenizer_is_named(train, word_model):
 
 
 def test_no_groups_are_refused(train):
-    with pytest.raises(InputError, match="no groups of tasks"):
+    with pytest.raises(InputError, match="groups={}: expected at least one group"):
         train({})
 
 
