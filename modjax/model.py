@@ -17,7 +17,7 @@ from modjax.data.template import turn
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
-from modjax.models import export, gguf, hf, tokenizer, weights
+from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Mix
@@ -61,6 +61,13 @@ class Model:
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify the weights; each ExpertInfo has those of its base model."""
         return weights.fingerprint(self.params)
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
+        words = tokenizer.fingerprint(self.tokenizer)
+        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
 
     def logits(
         self,
@@ -233,7 +240,7 @@ def load(
     name = str(name)
     if name == EMBEDDED or name.endswith(".gguf"):
         path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
-        params, words = gguf.read(path, dtype, layout, quantize), tokenizer.from_gguf(path)
+        params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)
     else:
         path = folder = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)

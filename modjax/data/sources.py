@@ -26,7 +26,7 @@ from modjax import arguments
 from modjax.data.jsonl import field, read_json_lines
 from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split
 from modjax.errors import InputError
-from modjax.files import read_json
+from modjax.files import read_json, read_text, split_lines
 
 ACCEPTED = (
     '"open48", a folder with index.json, a folder with tasks/*.json (Super-NaturalInstructions), '
@@ -214,4 +214,4 @@ def _split(record: dict, index: int, where: str) -> str:
 
 
 def _names(path: pathlib.Path) -> frozenset[str]:
-    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
+    return frozenset(map(str.strip, split_lines(read_text(path)))) if path.is_file() else frozenset()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, digest
 from modjax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -64,6 +64,12 @@ class Task(Sequence):
     def __getitem__(self, index):
         return self.examples[index]
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the examples in their order, and what is known of the task."""
+        examples = [(one.source, one.target, one.split, one.references) for one in self.examples]
+        return digest.of_json([self.name, self.family, self.held_out, self.definition, examples])
+
     def split(self, split: str) -> tuple[Example, ...]:
         """The examples of one split, in the task's order."""
         return tuple(example for example in self.examples if example.split == split)
@@ -92,6 +98,11 @@ class Tasks(Mapping):
 
     def __repr__(self) -> str:
         return f"Tasks({len(self)} tasks, {sum(map(len, self.values()))} examples)"
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """{task: its fingerprint}."""
+        return {name: task.fingerprint for name, task in self.items()}
 
     def select(self, names: Iterable[str]) -> "Tasks":
         """The named tasks, in the order of `names`. Raises InputError for an unknown name."""

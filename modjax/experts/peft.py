@@ -1,4 +1,4 @@
-"""Reader and writer of PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
+"""Reader and writer of PEFT adapter folders: adapter_config.json and the weights, one expert each.
 
 The tensors determine which modules have factors, the config their ranks and scales. An adapter that was read is written
 with its original config if that still describes it, else with a new one, which names modules by their paths where their
@@ -16,18 +16,17 @@ import numpy as np
 import safetensors.numpy
 
 from modjax.errors import InputError
-from modjax.experts import peft_config
-from modjax.experts.adapter import Adapter, Update, alpha_of
+from modjax.experts import peft_config, weights_file
+from modjax.experts.adapter import DTYPES, Adapter, Update, alpha_of
 from modjax.experts.info import ExpertInfo
 from modjax.experts.peft_config import PeftConfig
-from modjax.experts.places import family_of, paths, places
+from modjax.experts.places import check_inside, family_of, paths, places
+from modjax.experts.weights_file import WEIGHTS, Stored
 from modjax.files import read_json_object
-from modjax.models import safetensors_file
-from modjax.models.safetensors_file import Tensor
 
-WEIGHTS, CONFIG, PICKLED = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
+CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+IN_TRAINING = ".lora_velora_embed"  # ends the names of tensors that are used in training alone: for VeLoRA's gradients
 
 
 class Opened(NamedTuple):
@@ -37,11 +36,8 @@ class Opened(NamedTuple):
     name: str
     config: PeftConfig
     kept: str  # its settings as JSON, for ExpertInfo.peft
-    tensors: dict[str, dict[str, Tensor]]  # {module: {"A": [R, I], "B": [O, R]}}
-
-    @property
-    def file(self) -> pathlib.Path:
-        return self.folder / WEIGHTS
+    file: pathlib.Path  # of its weights
+    tensors: dict[str, dict[str, Stored]]  # {module: {"A": [R, I], "B": [O, R]}}
 
 
 def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
@@ -77,12 +73,8 @@ def open_adapter(folder: pathlib.Path, name: str) -> Opened:
     """Reads the config and tensor names of one adapter. Raises InputError for what LoRA factors cannot represent."""
     config = read_json_object(folder / CONFIG)
     parsed = peft_config.parse(config, str(folder / CONFIG))
-    if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
-        raise InputError(
-            f"{folder / PICKLED}: is a pickle, which can run code; expected {WEIGHTS}. If you trust the file, convert "
-            "it with PEFT: PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW_DIR)"
-        )
-    opened = Opened(folder, name, parsed, peft_config.kept(config), _pairs(folder / WEIGHTS))
+    file = weights_file.find(folder)
+    opened = Opened(folder, name, parsed, peft_config.kept(config), file, _pairs(file))
     if strange := [module for module in opened.tensors if not parsed.selects(module)]:
         warnings.warn(
             f"{folder / CONFIG}: target_modules does not select {strange[0]}{_and_more(strange)}, which have factors; "
@@ -97,10 +89,13 @@ def _and_more(names):
 
 
 def _pairs(file):
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in sorted(safetensors_file.tensors(file).items()):
+    pairs: dict[str, dict[str, Stored]] = {}
+    for key, tensor in weights_file.read(file).items():
+        if key.endswith(IN_TRAINING):
+            continue
         found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight", key)
         if not found:
+            check_inside(_module(key), file)
             raise InputError(
                 f"{file}: {key!r} is not a LoRA factor; expected {PREFIX}MODULE.lora_A.weight or lora_B.weight"
             )
@@ -113,6 +108,13 @@ def _pairs(file):
     return pairs
 
 
+def _module(key):
+    """The path of the module that a tensor belongs to, as in PREFIX + MODULE.weight or MODULE.lora_embedding_A."""
+    return re.sub(
+        r"(\.(weight|base_layer|lora_embedding_[AB]|modules_to_save|default))+$", "", key.removeprefix(PREFIX)
+    )
+
+
 def adapter_of(opened: Opened, family: str) -> Adapter:
     """Reads the tensors of an adapter to a model of this family, whose module names it has."""
     found = places(family, opened.tensors, opened.file)
@@ -121,7 +123,7 @@ def adapter_of(opened: Opened, family: str) -> Adapter:
         updates[site][layer] = _update(opened, module, opened.tensors[module])
     kinds = {tensor.dtype for pair in opened.tensors.values() for tensor in pair.values()}
     # A file with several dtypes is written in float32, which represents all of them.
-    dtype = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
+    dtype = kinds.pop() if len(kinds) == 1 else "float32"
     info = ExpertInfo(opened.name, (opened.name,), 0, 0.0, opened.config.base, family, dtype=dtype, peft=opened.kept)
     return Adapter(info, updates)
 
@@ -138,7 +140,7 @@ def _update(opened, module, pair):
             raise InputError(
                 f"{opened.file}: {key!r} has shape {tensor.shape}; expected {expected}: {CONFIG} gives rank {rank}"
             )
-        arrays[side] = safetensors_file.read(key, tensor)
+        arrays[side] = tensor.read()
         if not np.isfinite(arrays[side].astype(np.float32)).all():
             raise InputError(f"{opened.file}: {key!r} holds NaN or infinite values")
     return Update(arrays["A"], arrays["B"].T, opened.config.scale_of(module))

@@ -28,8 +28,8 @@ from modjax.experts import index as index_file
 from modjax.experts import peft
 from modjax.experts.adapter import Adapter
 from modjax.experts.index import INDEX, Entry, Index, folder_name
-from modjax.experts.peft import WEIGHTS
 from modjax.experts.places import places
+from modjax.experts.weights_file import WEIGHTS
 
 DRAFT = ".writing"  # cannot be the folder of an expert: those never begin with a dot
 

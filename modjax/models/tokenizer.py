@@ -1,28 +1,28 @@
-"""Tokenizers of transformers, loaded from a model's directory or rebuilt from the metadata of a GGUF file."""
+"""The tokenizer in a model's directory, and the tokens that end a turn."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
+import json
 import pathlib
 import re
+import shutil
+import tempfile
 import warnings
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from modjax import digest
 from modjax.errors import InputError
 from modjax.files import read_json_object
-from modjax.models.gguf import header
+from modjax.models.gguf_file import header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-CONTROL, USER_DEFINED = 3, 4  # GGUF token types of text that is never split into several tokens
-ROLES = {
-    "bos": "tokenizer.ggml.bos_token_id",
-    "eos": "tokenizer.ggml.eos_token_id",
-    "unk": "tokenizer.ggml.unknown_token_id",
-    "pad": "tokenizer.ggml.padding_token_id",
-}
+TEXTS = (".json", ".jinja", ".txt")  # suffixes of the files that transformers reads as text
 GENERATION, CONFIG = "generation_config.json", "config.json"
 END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
@@ -31,42 +31,19 @@ SHOWN = 5  # most tokens named in one message
 
 
 def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in a checkpoint's directory; None if there is none."""
-    if not any((pathlib.Path(path) / name).is_file() for name in FILES):
+    """The tokenizer in a checkpoint's directory; None if there is none. Raises InputError if it cannot be read."""
+    path = pathlib.Path(path)
+    if not any((path / name).is_file() for name in FILES):
         return None
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: its tokenizer cannot be read ({error})") from error
-
-
-def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
-    """The byte-level BPE tokenizer in a GGUF file, with its special tokens and chat template.
-
-    Token ids equal those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...), which also splits
-    text by the GPT-2 pattern and ignores `tokenizer.ggml.pre`.
-    Raises InputError for another kind of tokenizer and for a missing list of tokens or merges.
-    """
-    metadata = header(path).metadata
-    kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise InputError(f"{path}: tokenizer.ggml.model is {kind!r}; supported is 'gpt2' (byte-level BPE)")
-    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
-        if key not in metadata:
-            raise InputError(f"{path}: the metadata has no {key!r}")
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = metadata["tokenizer.ggml.tokens"]
-    named = {f"{role}_token": tokens[_id(metadata, key, path)] for role, key in ROLES.items() if key in metadata}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level_bpe(metadata),
-        chat_template=metadata.get("tokenizer.chat_template"),
-        model_max_length=metadata.get("llama.context_length"),
-        clean_up_tokenization_spaces=False,
-        **named,
-    )
+        with _without_marks(path) as clean:
+            return AutoTokenizer.from_pretrained(clean, local_files_only=True)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        for file in sorted(path.glob("*.json")):
+            read_json_object(file)  # a file that is no JSON object is named
+        raise InputError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
 
 
 def ends(path: str | pathlib.Path) -> tuple[int, ...]:
@@ -116,26 +93,32 @@ def check(words: PreTrainedTokenizerBase | None, ends: Sequence[int], rows: int,
     warnings.warn(f"{found}; text with one of them is refused when it is read", stacklevel=3)
 
 
-def _id(metadata: dict[str, Any], key: str, path) -> int:
-    found, size = metadata[key], len(metadata["tokenizer.ggml.tokens"])
-    if not 0 <= found < size:
-        raise InputError(f"{path}: {key} is {found}; expected an id from 0 to {size - 1}, that of a token")
-    return found
+def fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """Sixteen hexadecimal digits that identify the words, rules and chat template of a tokenizer; "" for none."""
+    if tokenizer is None:
+        return ""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
+    rules = {key: value for key, value in rules.items() if key not in ("padding", "truncation")}  # of the last call
+    return digest.of_json([rules, tokenizer.chat_template, tokenizer.special_tokens_map])
 
 
-def _byte_level_bpe(metadata: dict[str, Any]):
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+@contextlib.contextmanager
+def _without_marks(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The directory; if texts in it begin with a byte order mark, which transformers refuses, a copy without them."""
+    texts = [file for file in path.iterdir() if file.suffix in TEXTS and file.is_file()]
+    if not any(map(_marked, texts)):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        clean = pathlib.Path(folder)
+        for file in texts:
+            (clean / file.name).write_bytes(file.read_bytes().removeprefix(codecs.BOM_UTF8))
+        for file in path.glob("*.model"):
+            shutil.copy(file, clean)
+        yield clean
 
-    tokens = metadata["tokenizer.ggml.tokens"]
-    types = metadata.get("tokenizer.ggml.token_type", [])
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    whole = [(token, kind) for token, kind in zip(tokens, types, strict=False) if kind in (CONTROL, USER_DEFINED)]
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in whole])
-    if metadata.get("tokenizer.ggml.add_bos_token") and ROLES["bos"] in metadata:
-        bos = metadata[ROLES["bos"]]
-        template = [f"{tokens[bos]}:0", "$A:0"]
-        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(tokens[bos], bos)])
-    return tokenizer
+
+def _marked(file: pathlib.Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8

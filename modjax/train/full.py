@@ -24,6 +24,9 @@ class FullTraining(Recipe):
     def __init__(self, decoder: Decoder):
         self.given = weights.leaves(decoder)
 
+    def made_of(self):
+        return {}  # the model's own weights
+
     def start(self, key, given):
         return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
 
@@ -52,8 +55,9 @@ def train_full(
 ) -> Model:
     """Trains all weights on all tasks together; the given model is not changed.
 
-    Needs sixteen bytes per weight in addition to the model: a float32 copy, the gradient and two moments, sharded as
-    the model's weights are.
+    Needs twenty bytes per weight in addition to the model, sharded as the model's weights are: a float32 copy, that of
+    the last finite loss, the gradient and two moments. If a loss is not finite, training ends with a warning, and the
+    result has the last weights whose loss was finite.
 
     Args:
       model: from `modjax.load`, not quantised.

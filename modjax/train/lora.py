@@ -46,7 +46,9 @@ def train_library(
 
     Returns:
       The experts in the order of `groups`; with early stopping, each at its best validation. With several processes
-      each gets all experts; only the first writes metrics, and all must see the same `workdir`.
+      each gets all experts; only the first writes metrics, and all must see the same `workdir`. An expert whose loss or
+      gradient is not finite has its last arrays whose loss was finite, and `ExpertInfo.failed` is the step; the others
+      are trained on.
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
@@ -86,6 +88,7 @@ def expert_info(
         family=model.config.family,
         fingerprint=model.fingerprint,
         training=tuple((method | run).items()),
+        failed=fitted.failed[member],
         scores=fitted.scores[member],
     )
 
@@ -107,10 +110,13 @@ class LoRATraining(Recipe):
     """E experts of one rank, each with its own A and B: {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        self.config, self.settings, self.n_experts = config, settings, n_experts
+        self.config, self.settings, self.n_experts, self.init = config, settings, n_experts, init
         self.given = None if init is None else {site: lora.factors for site, lora in init.loras.items()}
         scale_LE = np.full((config.L, n_experts), settings.alpha / settings.rank, np.float32)
         self.frozen = dict.fromkeys(settings.sites, scale_LE)
+
+    def made_of(self):
+        return {"init": None if self.init is None else self.init.fingerprint}
 
     def start(self, key, given):
         if given is None:
@@ -129,7 +135,7 @@ class SharedATraining(LoRATraining):
     """E experts that share one frozen A; only B is trained (SEQR, arXiv 2509.18093): {site: b[L,E,R,O]}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        super().__init__(config, settings, n_experts)
+        super().__init__(config, settings, n_experts, init)
         if init is None:
             factors = jax.jit(lambda: init_factors(jax.random.key(settings.seed), 1, config, settings))()
         else:

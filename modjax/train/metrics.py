@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from modjax.files import read_text, split_lines
+
 
 class MetricsLog:
     """Appends to `metrics.jsonl` and `tensorboard/` in a folder; without a folder it writes nothing.
@@ -57,7 +59,7 @@ def read(path: str | pathlib.Path) -> list[dict]:
     """The lines of a metrics file, without a last line that is incomplete; none if there is no file."""
     path = pathlib.Path(path)
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in split_lines(read_text(path)) if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

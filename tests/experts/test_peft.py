@@ -1,11 +1,14 @@
 """Adapters written by PEFT are read, and ours load in PEFT, with equal logits and equal bytes."""
 
 import json
+import os
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
@@ -143,6 +146,49 @@ def test_half_precision_stays_as_it_is(llama, tmp_path, dtype):
     close(llama.model.logits(TOKENS_BT, library), llama.adapted(tmp_path / "theirs"))
     library.save(tmp_path / "library")
     same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
+
+
+def pickled(folder, **options):
+    """Turns an adapter's weights into adapter_model.bin, as PEFT wrote it up to version 0.5."""
+    torch.save(safetensors.torch.load_file(folder / WEIGHTS), folder / "adapter_model.bin", **options)
+    (folder / WEIGHTS).unlink()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_in_a_file_of_torch(llama, tmp_path, dtype, old):
+    llama.adapter(tmp_path / "theirs", dtype)
+    expected = llama.adapted(tmp_path / "theirs")
+    shutil.copytree(tmp_path / "theirs", tmp_path / "pickled" / "theirs")
+    pickled(tmp_path / "pickled" / "theirs", _use_new_zipfile_serialization=not old)
+    library = modjax.Library.from_peft(tmp_path / "pickled" / "theirs")
+    close(llama.model.logits(TOKENS_BT, library), expected)
+    library.save(tmp_path / "library")
+    same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
+
+
+def test_weights_in_both_forms(llama, tmp_path):
+    llama.adapter(tmp_path / "a")
+    (tmp_path / "a" / "adapter_model.bin").write_bytes(b"no one reads this")
+    assert modjax.Library.from_peft(tmp_path / "a").names == ("a",)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("content", [lambda bomb: {"x": bomb}, lambda bomb: bomb, lambda bomb: [bomb]])
+def test_malicious_pickles_are_refused(llama, tmp_path, content):
+    llama.adapter(tmp_path / "a")
+    (tmp_path / "a" / WEIGHTS).unlink()
+    torch.save(content(Bomb(tmp_path / "exploded")), tmp_path / "a" / "adapter_model.bin")
+    with pytest.raises(InputError, match="adapter_model.bin: holds something other than tensors"):
+        modjax.Library.from_peft(tmp_path / "a")
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_adapters_saved_together(llama, tmp_path):

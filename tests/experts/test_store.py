@@ -180,9 +180,9 @@ BAD_ADAPTERS = {
     "truncated": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "truncated"),
     "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "not a safetensors file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: is truncated, missing"),
-    "pickled": (
+    "named as a pickle": (
         lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"),
-        "is a pickle, which can run code; expected adapter_model.safetensors. If you trust",
+        "adapter_model.bin: is truncated or not a file of torch.save",
     ),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: cannot be read"),
     "broken config": (lambda f: (f / "adapter_config.json").write_text("{"), "is not JSON"),

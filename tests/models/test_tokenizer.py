@@ -3,7 +3,7 @@ import json
 import pytest
 
 from modjax.errors import InputError
-from modjax.models import gguf, tokenizer
+from modjax.models import gguf, gguf_tokenizer, tokenizer
 
 TEXTS = [
     "",
@@ -21,7 +21,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def ours():
-    return tokenizer.from_gguf(gguf.embedded())
+    return gguf_tokenizer.read(gguf.embedded())
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +62,25 @@ def test_broken_directory(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(InputError, match="its tokenizer cannot be read"):
+    with pytest.raises(InputError, match="tokenizer.json: is not JSON"):
         tokenizer.from_directory(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [("llama", "tokenizer.ggml.model is 'llama'"), ("gpt2", "the metadata has no 'tokenizer.ggml.tokens'")],
-)
-def test_unusable_metadata(tmp_path, kind, says):
-    from gguf import GGUFWriter
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_the_damaged_file_of_a_tokenizer_is_named(tmp_path, ours, name, content):
+    ours.save_pretrained(tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}: .*expected|{name}: is not JSON"):
+        tokenizer.from_directory(tmp_path)
 
-    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
-    writer.add_tokenizer_model(kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with pytest.raises(InputError, match=says):
-        tokenizer.from_gguf(tmp_path / "x.gguf")
+
+def test_a_byte_order_mark_is_no_part_of_a_tokenizer(tmp_path, ours):
+    ours.save_pretrained(tmp_path)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    again = tokenizer.from_directory(tmp_path)
+    assert again.chat_template == ours.chat_template and again("a b")["input_ids"] == ours("a b")["input_ids"]
 
 
 def test_both_config_files_name_ends(tmp_path):
@@ -163,21 +164,6 @@ def test_metadata_of_a_gguf_file(tmp_path, begins):
     writer.write_kv_data_to_file()
     writer.close()
     assert tokenizer.ends(tmp_path / "x.gguf") == (1, 2)
-    words = tokenizer.from_gguf(tmp_path / "x.gguf")
+    words = gguf_tokenizer.read(tmp_path / "x.gguf")
     assert words("ba")["input_ids"] == ([0, 4, 3] if begins else [4, 3])
     assert words("ba", add_special_tokens=False)["input_ids"] == [4, 3]
-
-
-def test_a_special_token_of_a_gguf_file_is_one_of_its_tokens(tmp_path):
-    from gguf import GGUFWriter
-
-    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(["a", "b"])
-    writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(2)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with pytest.raises(InputError, match=r"tokenizer.ggml.eos_token_id is 2; expected an id from 0 to 1"):
-        tokenizer.from_gguf(tmp_path / "x.gguf")
