@@ -3,7 +3,7 @@ import warnings
 import pytest
 
 from modjax.errors import InputError
-from modjax.models.config import FAMILIES, ModelConfig
+from modjax.models.config import FAMILIES, MULTIMODAL, ModelConfig
 from modjax.ops.rope import Rope, Scaling
 
 LLAMA = {
@@ -235,7 +235,7 @@ def test_config_is_hashable():
     assert len({read(LLAMA), read(dict(LLAMA)), read(PHI), read(phi3), read(phi3)}) == 3
 
 
-SUPPORTED = ", ".join(FAMILIES)
+SUPPORTED = ", ".join([*FAMILIES, *MULTIMODAL])
 NEO = BARE["gpt_neo"]
 
 
