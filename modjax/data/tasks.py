@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -37,6 +38,7 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
+        arguments.title("task name", self.name)
         if not self.examples:
             raise InputError(f"task {self.name!r} has no examples; expected at least one")
         for index, example in enumerate(self.examples):
