@@ -120,7 +120,7 @@ def test_methods_are_kept_and_reported(model, named, experts, tmp_path):
 
 @pytest.mark.parametrize("name", ["", " "])
 def test_names_without_text_are_refused(model, tasks, tmp_path, name):
-    with pytest.raises(InputError, match="task name"):
+    with pytest.raises(InputError, match="Task.name"):
         Tasks([dataclasses.replace(tasks["a"], name=name)])
     experiment = Experiment(model, tasks, {}, Sample(1, length=32), 2, workdir=tmp_path)
     with pytest.raises(InputError, match="method name"):
