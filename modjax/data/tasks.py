@@ -47,7 +47,8 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
-        for name in ("name", "definition") if self.family is None else ("name", "definition", "family"):
+        arguments.title("Task.name", self.name)
+        for name in ("definition",) if self.family is None else ("definition", "family"):
             arguments.text(f"Task.{name}", getattr(self, name))
         arguments.flag("Task.held_out", self.held_out)
         examples = arguments.items("Task.examples", self.examples, "a list of examples")
