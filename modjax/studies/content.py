@@ -51,9 +51,12 @@ def of_file(path: pathlib.Path) -> str:
 
 
 def of_folder(path: str | pathlib.Path) -> str:
-    """A digest of the names, sizes and times of a folder's files, for weights that are too large to be read for it."""
+    """A digest of the names, sizes and times of a folder's files, for weights that are too large to be read for it.
+
+    A file counts as a folder of itself alone; a path where nothing is, as an empty folder.
+    """
     root = pathlib.Path(path)
-    files = sorted(file for file in root.rglob("*") if file.is_file())
+    files = sorted(file for file in (root, *root.rglob("*")) if file.is_file())
     known = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return _of_text(json.dumps(known))
 

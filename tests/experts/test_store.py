@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -240,7 +241,11 @@ def index(change):
 
 
 BAD_LIBRARIES = {
-    "no index": (lambda f: (f / "library.json").unlink(), "library.json: cannot be read"),
+    "no index": (
+        lambda f: (f / "library.json").unlink(),
+        "holds experts of peft, and no library.json; make a",
+    ),
+    "nothing": (shutil.rmtree, "library.json: cannot be read"),
     "broken index": (lambda f: (f / "library.json").write_text("{"), "is not JSON"),
     "another schema": (index(lambda found: found.update(schema=99)), "schema is 99; this version of modjax reads 1"),
     "no experts": (index(lambda found: found.update(experts=[])), "at least one expert"),
