@@ -17,7 +17,7 @@ from modjax.errors import InputError
 from modjax.experts import depth
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
-from modjax.models import export, gguf, hf, tokenizer, weights
+from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.local import EMBEDDED
@@ -211,7 +211,7 @@ def load(
     name = str(name)
     if name == EMBEDDED or name.endswith(".gguf"):
         path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
-        params, words = gguf.read(path, dtype, layout, quantize), tokenizer.from_gguf(path)
+        params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)
     else:
         path = folder = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from modjax.errors import InputError
 from modjax.models.families import FAMILIES
-from modjax.models.family import ONLY
+from modjax.models.family import KINDS_WITHOUT_EFFECT, ONLY, check_unquantised
 from modjax.models.values import Values
 from modjax.ops.rope import Scaling
 
@@ -87,7 +87,8 @@ class ModelConfig:
             raise InputError(f"{where}: model_type is {model_type!r}; supported are {', '.join(FAMILIES)}")
         family = FAMILIES[model_type]
         values = Values(found, family.defaults, family.nullable, where)
-        values.warn_of_unknown(family.known)
+        check_unquantised(values)
+        values.warn_of_unknown(family.known, KINDS_WITHOUT_EFFECT)
         for key, only in (ONLY | family.only).items():
             values.require(key, only)
         sizes = family.read_sizes(values)

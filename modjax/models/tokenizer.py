@@ -1,4 +1,4 @@
-"""Tokenizers of transformers, loaded from a model's directory or rebuilt from the metadata of a GGUF file."""
+"""The tokenizer in a model's directory, and the tokens that end a turn."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modjax.errors import InputError
 from modjax.files import read_json_object
-from modjax.models.gguf import header
+from modjax.models.gguf_file import header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 TEXTS = (".json", ".jinja", ".txt")  # suffixes of the files that transformers reads as text
-CONTROL, USER_DEFINED = 3, 4  # GGUF token types of text that is never split into several tokens
-ROLES = {
-    "bos": "tokenizer.ggml.bos_token_id",
-    "eos": "tokenizer.ggml.eos_token_id",
-    "unk": "tokenizer.ggml.unknown_token_id",
-    "pad": "tokenizer.ggml.padding_token_id",
-}
 GENERATION = "generation_config.json"
 END_KEYS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
 
@@ -44,33 +37,6 @@ def from_directory(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
         for file in sorted(path.glob("*.json")):
             read_json_object(file)  # a file that is no JSON object is named
         raise InputError(f"{path}: its tokenizer cannot be read ({type(error).__name__}: {error})") from error
-
-
-def from_gguf(path: str | pathlib.Path) -> PreTrainedTokenizerBase:
-    """The byte-level BPE tokenizer in a GGUF file, with its special tokens and chat template.
-
-    Token ids equal those of transformers' AutoTokenizer.from_pretrained(directory, gguf_file=...), which also splits
-    text by the GPT-2 pattern and ignores `tokenizer.ggml.pre`.
-    Raises InputError for another kind of tokenizer and for a missing list of tokens or merges.
-    """
-    metadata = header(path).metadata
-    kind = metadata.get("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise InputError(f"{path}: tokenizer.ggml.model is {kind!r}; supported is 'gpt2' (byte-level BPE)")
-    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges"):
-        if key not in metadata:
-            raise InputError(f"{path}: the metadata has no {key!r}")
-    from transformers import PreTrainedTokenizerFast
-
-    tokens = metadata["tokenizer.ggml.tokens"]
-    named = {f"{role}_token": tokens[metadata[key]] for role, key in ROLES.items() if key in metadata}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=_byte_level_bpe(metadata),
-        chat_template=metadata.get("tokenizer.chat_template"),
-        model_max_length=metadata.get("llama.context_length"),
-        clean_up_tokenization_spaces=False,
-        **named,
-    )
 
 
 def ends(path: str | pathlib.Path) -> tuple[int, ...]:
@@ -111,21 +77,3 @@ def _without_marks(path: pathlib.Path) -> Iterator[pathlib.Path]:
 def _marked(file: pathlib.Path) -> bool:
     with file.open("rb") as opened:
         return opened.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
-
-
-def _byte_level_bpe(metadata: dict[str, Any]):
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-
-    tokens = metadata["tokenizer.ggml.tokens"]
-    types = metadata.get("tokenizer.ggml.token_type", [])
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    whole = [(token, kind) for token, kind in zip(tokens, types, strict=False) if kind in (CONTROL, USER_DEFINED)]
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=kind == CONTROL) for token, kind in whole])
-    if metadata.get("tokenizer.ggml.add_bos_token") and ROLES["bos"] in metadata:
-        bos = metadata[ROLES["bos"]]
-        template = [f"{tokens[bos]}:0", "$A:0"]
-        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[(tokens[bos], bos)])
-    return tokenizer

@@ -54,6 +54,61 @@ def test_unknown_keys_are_named(family):
         read(BARE[family] | {"residual_multiplier": 2.0, "moe_layers": [1]})
 
 
+# Keys that published files have and that change nothing, beyond those that transformers writes.
+HARMLESS = {
+    "output_past": True,
+    "_num_labels": 3,
+    "full_attn_mod": 1,
+    "interpolate_factor": 1,
+    "lm_head_bias": False,
+    "max_sequence_length": 4096,
+    "custom_pipelines": {"text-generation": {"impl": "x.py"}},
+    "unsloth_fixed": True,
+    "model_name": "tiny",
+    "hidden_dropout_prob": 0.1,
+    "resid_pdrop": 0.1,
+    "xla_device": True,
+    "axolotl_version": "0.4",
+    "num_beams": 1,
+    "rope_interleaved": False,
+    "quantization_config": None,
+    "attn_logit_multiplier": None,
+    "use_mrope": False,
+    "expert_layers": [],
+    "extra_tokens": 0,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_harmless_keys_need_no_warning(family):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(BARE[family] | HARMLESS) == read(BARE[family])
+
+
+@pytest.mark.parametrize(
+    ("found", "method"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_4bit": False, "load_in_8bit": True}}, "bitsandbytes"),
+        *(
+            ({"quantization_config": {"quant_method": name, "bits": 4}}, name)
+            for name in ("gptq", "awq", "fp8", "compressed-tensors", "mxfp4")
+        ),
+        ({"quantization_config": {"bits": 4}}, "unknown method"),
+        ({"compression_config": {"quant_method": "sparseml"}}, "sparseml"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "mlx"),
+    ],
+)
+def test_quantised_models_are_refused_by_the_name_of_their_method(found, method):
+    (key,) = found
+    says = rf"^config.json: the weights are quantised \({key}: {method}\), .* take the unquantised model\."
+    with pytest.raises(InputError, match=says):
+        read(LLAMA | found)
+    with pytest.raises(InputError, match="take the unquantised model; the file names 'mistralai/Mistral-7B-v0.1'"):
+        read(LLAMA | found | {"_name_or_path": "mistralai/Mistral-7B-v0.1"})
+
+
 def test_unknown_keys_of_rope_parameters_are_named():
     with pytest.warns(UserWarning, match=r"config.json: rope_parameters: mrope_section: not known to modjax"):
         read(LLAMA | {"rope_parameters": {"rope_theta": 1e4, "mrope_section": [1, 1, 2]}})
@@ -161,7 +216,6 @@ NEO = BARE["gpt_neo"]
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; expected a positive number"),
         ({"attention_bias": 1}, "attention_bias is 1; expected true or false"),
         ({"hidden_act": "gelu_10"}, "hidden_act is 'gelu_10'; supported are silu"),
-        ({"quantization_config": {"bits": 4}}, r"quantization_config = {'bits': 4} is not supported; expected None"),
         (
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
             "rope scaling 'dynamic' .*; expected one of default",
@@ -199,6 +253,8 @@ NEO = BARE["gpt_neo"]
         (NEO | {"attention_types": 7}, "attention_types is 7"),
         (NEO | {"attention_layers": ["local"] * 24}, "attention_layers = .* is not supported"),
         (BARE["gemma2"] | {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ({"lm_head_bias": True}, "lm_head_bias = True is not supported; expected False"),
+        ({"quantization_config": "nf4"}, "quantization_config is 'nf4'; expected an object"),
         (BARE["gpt2"] | {"add_cross_attention": True}, "add_cross_attention = True"),
     ],
 )

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from modjax.errors import InputError
-from modjax.models import gguf, tokenizer
+from modjax.models import gguf, gguf_tokenizer, tokenizer
 
 TEXTS = [
     "",
@@ -21,7 +21,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def ours():
-    return tokenizer.from_gguf(gguf.embedded())
+    return gguf_tokenizer.read(gguf.embedded())
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +83,6 @@ def test_a_byte_order_mark_is_no_part_of_a_tokenizer(tmp_path, ours):
     assert again.chat_template == ours.chat_template and again("a b")["input_ids"] == ours("a b")["input_ids"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "says"),
-    [("llama", "tokenizer.ggml.model is 'llama'"), ("gpt2", "the metadata has no 'tokenizer.ggml.tokens'")],
-)
-def test_unusable_metadata(tmp_path, kind, says):
-    from gguf import GGUFWriter
-
-    writer = GGUFWriter(tmp_path / "x.gguf", "llama")
-    writer.add_tokenizer_model(kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    with pytest.raises(InputError, match=says):
-        tokenizer.from_gguf(tmp_path / "x.gguf")
-
-
 def test_ends_of_a_directory(tmp_path):
     file = tmp_path / "generation_config.json"
     assert tokenizer.ends(tmp_path) == ()
@@ -129,6 +113,6 @@ def test_metadata_of_a_gguf_file(tmp_path, begins):
     writer.write_kv_data_to_file()
     writer.close()
     assert tokenizer.ends(tmp_path / "x.gguf") == (1, 2)
-    words = tokenizer.from_gguf(tmp_path / "x.gguf")
+    words = gguf_tokenizer.read(tmp_path / "x.gguf")
     assert words("ba")["input_ids"] == ([0, 4, 3] if begins else [4, 3])
     assert words("ba", add_special_tokens=False)["input_ids"] == [4, 3]
