@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts import adapter_names, inert
+from modjax.experts import inert, names
 from modjax.experts.adapter import Adapter, Update
 from modjax.experts.info import ExpertInfo
 from modjax.experts.places import family_of, places
@@ -39,7 +39,7 @@ class Opened(NamedTuple):
 def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
     """Reads the experts of these paths; those of a folder are sorted by name.
 
-    An expert whose file holds no name is named after the file, see `modjax.experts.adapter_names`.
+    An expert whose file holds no name is named after the file, see `modjax.experts.names`.
 
     Args:
       paths: folders of mttl libraries, checkpoint files, or both.
@@ -54,8 +54,8 @@ def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapt
     if not opened:
         raise InputError("no experts to read; expected at least one expert that is not deleted")
     family = family_of({one.file.path: one.pairs for one in opened})
-    names = adapter_names.names([pathlib.Path(os.path.abspath(one.file.path)).with_suffix("") for one in opened])
-    return [_adapter(one, family, name) for one, name in zip(opened, names, strict=True)]
+    found = names.of_paths([pathlib.Path(os.path.abspath(one.file.path)).with_suffix("") for one in opened])
+    return [_adapter(one, family, name) for one, name in zip(opened, found, strict=True)]
 
 
 def _open(path) -> list[Opened]:

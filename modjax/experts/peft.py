@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 
 from modjax.errors import InputError
-from modjax.experts import adapter_names, peft_config, weights_file
+from modjax.experts import names, peft_config, weights_file
 from modjax.experts.adapter import DTYPES, Adapter, Update, alpha_of
 from modjax.experts.info import ExpertInfo
 from modjax.experts.peft_config import PeftConfig
@@ -42,7 +42,7 @@ class Opened(NamedTuple):
 
 
 def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """Reads the adapters of these folders; each is named after its folder, see `modjax.experts.adapter_names`.
+    """Reads the adapters of these folders; each is named after its folder, see `modjax.experts.names`.
 
     Args:
       folders: one or more. PEFT saves several adapters of one model as a folder with subfolders, and all of them are
@@ -55,8 +55,8 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Ada
     found = [one for folder in folders for one in _adapters(pathlib.Path(os.path.abspath(folder)))]
     if not found:
         raise InputError("no adapters to read; expected at least one adapter folder")
-    names = adapter_names.names([path for _, path in found])
-    opened = [open_adapter(folder, name) for (folder, _), name in zip(found, names, strict=True)]
+    called = names.of_paths([path for _, path in found])
+    opened = [open_adapter(folder, name) for (folder, _), name in zip(found, called, strict=True)]
     family = family_of({one.file: one.tensors for one in opened})
     return [adapter_of(one, family) for one in opened]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modjax.errors import InputError
-from modjax.experts.adapter_names import GENERIC, names
+from modjax.experts.names import GENERIC, check, of_paths
 
 NAMED = {
     "the last folder": {"/x/math": "math", "/y/code": "code", "/z/lora_r8": "lora_r8", "/z/phi2": "phi2"},
@@ -38,7 +38,7 @@ NAMED = {
 
 @pytest.mark.parametrize("kind", NAMED)
 def test_names(kind):
-    found = names([pathlib.PurePosixPath(path) for path in NAMED[kind]])
+    found = of_paths([pathlib.PurePosixPath(path) for path in NAMED[kind]])
     assert found == list(NAMED[kind].values())
 
 
@@ -48,14 +48,14 @@ PARTS = st.sampled_from(["a", "b", "math", "adapter", "final", "checkpoint-1"])
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.lists(PARTS, min_size=1, max_size=4).map(lambda parts: "/" + "/".join(parts)), unique=True))
 def test_names_differ(paths):
-    found = names([pathlib.PurePosixPath(path) for path in paths])
+    found = of_paths([pathlib.PurePosixPath(path) for path in paths])
     assert len(set(found)) == len(paths)
     assert all(name and name in path for name, path in zip(found, paths, strict=True))
 
 
 def test_a_folder_twice():
     with pytest.raises(InputError, match="/x/a: is given twice; expected different adapters"):
-        names([pathlib.PurePosixPath(path) for path in ("/x/a", "/x/b", "/x/a")])
+        of_paths([pathlib.PurePosixPath(path) for path in ("/x/a", "/x/b", "/x/a")])
 
 
 @pytest.mark.parametrize("name", ["adapter-" * 200 + "!", "-" * 3000, "step" * 500 + "!", "checkpoint-1" * 300 + "!"])
@@ -63,3 +63,14 @@ def test_long_names_take_no_time(name):
     start = time.perf_counter()
     assert not GENERIC.fullmatch(name)
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize("name", ["a", " ", "é", "猫", "a/b", "..", "x" * 1000, "🙂", "a\nb", "0"])
+def test_any_text_is_a_name(name):
+    assert check(name) == name
+
+
+@pytest.mark.parametrize("name", ["", None, 3, b"a", ["a"], "a\ud800"])
+def test_anything_else_is_none(name):
+    with pytest.raises(InputError, match="name=.*: expected text of at least one character"):
+        check(name)

@@ -1,15 +1,17 @@
-"""Names for experts that have none of their own, from the paths of their folders.
+"""Names of experts: any text that is not empty, or taken from the path of a folder.
 
-An expert is named after the last folder of its path whose name says something: after `math` for runs/math/adapter and
-runs/math/checkpoint-500. Where several would get one name, each gets as much of its path as tells them apart, such as
-`math/checkpoint-500`, or `french/math` and `german/math`.
+An adapter without a name is named after the last folder of its path whose name says something: after `math` for
+runs/math/adapter and runs/math/checkpoint-500. Where several would get one name, each gets as much of its path as tells
+them apart, such as `math/checkpoint-500`, or `french/math` and `german/math`.
 """
 
 import collections
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from modjax.arguments import refused
 from modjax.errors import InputError
 
 _WORD = "(adapters?|lora|peft|models?|weights|checkpoints?|outputs?|results?|final|best|last|latest|ckpts?|snapshots?)"
@@ -18,7 +20,14 @@ _STEP = r"(checkpoint|ckpt|global|step|epoch|iter)[-_.=]?\d*[-_.=]?"
 GENERIC = re.compile(rf"({_WORD}[-_.]?)+|(?=.*\d)({_STEP})+|[0-9a-f]{{40}}", re.IGNORECASE)
 
 
-def names(paths: Sequence[pathlib.PurePath]) -> list[str]:
+def check(name: Any) -> str:
+    """The name, if it can be one. Raises InputError for anything but text, and for text without characters."""
+    if not isinstance(name, str) or not name or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise refused("name", name, "text of at least one character, as UTF-8 can hold")
+    return str(name)
+
+
+def of_paths(paths: Sequence[pathlib.PurePath]) -> list[str]:
     """A name for each of these absolute paths, all different. Raises InputError for a path that is given twice."""
     for path, count in collections.Counter(paths).items():
         if count > 1:
