@@ -88,6 +88,19 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
     return found
 
 
+def plain(value: Any) -> Any:
+    """The value as it is read from a JSON file: tuples as lists, paths as text, scalars of NumPy and JAX as numbers."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value):
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"{type(value).__name__}: expected what JSON can hold")
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes to a temporary file beside `path` and renames it, so that no partly written file is ever seen.
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import generation
-from modjax.data.tokenize import Prompt
-from modjax.data.tokenize import prompts as encode_prompts
+from modjax import arguments, generation
+from modjax.data import inputs
+from modjax.data.messages import Prompt
+from modjax.data.template import turn
 from modjax.errors import InputError
 from modjax.experts import depth
 from modjax.experts.library import Library
@@ -60,6 +61,13 @@ class Model:
         """Sixteen hexadecimal digits that identify the weights; each ExpertInfo has those of its base model."""
         return weights.fingerprint(self.params)
 
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
+        words = tokenizer.fingerprint(self.tokenizer)
+        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
+
     def logits(
         self,
         tokens_BT: Any,
@@ -69,10 +77,20 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], the logits of the next token at each position; with a library, of the routed model.
 
-        A library of one expert needs no router. Routers that weigh prompts take each row as a prompt. Raises
-        InputError if the library or the router does not fit the model.
+        A library of one expert needs no router. Routers that weigh prompts take each row as a prompt.
+
+        Args:
+          tokens_BT: int[B,T], an array or nested lists; T is at most the context.
+          context: for a router that needs a choice for each row, as the oracle needs an expert: int[B], -1 is none.
+
+        Raises InputError if the library or the router does not fit the model, for token ids that have no row in the
+        embedding, for more tokens than the context, and for arrays of another rank or dtype. Under a JAX
+        transformation such as jit, the values of arrays are not known and so not checked.
         """
-        return _logits(self.params, self.bind(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
+        bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
+        if router is not None and library is not None:
+            context = _checked(context, router.choices(library), len(tokens_BT))
+        return _logits(self.params, bound, context, tokens_BT)
 
     def generate(
         self,
@@ -87,7 +105,8 @@ class Model:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
-          prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int32[n].
+          prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int[n]. A content is
+            a text, or a list of parts {"type": "text", "text"}.
           library: None is the base model; a library of one expert needs no router.
           choices: for a router that needs a choice per prompt, as the oracle needs an expert: the choice of each
             prompt, by name or index; -1 is none.
@@ -96,10 +115,10 @@ class Model:
           settings: the fields of `modjax.generation.Request`: max_new_tokens, temperature, top_k, top_p, stop, seed,
             batch, every.
 
-        Raises InputError naming an invalid setting, and for prompts whose answers may not fit the context.
+        Raises InputError naming an invalid setting, for prompts that the model cannot read, and for those whose answers
+        may not fit the context; see `modjax.data.inputs.prompts`.
         """
-        if isinstance(prompts, str):
-            raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
+        prompts = arguments.items("prompts", prompts, "a list of prompts")
         request = generation.Request(**settings)
         answers = [""] * len(prompts)
         with progress_bar(len(prompts), "answer", show=progress) as bar:
@@ -124,8 +143,9 @@ class Model:
         `every` is 4 by default.
         """
         one = isinstance(prompts, str)
+        prompts = [prompts] if one else arguments.items("prompts", prompts, "a string, or a list of prompts")
         request = generation.Request(**({"every": 4} | settings))
-        pieces = self._pieces([prompts] if one else prompts, library, router, system, choices, request)
+        pieces = self._pieces(prompts, library, router, system, choices, request)
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
     def _pieces(self, prompts, library, router, system, choices, request) -> Iterator[generation.Piece]:
@@ -135,9 +155,14 @@ class Model:
         if isinstance(router, Oracle) and choices is None:
             raise InputError("the oracle router needs choices=, the expert of each prompt")
         ids = None if choices is None else _indices(choices, library, router, len(prompts))
-        ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
-        generator = generation.Generator(self.params, self.tokenizer, ends, bound)
-        return generation.pieces(generator, encode_prompts(self.tokenizer, prompts, system), ids, request)
+        encoded = inputs.prompts(self, prompts, system, request.max_new_tokens)
+        generator = generation.Generator(self.params, self.tokenizer, self._ends(), bound)
+        return generation.pieces(generator, encoded, ids, request)
+
+    def _ends(self) -> frozenset[int]:
+        """The tokens that end an answer: the end of turn, the end of sequence, and those that the checkpoint lists."""
+        named = {turn(self.tokenizer).end, self.tokenizer.eos_token_id, *self.ends}
+        return frozenset(one for one in named if one is not None and 0 <= one < self.config.V)
 
     def bind(self, library: Library | None, router: Router | None) -> Bound | None:
         """The arrays of a library and its router, checked against this model; None without a library."""
@@ -204,7 +229,9 @@ def load(
         stays that of the unquantised model.
       mesh: from `modjax.parallel.mesh.make_mesh`; each device's part of a tensor is read directly to that device.
 
-    Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor.
+    Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor. Warns of
+    added tokens of the tokenizer that have no row in the embedding. Raises InputError for what cannot be read, and for
+    the tokenizer of another model.
     """
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
     layout = None if mesh is None else rules.layout(mesh)
@@ -215,18 +242,36 @@ def load(
     else:
         path = folder = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)
-    return Model(name, params, words, mesh, tokenizer.ends(path), folder)
+    ends = tokenizer.ends(path)
+    tokenizer.check(words, ends, params.config.V, name)
+    return Model(name, params, words, mesh, ends, folder)
 
 
 def _indices(choices: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:
     """The choice of each prompt as an index. Raises InputError unless there is one per prompt that the router knows."""
     names = (router.choices(library) if router else ()) or library.names if library else ()
-    if isinstance(choices, str) or len(choices) != n_prompts:
-        raise InputError(f"choices={choices!r}: expected a list with one choice for each of {n_prompts} prompts")
-    for one in choices:
-        if one not in names if isinstance(one, str) else not -1 <= one < len(names):
+    each = f"a list with one choice for each of {n_prompts} prompts"
+    found = arguments.items("choices", choices, each)
+    if len(found) != n_prompts:
+        raise arguments.refused("choices", choices, each)
+    for one in found:
+        if isinstance(one, str) and one not in names:
             raise InputError(f"choices: no {one!r}; expected -1 for none, or one of {', '.join(names)}")
-    return [names.index(one) if isinstance(one, str) else int(one) for one in choices]
+    return [
+        names.index(one) if isinstance(one, str) else arguments.whole("choices", one, -1, len(names) - 1)
+        for one in found
+    ]
+
+
+def _checked(context: Context, names: Sequence[str], n_rows: int) -> Context:
+    """The context, after a check of its choices. Raises InputError unless it has one per row that the router knows."""
+    if context.choice_B is None or not names or isinstance(context.choice_B, jax.core.Tracer):
+        return context
+    choice_B = np.asarray(context.choice_B)
+    whole = choice_B.shape == (n_rows,) and np.issubdtype(choice_B.dtype, np.integer)
+    if not whole or not ((choice_B >= -1) & (choice_B < len(names))).all():
+        raise arguments.refused("choice_B", context.choice_B, f"int32[{n_rows}], from -1 to {len(names) - 1}")
+    return context._replace(choice_B=jnp.asarray(choice_B, jnp.int32))
 
 
 @jax.jit

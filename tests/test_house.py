@@ -19,6 +19,7 @@ SPINE = [
     ("claim",),
     ("ops",),
     ("parallel",),
+    ("digest",),
     ("models",),
     ("data",),
     ("experts",),

@@ -215,7 +215,7 @@ def test_experts_go_by_name_too(model, library):
     assert by_name == model.generate(PROMPTS[:3], library, router, choices=[2, -1, 0], **NEW)
     for experts, words in [
         (["expert9"], "choices: no 'expert9'; expected .*expert0, expert1"),
-        ([4], "choices: no 4; expected"),
+        ([4], "choices=4: expected a whole number, at least -1 and at most 3"),
         ([0, 1], "one choice for each of 1 prompts"),
         ("expert0", "expected a list"),
         (None, "oracle router needs choices="),
@@ -269,7 +269,7 @@ def test_generation_config_names_more_ends(model, tmp_path, torch_model, as_list
     found = {"eos_token_id": [2, end] if as_list else end}
     (tmp_path / "generation_config.json").write_text(json.dumps(found))
     again = modjax.load(tmp_path)
-    assert again.ends == ((2, end) if as_list else (end,))
+    assert again.ends == ((2, end) if as_list else (end, 2))  # config.json names 2
     assert again.generate(PROMPTS[:1], **NEW)[0].split() == words[:position]
 
 
@@ -288,5 +288,5 @@ def test_prompts_that_cannot_be_answered_are_named(model):
     assert len(model.generate(["two " * 56], **NEW)) == 1
     with pytest.raises(InputError, match="prompt 0 has no tokens"):
         model.generate([""])
-    with pytest.raises(InputError, match="'one two' is one string"):
+    with pytest.raises(InputError, match="'one two': expected a list of prompts"):
         model.generate("one two")

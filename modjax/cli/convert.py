@@ -12,6 +12,7 @@ from typing import Any
 
 from absl.flags import DEFINE_integer, DEFINE_list, DEFINE_multi_string, DEFINE_string, FlagValues
 
+from modjax import digest
 from modjax.cli import session
 from modjax.errors import InputError
 from modjax.experts import depth, mttl, peft, store
@@ -23,7 +24,6 @@ from modjax.files import read_json, read_json_object, write_json
 from modjax.model import EMBEDDED, Model, load
 from modjax.models import hf
 from modjax.models.export import FORMATS
-from modjax.studies import content
 
 NEEDS = ("from", "to")  # flags that must be given
 EXAMPLE = "modjax convert --from=ADAPTER_DIR --from=OTHER_DIR --to=workdir/mine"
@@ -52,7 +52,7 @@ def run(config, workdir, flags) -> None:
     """
     target = pathlib.Path(flags.to)
     record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype", "layers")}
-    record["content"] = {source: content.of_folder(source) for source in getattr(flags, "from")}
+    record["content"] = {source: digest.of_large(pathlib.Path(source)) for source in getattr(flags, "from")}
     if _is_done(target, record):
         print(f"{target}: complete")
         return

@@ -8,8 +8,8 @@ from absl.flags import DEFINE_bool, DEFINE_multi_string, DEFINE_string, FlagValu
 
 from modjax.cli import build, session
 from modjax.data.jsonl import read_json_lines
+from modjax.data.messages import Prompt
 from modjax.data.sources import LINES_SUFFIXES
-from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 from modjax.files import decoded, read_lines, split_lines
 from modjax.parallel.distributed import from_first

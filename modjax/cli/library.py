@@ -51,18 +51,21 @@ def run(config, workdir, flags) -> None:
 
 
 def table(path: pathlib.Path, index: Index) -> list[str]:
-    """A line of headings and a line for each expert."""
-    rows = [("expert", "tasks", "rank", "alpha", "size")]
+    """A line of headings and a line for each expert; the last column is there if the training of one failed."""
+    rows = [("expert", "tasks", "rank", "alpha", "size", "training")]
     for entry in index.entries:
+        info = entry.info
         size = sum(file.stat().st_size for file in (path / entry.folder).glob("*"))
-        tasks = _short(", ".join(entry.info.tasks))
-        rows.append((entry.info.name, tasks, str(entry.info.rank), f"{entry.info.alpha:g}", f"{size / 1e6:.2f} MB"))
+        tasks, failed = _short(", ".join(info.tasks)), f"failed at step {info.failed}" if info.failed else ""
+        rows.append((info.name, tasks, str(info.rank), f"{info.alpha:g}", f"{size / 1e6:.2f} MB", failed))
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_cell(*cell) for cell in zip(range(len(row)), row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _cell(number, text, width):
-    return f"{text:<{width}}" if number < 2 else f"{text:>{width}}"  # text to the left, numbers to the right
+    return f"{text:>{width}}" if 2 <= number < 5 else f"{text:<{width}}"  # text to the left, numbers to the right
 
 
 def _short(text):

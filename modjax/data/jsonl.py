@@ -4,6 +4,7 @@ import json
 import pathlib
 from collections.abc import Iterator
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.files import read_text, split_lines
 
@@ -38,4 +39,4 @@ def field(record, key: str, kind: type, where, default=REQUIRED):
     if not isinstance(value, kind):
         found = f"is {value!r}" if key in record else f"is missing (the keys are {', '.join(record)})"
         raise InputError(f"{where}: key {key!r} {found}; expected {KINDS[kind]}")
-    return value
+    return arguments.text(f"{where}: key {key!r}", value) if kind is str else value

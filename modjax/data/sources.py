@@ -22,6 +22,7 @@ import pathlib
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 
+from modjax import arguments
 from modjax.data.jsonl import field, read_json_lines
 from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split
 from modjax.errors import InputError
@@ -202,7 +203,7 @@ def _strings(record: dict, key: str, where) -> list[str]:
     strings = field(record, key, list, where)
     if not strings or not all(isinstance(string, str) for string in strings):
         raise InputError(f"{where}: key {key!r} is {strings!r}; expected a list of one or more strings")
-    return strings
+    return [arguments.text(f"{where}: key {key!r}", string) for string in strings]
 
 
 def _split(record: dict, index: int, where: str) -> str:

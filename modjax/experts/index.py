@@ -7,10 +7,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from modjax.errors import InputError
-from modjax.experts.adapter import DTYPES
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.places import MOST_LAYERS
-from modjax.files import is_number, is_text, is_whole, list_of, object_of, read_json_object, safe_name, write_json
+from modjax.files import (
+    is_bool,
+    is_number,
+    is_text,
+    is_whole,
+    list_of,
+    object_of,
+    read_json_object,
+    safe_name,
+    write_json,
+)
 from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
@@ -91,8 +100,9 @@ FIELDS = {
     "base": is_text,
     "family": lambda value: is_text(value) and value in MODULES,
     "fingerprint": is_text,
-    "training": object_of(lambda value: is_text(value) or isinstance(value, int | float)),
-    "scores": object_of(lambda value: isinstance(value, int | float)),
+    "training": object_of(lambda value: is_text(value) or is_bool(value) or is_number(value)),
+    "failed": lambda value: value is None or (is_whole(value) and value > 0),
+    "scores": object_of(is_number),
     "folder": _is_folder,
     "sha256": is_text,
     "ranks": object_of(list_of(is_whole)),
@@ -100,6 +110,7 @@ FIELDS = {
     "peft": is_text,
 }
 PAIRS = ("training", "scores", "ranks")
+DEFAULTS = {"failed": None}  # of keys that earlier versions did not write
 
 
 def _entries(found, where):
@@ -109,9 +120,9 @@ def _entries(found, where):
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(f"{where}: expert {number} is {type(entry).__name__}; expected an object")
-        if missing := sorted(set(FIELDS) - set(entry)):
+        if missing := sorted(set(FIELDS) - {*DEFAULTS, *entry}):
             raise InputError(f"{where}: expert {number} has no key {missing[0]!r}; expected keys {', '.join(FIELDS)}")
-    return entries
+    return [DEFAULTS | entry for entry in entries]
 
 
 def _entry(entry: dict[str, Any], where) -> Entry:
@@ -119,13 +130,7 @@ def _entry(entry: dict[str, Any], where) -> Entry:
         if not fits(entry[key]):
             raise InputError(f"{where}: {key} = {entry[key]!r:.80} is invalid; expected what Library.save writes")
     values = {field.name: entry[field.name] for field in dataclasses.fields(ExpertInfo)}
-    pairs = {key: tuple((name, _frozen(value)) for name, value in values[key].items()) for key in PAIRS}
-    info = ExpertInfo(**values | pairs | {"tasks": tuple(values["tasks"])})
-    return Entry(info, entry["folder"], entry["sha256"])
-
-
-def _frozen(value):
-    return tuple(value) if isinstance(value, list) else value
+    return Entry(ExpertInfo(**values), entry["folder"], entry["sha256"])
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A library of LoRA experts: one pytree of stacked arrays, and an ExpertInfo for each expert."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import digest
 from modjax.errors import InputError
 from modjax.experts import depth, mttl, peft, store
 from modjax.experts.adapter import Adapter, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import ORIGIN, ExpertInfo
 from modjax.experts.ranks import ranks
 from modjax.ops.lora import LoRA, Loras
 
@@ -43,6 +45,11 @@ class Library:
     def tasks(self) -> tuple[tuple[str, ...], ...]:
         """The tasks each expert was trained on."""
         return tuple(info.tasks for info in self.infos)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the experts whose training diverged; see `ExpertInfo.failed`."""
+        return tuple(info.name for info in self.infos if info.failed)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -76,11 +83,21 @@ class Library:
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the experts: their arrays, and what their infos say of them.
+
+        A library that is saved and loaded keeps it, so what only tells where an expert is from does not count.
+        """
+        infos = [{key: value for key, value in vars(info).items() if key not in ORIGIN} for info in self.infos]
+        return digest.of_json([infos, {site: digest.of_arrays(self.loras[site]) for site in self.sites}])
+
     def __len__(self) -> int:
         return len(self.infos)
 
     def __repr__(self) -> str:
-        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)})"
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)}{failed})"
 
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
         """The chosen experts, by name or index, as a library in the given order.
@@ -194,7 +211,7 @@ class Library:
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = tasks or [(name,) for name in names]
+        tasks = [(name,) for name in names] if tasks is None else tasks
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(
                 f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
@@ -203,8 +220,7 @@ class Library:
         # In float64, so that alpha / rank gives the same float32 scale.
         scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
-            ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
-            for name, own, s in zip(names, tasks, scale_E, strict=True)
+            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
         scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
         return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from modjax.arguments import refused
+from modjax.arguments import refused, text
 from modjax.errors import InputError
 
 _WORD = "(adapters?|lora|peft|models?|weights|checkpoints?|outputs?|results?|final|best|last|latest|ckpts?|snapshots?)"
@@ -20,11 +20,11 @@ _STEP = r"(checkpoint|ckpt|global|step|epoch|iter)[-_.=]?\d*[-_.=]?"
 GENERIC = re.compile(rf"({_WORD}[-_.]?)+|(?=.*\d)({_STEP})+|[0-9a-f]{{40}}", re.IGNORECASE)
 
 
-def check(name: Any) -> str:
-    """The name, if it can be one. Raises InputError for anything but text, and for text without characters."""
-    if not isinstance(name, str) or not name or any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise refused("name", name, "text of at least one character, as UTF-8 can hold")
-    return str(name)
+def check(field: str, name: Any) -> str:
+    """A name: any text but the empty one. field: what it is called in the error."""
+    if name == "":
+        raise refused(field, name, "a string of at least one character")
+    return text(field, name)
 
 
 def of_paths(paths: Sequence[pathlib.PurePath]) -> list[str]:

@@ -18,8 +18,8 @@ import safetensors.numpy
 
 from modjax.errors import InputError
 from modjax.experts import names, peft_config, weights_file
-from modjax.experts.adapter import DTYPES, Adapter, Update, alpha_of
-from modjax.experts.info import ExpertInfo
+from modjax.experts.adapter import Adapter, Update, alpha_of
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.peft_config import PeftConfig
 from modjax.experts.places import check_inside, family_of, paths, places
 from modjax.experts.weights_file import WEIGHTS, Stored

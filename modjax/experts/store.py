@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
 from modjax.errors import InputError
-from modjax.experts import depth, names, peft
+from modjax.experts import depth, peft
 from modjax.experts import index as index_file
 from modjax.experts.adapter import Adapter
 from modjax.experts.forms import form_of
@@ -120,7 +120,6 @@ def _written(adapters, layers, root, taken=()) -> tuple[Entry, ...]:
     """Writes each adapter to its own folder below the root, with one adapter in memory at a time."""
     entries = []
     for adapter in adapters:
-        names.check(adapter.info.name)
         folder = folder_name(adapter.info.name, [*taken, *(entry.folder for entry in entries)])
         peft.write(adapter, root / folder, layers)
         info = dataclasses.replace(adapter.info, rank=adapter.rank)

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import read_lines

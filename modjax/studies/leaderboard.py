@@ -2,23 +2,22 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from modjax import digest
 from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
 from modjax.eval.score import as_json, from_json, summary
 from modjax.experts.library import Library
-from modjax.files import read_json
+from modjax.files import plain, read_json
 from modjax.model import Model, load
 from modjax.parallel.distributed import from_first
-from modjax.studies import content, methods, results
+from modjax.studies import methods, results
 from modjax.studies.experiment import DEFAULT, Experiment
 from modjax.studies.stages import Stages
 
@@ -83,17 +82,13 @@ class _Board:
 
     def made_of(self, line) -> dict[str, Any]:
         """The inputs of a method's measures, as plain data; equal in all processes."""
-        common = self.common  # by all processes, since the model may lie across them
-
-        def found():
-            other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
-            return methods.made_of(line, self.experiment) | other | {"experiment": common}
-
-        return from_first(lambda: json.loads(json.dumps(found())))
+        path = pathlib.Path(self.models[line["model"]]) if "model" in line else None
+        other = from_first(lambda: digest.of_large(path)) if path else None
+        return methods.made_of(line, self.experiment) | {"other": other, "experiment": self.common}
 
     @functools.cached_property
     def common(self) -> dict[str, Any]:
-        return self.experiment.made_of()
+        return plain(self.experiment.made_of())
 
     def results(self) -> dict[str, Any]:
         found, errors = {}, {}
@@ -132,8 +127,7 @@ class _Board:
 
     def folder(self, name, line) -> pathlib.Path:
         """The folder for a method's own work: another one if its line or its libraries change."""
-        digest = zlib.crc32(json.dumps(self.made_of(line), sort_keys=True).encode())
-        return self.stages.path(f"{name}-{digest:08x}").with_suffix("")
+        return self.stages.path(f"{name}-{digest.of_json(self.made_of(line))}").with_suffix("")
 
     def collected(self, found, errors) -> dict[str, Any]:
         """Methods by their loss in distribution; after them, by held-out loss, those scored only on held-out tasks."""
@@ -150,6 +144,7 @@ class _Board:
             "facts": results.facts(self.experiment.model, tasks, seconds, **self.experts()),
             "methods": [_row(name, found[name], compared) for name in scores]
             + [{"name": name, "error": text} for name, text in errors.items()],
+            "failed": results.failed(self.libraries()),
             "paired": results.paired(compared),
             "tasks": [results.task(task, scores) for task in tasks.values()],
             "analysis": [{"name": name, **one["analysis"]} for name, one in analysed.items()],
@@ -163,6 +158,11 @@ class _Board:
             return {}
         library = self.experiment.library(DEFAULT)
         return {"Experts": f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"}
+
+    def libraries(self) -> dict[str, Library | str | pathlib.Path]:
+        """The libraries of all lines."""
+        names = dict.fromkeys(name for line in self.lines.values() for name in methods.libraries_of(line))
+        return {name: self.experiment.libraries.get(name, name) for name in names}
 
     def losses(self, scores) -> list[float]:
         """In distribution and held out; infinite for a method that was not scored on all tasks of a part."""

@@ -3,7 +3,7 @@
 import pathlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from modjax.claim import claim
@@ -22,9 +22,12 @@ class Stages:
         self.folder = pathlib.Path(folder)
         self._times = self.folder / "stages.json"
 
-    def claim(self, inputs: dict[str, Any]) -> None:
-        """Ties the folder to the inputs of the study. Raises InputError if its results are of other inputs."""
-        from_first(lambda: claim(self.folder / "inputs.json", inputs))
+    def claim(self, inputs: dict[str, Any], name: str = "inputs", kept: Iterable[str] = ("stages.json",)) -> None:
+        """Ties the folder to the inputs of its results by NAME.json. Raises InputError if they are of other inputs.
+
+        kept: the files and folders of these results.
+        """
+        from_first(lambda: claim(self.folder / f"{name}.json", inputs, [self.folder / one for one in kept]))
 
     @property
     def seconds(self) -> dict[str, float]:

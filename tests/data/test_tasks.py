@@ -16,7 +16,7 @@ def test_a_task_without_examples_is_refused():
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(InputError, match=r"task 't', example 0: split 'dev'.*'train', 'validation', 'test'"):
+    with pytest.raises(InputError, match=r"Example.split='dev': expected one of train, validation, test"):
         Task("t", (Example("question", "answer", "dev"),))
 
 

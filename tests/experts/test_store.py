@@ -191,7 +191,7 @@ def test_names_of_any_text(random_library, tmp_path):
 
 @pytest.mark.parametrize("name", ["", "\ud800"])
 def test_names_that_cannot_be(random_library, tmp_path, name):
-    with pytest.raises(InputError, match="name=.*: expected text of at least one character"):
+    with pytest.raises(InputError, match="name.*: expected "):
         random_library(SITES, experts=1, names=[name]).save(tmp_path / "library")
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,7 @@ import pytest
 
 from modjax.errors import InputError
 from modjax.models.config import FAMILIES, ModelConfig
-from modjax.ops.rope import Scaling
+from modjax.ops.rope import Rope, Scaling
 
 LLAMA = {
     "model_type": "llama",
@@ -50,8 +50,8 @@ def test_no_key_that_transformers_writes_is_unknown(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unknown_keys_are_named(family):
-    with pytest.warns(UserWarning, match=r"config.json: moe_layers, residual_multiplier: not known to modjax"):
-        read(BARE[family] | {"residual_multiplier": 2.0, "moe_layers": [1]})
+    with pytest.warns(UserWarning, match=r"config.json: moe_layers, residual_gain: not known to modjax"):
+        read(BARE[family] | {"residual_gain": 2.0, "moe_layers": [1]})
 
 
 # Keys that published files have and that change nothing, beyond those that transformers writes.
@@ -170,6 +170,43 @@ def test_layers_that_slide(change, window, local):
     assert (config.window, config.local) == (window, local)
 
 
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA3 = LLAMA | {"model_type": "gemma3_text", "head_dim": 8, "layer_types": LAYERS, "sliding_window": 5}
+
+
+def test_rotary_embeddings_of_old_and_new_files_of_gemma_3():
+    scaling = {"type": "linear", "factor": 8}
+    old = read(GEMMA3 | {"rope_theta": 5e5, "rope_local_base_freq": 50, "rope_scaling": scaling})
+    scaled = {"rope_type": "linear", "rope_theta": 5e5, "factor": 8.0}
+    new = {"full_attention": scaled, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
+    assert old == read(GEMMA3 | {"rope_parameters": new})
+    local = Rope(50.0)
+    assert old.ropes == (local, Rope(5e5, Scaling("linear", 8.0)), local)
+
+
+def test_where_no_layer_or_every_layer_slides_there_is_one_rotary_embedding():
+    full, sliding = (read(GEMMA3 | {"layer_types": [kind] * 3}) for kind in ("full_attention", "sliding_attention"))
+    assert (full.window, full.ropes) == (None, (Rope(1e6),) * 3)
+    assert (sliding.window, sliding.local, sliding.ropes) == (5, None, (Rope(1e4),) * 3)
+    assert full.local_rope is None and sliding.local_rope is None
+
+
+def test_layers_without_rotary_embedding():
+    smollm3 = LLAMA | {"model_type": "smollm3", "num_hidden_layers": 4, "rope_theta": 500.0}
+    assert read(smollm3).ropes == (Rope(500.0), Rope(500.0), Rope(500.0), None)
+    assert read(smollm3 | {"no_rope_layers": [0, 1, 1, 1, 1]}).ropes == (None, Rope(500.0), Rope(500.0), Rope(500.0))
+    slides = read(smollm3 | {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 3})
+    assert (slides.window, slides.local) == (3, (False, True, False, True))
+    command = read(LLAMA | {"model_type": "cohere2", "layer_types": LAYERS})
+    assert command.ropes == (Rope(1e4), None, Rope(1e4))
+
+
+def test_gelu_of_the_first_gemma_files_is_its_approximation():
+    assert (
+        read(LLAMA | {"model_type": "gemma", "num_key_value_heads": 2, "hidden_act": "gelu"}).activation == "gelu_tanh"
+    )
+
+
 def test_sites():
     assert read(LLAMA | {"num_key_value_heads": 2}).sites == {
         "attn.q": (32, 32),
@@ -255,6 +292,26 @@ NEO = BARE["gpt_neo"]
         (BARE["gemma2"] | {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
         ({"lm_head_bias": True}, "lm_head_bias = True is not supported; expected False"),
         ({"quantization_config": "nf4"}, "quantization_config is 'nf4'; expected an object"),
+        (
+            GEMMA3 | {"rope_parameters": {"rope_theta": 1e4}},
+            "rope_parameters is .*; expected an object with",
+        ),
+        (GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, "'longrope' is not supported"),
+        (GEMMA3 | {"sliding_window_pattern": 0, "layer_types": None}, "sliding_window_pattern is 0"),
+        (
+            LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+            "no_rope_layers is .1, 0.; expected a list of 0",
+        ),
+        (LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 0, 2]}, "no_rope_layers is .1, 0, 2."),
+        (
+            LLAMA | {"model_type": "olmo3", "rope_theta": 1e4},
+            "rope_theta = 10000.0 is not supported; expected 500000.0",
+        ),
+        (
+            LLAMA | {"model_type": "ministral3", "rope_parameters": {"rope_theta": 1e4}},
+            "rope_parameters: llama_4_scaling_beta is None; expected a positive number",
+        ),
+        (LLAMA | {"model_type": "stablelm", "qk_layernorm": True}, "qk_layernorm = True is not supported"),
         (BARE["gpt2"] | {"add_cross_attention": True}, "add_cross_attention = True"),
     ],
 )
