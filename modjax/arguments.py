@@ -4,15 +4,18 @@ Each function takes the argument's name and value, and returns the value to use.
 `name=value: expected ...`.
 """
 
-import math
 import operator
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
 
 import jax
 import numpy as np
 
 from modjax.errors import InputError
+
+_LARGEST = float(np.finfo(np.float32).max)
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -31,15 +34,20 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """A finite number: least <= value <= most, above < value < below; None is no limit. Booleans are refused.
+    """A number that is finite in float32, with least <= value <= most and above < value < below; None is no limit.
 
-    Whole numbers stay whole, so that they are recorded as they were given.
+    Booleans are refused. Whole numbers stay whole, so that they are recorded as they were given.
     """
     scalar = _scalar(value)
-    fits = isinstance(scalar, int | float) and not isinstance(scalar, bool) and _finite(scalar)
+    fits = isinstance(scalar, int | float) and not isinstance(scalar, bool) and abs(scalar) <= _LARGEST
     if fits and _within(scalar, least, most) and _strictly_within(scalar, above, below):
         return scalar
     raise refused(name, value, "a finite number" + _limits(least, most, above, below))
+
+
+def seed(name: str, value: Any) -> int:
+    """A seed: a whole number of at most 32 bits, which every generator of random numbers takes."""
+    return whole(name, value, least=0, most=2**32 - 1)
 
 
 def flag(name: str, value: Any) -> bool:
@@ -51,10 +59,31 @@ def flag(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any) -> str:
-    """A string."""
-    if isinstance(value, str):
-        return str(value)
-    raise refused(name, value, "a string")
+    """A string. Lone surrogates, halves of a character, are refused: no file and no tokenizer takes them."""
+    if not isinstance(value, str):
+        raise refused(name, value, "a string")
+    if SURROGATE.search(value):
+        raise refused(name, value, "text without lone surrogates, which are halves of a character")
+    return str(value)
+
+
+def texts(name: str, value: Any) -> tuple[str, ...]:
+    """A list of strings, as a tuple; one string alone is refused."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise refused(name, value, "a list of strings")
+    return tuple(text(f"an item of {name}", one) for one in value)
+
+
+def optional(check: Callable[..., Any]) -> Callable[..., Any]:
+    """The check that lets None pass too."""
+    return lambda name, value, *limits, **named: None if value is None else check(name, value, *limits, **named)
+
+
+def title(name: str, value: Any) -> str:
+    """A string that names something: not empty, and not of white space alone."""
+    if not text(name, value).strip():
+        raise refused(name, value, "text that is not blank")
+    return str(value)
 
 
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
@@ -62,6 +91,25 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     if isinstance(value, str) and value in choices:
         return value
     raise refused(name, value, f"one of {', '.join(choices)}")
+
+
+def check_fields(settings: Any, names: Iterable[str], check: Callable[..., Any], *limits: Any, **named: Any) -> None:
+    """Replaces fields of a frozen dataclass by what a check of this module returns for them."""
+    for name in names:
+        object.__setattr__(settings, name, check(name, getattr(settings, name), *limits, **named))
+
+
+def items(name: str, value: Any, expected: str) -> list[Any]:
+    """The items of a list, a tuple, another iterable or an array, of which these are the rows.
+
+    A string, bytes, a mapping and a set are refused: their items have another meaning, or no order.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | Set):
+        try:
+            return list(value)
+        except TypeError:  # an array without axes
+            pass
+    raise refused(name, value, expected)
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:
@@ -80,13 +128,6 @@ def _scalar(value):
         return operator.index(value)
     except TypeError:
         return value
-
-
-def _finite(scalar):
-    try:
-        return math.isfinite(scalar)
-    except OverflowError:
-        return False
 
 
 def _within(scalar, least, most):

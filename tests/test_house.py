@@ -106,6 +106,13 @@ def test_nothing_is_pickled():
         assert not names & {"pickle", "dill", "cloudpickle", "joblib"}
 
 
+def test_text_is_split_at_line_ends_alone():
+    """`modjax.files.split_lines` splits; these methods also split at U+2028, U+0085 and form feeds."""
+    for path in PACKAGE.rglob("*.py"):
+        called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not called & {"splitlines", "readlines"}, path
+
+
 def test_importing_modjax_imports_neither_jax_nor_torch():
     code = "import sys, modjax; print([name for name in ('jax', 'torch', 'transformers') if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -26,6 +26,7 @@ from modjax.ops.lora import LoRA
 from modjax.routing.base import Bound, hook
 from modjax.routing.fixed import Fixed
 from modjax.train.fit import fit
+from modjax.train.groups import checked_groups
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -61,7 +62,7 @@ def cat(
     Returns:
       One expert per group; `training` of its ExpertInfo has the means of the coefficients over layers and sites.
 
-    Raises InputError for settings, tasks and experts that do not fit, and where training diverges.
+    Raises InputError for settings, tasks and experts that do not fit.
     """
     if per not in get_args(Per):
         raise InputError(f"per={per!r}: expected one of {', '.join(get_args(Per))}")
@@ -69,18 +70,18 @@ def cat(
     if rank is not None:
         checked_rank(library, rank)
     settings, tasks = Settings(**(DEFAULTS | settings | {"sites": library.sites})), few(tasks)
-    groups = {"cat": tuple(tasks)} if groups is None else dict(groups)
+    groups = checked_groups({"cat": tuple(tasks)} if groups is None else groups)
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
     method = {"merged": "cat", "per": per, "steps": fitted.steps}
     method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}
     merged = []
     for index, (name, own) in enumerate(groups.items()):
         weights = {site: fitted.trained[_group(site, per)][:, index] for site in library.sites}
-        if not all(np.isfinite(weights_LE).all() for weights_LE in weights.values()):
-            raise InputError(
-                f"learning_rate={settings.learning_rate}: the coefficients are not finite; try a smaller rate"
-            )
-        merged.append(_recorded(_merged(library, weights, rank, name), own, method, weights, fitted.scores[index]))
+        one = _merged(library, weights, rank, name)
+        training = dict(one.infos[0].training) | method | {"weights": _means(weights)}
+        found = {"failed": fitted.failed[index], "scores": one.infos[0].scores + fitted.scores[index]}
+        info = dataclasses.replace(one.infos[0], tasks=own, training=training, **found)
+        merged.append(dataclasses.replace(one, infos=(info,)))
     return concatenate(merged)
 
 
@@ -127,8 +128,5 @@ def _merged(library, weights, rank, name) -> Library:
     return merge.concatenate(weighted, ones, name) if rank is None else merge.svd(weighted, rank, ones, name)
 
 
-def _recorded(merged, tasks, method, weights, scores) -> Library:
-    info, means_E = merged.infos[0], np.mean(list(weights.values()), axis=(0, 1))
-    training = dict(info.training) | method | {"weights": ", ".join(f"{mean:.6g}" for mean in means_E)}
-    info = dataclasses.replace(info, tasks=tuple(tasks), training=tuple(training.items()), scores=info.scores + scores)
-    return dataclasses.replace(merged, infos=(info,))
+def _means(weights) -> str:
+    return ", ".join(f"{mean:.6g}" for mean in np.mean(list(weights.values()), axis=(0, 1)))

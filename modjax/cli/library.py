@@ -14,7 +14,8 @@ from modjax.cli import session
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
-from modjax.experts.index import INDEX, Index
+from modjax.experts.forms import form_of
+from modjax.experts.index import Index
 from modjax.experts.library import Library
 from modjax.routing.base import Router, check, load_router
 from modjax.routing.editing import extended, n_experts, restricted
@@ -27,7 +28,7 @@ TASKS = 48  # characters of the column
 
 def define_flags(values: FlagValues) -> None:
     DEFINE_string("path", None, "the folder of the library", values)
-    DEFINE_multi_string("add", [], "a PEFT adapter or a library whose experts to add", values)
+    DEFINE_multi_string("add", [], "a PEFT adapter, mttl experts or a library, whose experts to add", values)
     DEFINE_multi_string("drop", [], "the name of an expert to drop", values)
     DEFINE_string("router", None, "the file of a router of the library, changed with it", values)
 
@@ -50,18 +51,21 @@ def run(config, workdir, flags) -> None:
 
 
 def table(path: pathlib.Path, index: Index) -> list[str]:
-    """A line of headings and a line for each expert."""
-    rows = [("expert", "tasks", "rank", "alpha", "size")]
+    """A line of headings and a line for each expert; the last column is there if the training of one failed."""
+    rows = [("expert", "tasks", "rank", "alpha", "size", "training")]
     for entry in index.entries:
+        info = entry.info
         size = sum(file.stat().st_size for file in (path / entry.folder).glob("*"))
-        tasks = _short(", ".join(entry.info.tasks))
-        rows.append((entry.info.name, tasks, str(entry.info.rank), f"{entry.info.alpha:g}", f"{size / 1e6:.2f} MB"))
+        tasks, failed = _short(", ".join(info.tasks)), f"failed at step {info.failed}" if info.failed else ""
+        rows.append((info.name, tasks, str(info.rank), f"{info.alpha:g}", f"{size / 1e6:.2f} MB", failed))
+    if not any(row[-1] for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(_cell(*cell) for cell in zip(range(len(row)), row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _cell(number, text, width):
-    return f"{text:<{width}}" if number < 2 else f"{text:>{width}}"  # text to the left, numbers to the right
+    return f"{text:>{width}}" if 2 <= number < 5 else f"{text:<{width}}"  # text to the left, numbers to the right
 
 
 def _short(text):
@@ -103,7 +107,10 @@ def _append(path, library):
 
 
 def _experts(source, layers) -> Library:
-    return Library.load(source) if (source / INDEX).is_file() else Library.from_peft(source, layers)
+    form = form_of(source)
+    if form == "library":
+        return Library.load(source)
+    return Library.from_mttl(source, layers) if form == "mttl" else Library.from_peft(source, layers)
 
 
 def _builder(router: Router, library: Library, file: str) -> Callable[[Library], Router]:

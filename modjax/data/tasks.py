@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from modjax import digest
+from modjax import arguments, digest
 from modjax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -20,6 +20,15 @@ class Example:
     target: str
     split: str  # one of SPLITS
     references: tuple[str, ...] = ()  # every accepted answer; () means (target,)
+
+    def __post_init__(self):
+        for name in ("source", "target"):
+            arguments.text(f"Example.{name}", getattr(self, name))
+        arguments.choice("Example.split", self.split, SPLITS)
+        references = arguments.items("Example.references", self.references, "a list of strings")
+        for one in references:
+            arguments.text("Example.references", one)
+        object.__setattr__(self, "references", tuple(references))
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -38,13 +47,17 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
-        if not self.examples:
+        arguments.title("Task.name", self.name)
+        for name in ("definition",) if self.family is None else ("definition", "family"):
+            arguments.text(f"Task.{name}", getattr(self, name))
+        arguments.flag("Task.held_out", self.held_out)
+        examples = arguments.items("Task.examples", self.examples, "a list of examples")
+        for example in examples:
+            if not isinstance(example, Example):
+                raise arguments.refused("Task.examples", example, f"an Example, in task {self.name!r}")
+        if not examples:
             raise InputError(f"task {self.name!r} has no examples; expected at least one")
-        for index, example in enumerate(self.examples):
-            if example.split not in SPLITS:
-                raise InputError(
-                    f"task {self.name!r}, example {index}: split {example.split!r}; expected one of {SPLITS}"
-                )
+        object.__setattr__(self, "examples", tuple(examples))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -68,7 +81,9 @@ class Tasks(Mapping):
 
     def __init__(self, tasks: Iterable[Task]):
         self._tasks: dict[str, Task] = {}
-        for task in tasks:
+        for task in arguments.items("tasks", tasks, "a list of tasks"):
+            if not isinstance(task, Task):
+                raise arguments.refused("tasks", task, "a Task")
             if task.name in self._tasks:
                 raise InputError(f"two tasks are named {task.name!r}; task names must be unique")
             self._tasks[task.name] = task
@@ -92,9 +107,9 @@ class Tasks(Mapping):
 
     def select(self, names: Iterable[str]) -> "Tasks":
         """The named tasks, in the order of `names`. Raises InputError for an unknown name."""
-        names = list(names)
+        names = arguments.items("names", names, "a list of names of tasks")
         for name in names:
-            if name not in self._tasks:
+            if arguments.text("names", name) not in self._tasks:
                 raise InputError(f"no task {name!r}; the collection has {', '.join(self._tasks)}")
         return Tasks(self._tasks[name] for name in names)
 
@@ -116,6 +131,13 @@ class Tasks(Mapping):
     @property
     def families(self) -> tuple[str | None, ...]:
         return tuple(task.family for task in self.values())
+
+
+def checked_tasks(tasks: Tasks) -> Tasks:
+    """The tasks. Raises InputError for anything else."""
+    if not isinstance(tasks, Tasks):
+        raise arguments.refused("tasks", tasks, "Tasks, from modjax.data.load or modjax.data.Tasks")
+    return tasks
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from modjax.errors import InputError
 from modjax.eval import metrics
 from modjax.eval.likelihood import target_loss
 from modjax.eval.method import Method
-from modjax.eval.sample import Sample, check_room, prepared
+from modjax.eval.sample import Sample, prepared
 from modjax.eval.score import Score
 from modjax.experts.library import Library
 from modjax.model import Model
@@ -46,8 +46,7 @@ def evaluate(
         raise InputError(f"max_new_tokens={max_new_tokens}: expected less than {model.config.context}, the context")
     if sample.too_long == "truncate":
         sample = dataclasses.replace(sample, length=min(sample.length, room))
-    chosen = prepared(model, method.covered(tasks), sample)
-    check_room(chosen, room)
+    chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)
     encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)
     nats_n, targets_n = target_loss(model, encoded, model.bind(library, router), choices, batch)
     answers = model.generate(

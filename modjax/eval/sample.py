@@ -2,13 +2,14 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from modjax.data import inputs
 from modjax.data.tasks import SPLITS, Example, Task
-from modjax.data.tokenize import Encoded, TooLong, encode
+from modjax.data.tokenize import Encoded, TooLong
 from modjax.errors import InputError
 from modjax.model import Model
 
@@ -59,24 +60,17 @@ class Chosen(NamedTuple):
     encoded: Encoded
 
 
-def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample) -> list[Chosen]:
+def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample, max_new_tokens: int = 0) -> list[Chosen]:
     """The sample of every task, task by task.
 
-    Raises InputError for an empty split, and for examples that are too long.
+    Raises InputError for an empty split, and for examples that the model cannot read or that leave no room in its
+    context for answers of `max_new_tokens` tokens; see `modjax.data.inputs.examples`.
     """
     found = []
     for task in tasks.values():
         own = sample.choose(task)
-        encoded = encode(model.tokenizer, task, own, sample.length, sample.system, sample.too_long)
+        encoded = inputs.examples(
+            model, task, own, sample.length, sample.system, sample.too_long, max_new_tokens=max_new_tokens
+        )
         found += map(Chosen, [task] * len(own), own, encoded)
     return found
-
-
-def check_room(chosen: Sequence[Chosen], room: int) -> None:
-    """Raises InputError for a prompt of more than `room` tokens, which leaves no room for its answer."""
-    for task, _, encoded in chosen:
-        if encoded.n_prompt > room:
-            raise InputError(
-                f"task {task.name!r}: a prompt has {encoded.n_prompt} tokens; expected at most {room}, the model's "
-                'context minus max_new_tokens. Give a smaller max_new_tokens, or too_long="truncate"'
-            )

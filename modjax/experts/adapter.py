@@ -10,14 +10,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.ops.lora import LoRA
-
-DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": jnp.bfloat16}
 
 
 class Update(NamedTuple):

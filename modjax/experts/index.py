@@ -7,14 +7,25 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from modjax.errors import InputError
-from modjax.experts.adapter import DTYPES
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.places import MOST_LAYERS
-from modjax.files import is_number, is_text, is_whole, list_of, object_of, read_json_object, write_json
+from modjax.files import (
+    is_bool,
+    is_number,
+    is_text,
+    is_whole,
+    list_of,
+    object_of,
+    read_json_object,
+    safe_name,
+    write_json,
+)
 from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
 INDEX = "library.json"
+# Files that a library's folder may hold, and that no folder of an expert may be named after.
+OWN_FILES = (INDEX, f"{INDEX}.writing", "convert.json", "convert.json.writing", "adapter_config.json")
 
 
 class Entry(NamedTuple):
@@ -72,31 +83,34 @@ def write(folder: pathlib.Path, index: Index) -> None:
 
 
 def folder_name(name: str, taken: Iterable[str] = ()) -> str:
-    """A folder name for an expert: its name without characters that file systems refuse, and different from `taken`."""
-    known = {other.lower() for other in taken}
-    safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
-    while safe.lower() in known:
-        safe += "_"
-    return safe
+    """A name for the folder of an expert, different from `taken` and from the files of a library."""
+    return safe_name(name, [*OWN_FILES, *taken])
+
+
+def _is_folder(value):
+    """Whether a JSON value is the name of a folder inside the library's, as this or an earlier version writes it."""
+    return is_text(value) and re.fullmatch(r"[\w+-][\w.+-]*", value) is not None
 
 
 FIELDS = {
-    "name": is_text,
+    "name": lambda value: is_text(value) and value != "",
     "tasks": list_of(is_text),
     "rank": lambda value: is_whole(value) and value > 0,
     "alpha": is_number,
     "base": is_text,
     "family": lambda value: is_text(value) and value in MODULES,
     "fingerprint": is_text,
-    "training": object_of(lambda value: is_text(value) or isinstance(value, int | float)),
-    "scores": object_of(lambda value: isinstance(value, int | float)),
-    "folder": lambda value: is_text(value) and folder_name(value) == value,
+    "training": object_of(lambda value: is_text(value) or is_bool(value) or is_number(value)),
+    "failed": lambda value: value is None or (is_whole(value) and value > 0),
+    "scores": object_of(is_number),
+    "folder": _is_folder,
     "sha256": is_text,
     "ranks": object_of(list_of(is_whole)),
     "dtype": lambda value: is_text(value) and value in DTYPES,
     "peft": is_text,
 }
 PAIRS = ("training", "scores", "ranks")
+DEFAULTS = {"failed": None}  # of keys that earlier versions did not write
 
 
 def _entries(found, where):
@@ -106,9 +120,9 @@ def _entries(found, where):
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise InputError(f"{where}: expert {number} is {type(entry).__name__}; expected an object")
-        if missing := sorted(set(FIELDS) - set(entry)):
+        if missing := sorted(set(FIELDS) - {*DEFAULTS, *entry}):
             raise InputError(f"{where}: expert {number} has no key {missing[0]!r}; expected keys {', '.join(FIELDS)}")
-    return entries
+    return [DEFAULTS | entry for entry in entries]
 
 
 def _entry(entry: dict[str, Any], where) -> Entry:
@@ -116,13 +130,7 @@ def _entry(entry: dict[str, Any], where) -> Entry:
         if not fits(entry[key]):
             raise InputError(f"{where}: {key} = {entry[key]!r:.80} is invalid; expected what Library.save writes")
     values = {field.name: entry[field.name] for field in dataclasses.fields(ExpertInfo)}
-    pairs = {key: tuple((name, _frozen(value)) for name, value in values[key].items()) for key in PAIRS}
-    info = ExpertInfo(**values | pairs | {"tasks": tuple(values["tasks"])})
-    return Entry(info, entry["folder"], entry["sha256"])
-
-
-def _frozen(value):
-    return tuple(value) if isinstance(value, list) else value
+    return Entry(ExpertInfo(**values), entry["folder"], entry["sha256"])
 
 
 def _as_json(entry: Entry) -> dict[str, Any]:

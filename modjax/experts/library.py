@@ -12,7 +12,7 @@ import numpy as np
 
 from modjax import digest
 from modjax.errors import InputError
-from modjax.experts import mttl, peft, store
+from modjax.experts import depth, mttl, peft, store
 from modjax.experts.adapter import Adapter, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
 from modjax.experts.info import ORIGIN, ExpertInfo
@@ -45,6 +45,11 @@ class Library:
     def tasks(self) -> tuple[tuple[str, ...], ...]:
         """The tasks each expert was trained on."""
         return tuple(info.tasks for info in self.infos)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The names of the experts whose training diverged; see `ExpertInfo.failed`."""
+        return tuple(info.name for info in self.infos if info.failed)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -91,7 +96,8 @@ class Library:
         return len(self.infos)
 
     def __repr__(self) -> str:
-        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)})"
+        failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)}{failed})"
 
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
         """The chosen experts, by name or index, as a library in the given order.
@@ -146,7 +152,7 @@ class Library:
     def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
         """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`.
 
-        layers: L of the base model; by default the last layer of any adapter, plus one.
+        layers: L of the base model; by default as in `of`.
         """
         return Library.of(peft.read(folders), layers)
 
@@ -154,7 +160,7 @@ class Library:
     def from_mttl(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
         """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`.
 
-        layers: as in `from_peft`.
+        layers: L of the base model; by default as in `of`.
         """
         return Library.of(mttl.read(paths), layers)
 
@@ -163,12 +169,13 @@ class Library:
         """The adapters as experts, in order.
 
         Args:
-          layers: L of the base model; by default the last layer of any adapter, plus one. Factors are zero in layers
-            that an adapter does not have.
+          layers: L of the base model; by default that of the base model which the adapters name, if it is on this
+            machine, else the last layer of any adapter, plus one. Factors are zero in layers that an adapter does not
+            have.
 
         Raises InputError for an adapter with more layers, and for adapters to models of different shapes.
         """
-        layers = max(adapter.layers for adapter in adapters) if layers is None else layers
+        layers = depth.of(adapters, layers).layers
         return concatenate([_library_of_one(adapter, layers) for adapter in adapters])
 
     def adapters(self) -> Iterator[Adapter]:
@@ -204,7 +211,7 @@ class Library:
         names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = tasks or [(name,) for name in names]
+        tasks = [(name,) for name in names] if tasks is None else tasks
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(
                 f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
@@ -213,8 +220,7 @@ class Library:
         # In float64, so that alpha / rank gives the same float32 scale.
         scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
         infos = tuple(
-            ExpertInfo(name, tuple(own), rank, float(s * rank), **info)
-            for name, own, s in zip(names, tasks, scale_E, strict=True)
+            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scale_E, strict=True)
         )
         scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
         return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)
@@ -273,7 +279,7 @@ def _part(library: Library, site: str, like: LoRA, rank: int) -> LoRA:
     if own.a.shape[::3] != like.a.shape[::3] or own.b.shape[::3] != like.b.shape[::3]:
         raise InputError(
             f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} do not fit one "
-            "model (layers or widths differ)"
+            "model (layers or widths differ)" + depth.hint(*sorted((own.b.shape[0], like.b.shape[0])))
         )
     return LoRA(pad_rank(own.a, rank), pad_rank(own.b, rank), own.scale)
 

@@ -11,6 +11,7 @@ seconds. A number that is None, NaN or infinite is shown as an en dash.
                         seconds: {train, build, evaluate, compile, token}, bytes: {experts, temporary, peak}}]
                       SCORES is {METRIC: float, examples: int, intervals: {METRIC: [low, high]}};
                       a method that failed is {name, error: its message}
+    failed            {library: {expert: step}}: the experts whose loss or gradient was not finite, and the step
     paired            [{part: "in_distribution" | "held_out", metric: METRIC, names: [M],
                         difference: [M][M], low: [M][M], high: [M][M], below: [M][M]}]; the row's score minus the
                       column's, the ends of its interval, and the share of resamples in which it is below 0

@@ -51,7 +51,7 @@ def render(results: Mapping) -> str:
     return environment.get_template("page.html").render(
         title=results.get("title") or "modjax experiment",
         subtitle=results.get("subtitle") or "",
-        facts=results.get("facts") or {},
+        facts=_facts(results),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         findings=_findings(results),
@@ -65,6 +65,11 @@ def render(results: Mapping) -> str:
         stages=_stages(results),
         settings=list(_settings(results.get("config") or {})),
     )
+
+
+def _facts(results: Mapping) -> dict[str, str]:
+    failed = table.failed_experts(results)
+    return dict(results.get("facts") or {}) | ({"Failed experts": failed} if failed else {})
 
 
 def _findings(results: Mapping) -> list[dict[str, str]]:

@@ -120,7 +120,7 @@ def text_table(results: Mapping) -> str:
     """The comparison of methods as aligned plain text, at most 100 characters wide; "" without methods.
 
     `results` is described in `modjax.report`. A star marks the best value of a column. Methods that failed are listed
-    below, each with its error.
+    below, each with its error, and then the experts whose training failed.
     """
     methods = results.get("methods") or []
     scored = [method for method in methods if not method.get("error")]
@@ -128,7 +128,15 @@ def text_table(results: Mapping) -> str:
     if parts:
         parts[-1] += "\n" + _legend() + ("\n" + SPREAD if has_intervals(scored) else "")
     failed = [f"{method['name']} failed: {method['error']}" for method in methods if method.get("error")]
+    if experts := failed_experts(results):
+        failed.append(f"Experts whose training failed: {experts}")
     return "\n\n".join([*parts, *(textwrap.fill(" ".join(text.split()), WIDTH) for text in failed)])
+
+
+def failed_experts(results: Mapping) -> str:
+    """The experts of `results["failed"]` with library and step, in one line; "" without any."""
+    steps = [(*item, library) for library, own in (results.get("failed") or {}).items() for item in own.items()]
+    return ", ".join(f"{expert} (of {library}, at step {step})" for expert, step, library in steps)
 
 
 def _legend() -> str:

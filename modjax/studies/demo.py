@@ -67,6 +67,7 @@ def demo(
         "subtitle": f"{len(tasks.training)} tasks in training, {len(tasks.held_out)} held out, on {model.name}",
         "facts": results.facts(model, tasks, seconds, Experts=experts),
         "methods": [_row(name, line, compared, analysed.get(name), seconds) for name, line in lines.items()],
+        "failed": results.failed({kind: libraries.path(kind) for kind in TRAINED}),
         "paired": results.paired(compared),
         "tasks": [results.task(task, scores, labels.get(task.name)) for task in tasks.values()],
         "curves": [results.curves(stages.folder / kind, kind) for kind in TRAINED],

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from modjax import digest
+from modjax import arguments, digest
 from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
@@ -62,7 +62,7 @@ class _Board:
         """The normalised lines, without those of libraries and models that have no folder."""
         found = {}
         for name, line in lines.items():
-            where = f"methods.{name}"
+            where = f"methods.{arguments.title('method name', name)}"
             line = methods.normalised(line, where)
             if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):
                 known = ", ".join(self.models) or "none"
@@ -70,9 +70,6 @@ class _Board:
             if all(self.sources(line)):
                 methods.check(line, self.experiment, where)
                 found[name] = line
-        files = [self.stages.path(f"method {name}") for name in found]
-        if len(set(files)) < len(files):
-            raise InputError(f"methods {', '.join(found)}: two of them would have the same file; rename one")
         return found
 
     def sources(self, line) -> list[Library | str | pathlib.Path]:
@@ -144,6 +141,7 @@ class _Board:
             "facts": results.facts(self.experiment.model, tasks, seconds, **self.experts()),
             "methods": [_row(name, found[name], compared) for name in scores]
             + [{"name": name, "error": text} for name, text in errors.items()],
+            "failed": results.failed(self.libraries()),
             "paired": results.paired(compared),
             "tasks": [results.task(task, scores) for task in tasks.values()],
             "analysis": [{"name": name, **one["analysis"]} for name, one in analysed.items()],
@@ -157,6 +155,11 @@ class _Board:
             return {}
         library = self.experiment.library(DEFAULT)
         return {"Experts": f"{len(library)} of rank {library.rank}, {', '.join(library.sites)}"}
+
+    def libraries(self) -> dict[str, Library | str | pathlib.Path]:
+        """The libraries of all lines."""
+        names = dict.fromkeys(name for line in self.lines.values() for name in methods.libraries_of(line))
+        return {name: self.experiment.libraries.get(name, name) for name in names}
 
     def losses(self, scores) -> list[float]:
         """In distribution and held out; infinite for a method that was not scored on all tasks of a part."""

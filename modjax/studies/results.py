@@ -1,6 +1,7 @@
 """The parts of a study's results, in the schema of `modjax.report`."""
 
 import dataclasses
+import pathlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,10 @@ from modjax.eval.method import Method
 from modjax.eval.sample import Sample, prepared
 from modjax.eval.score import Score
 from modjax.eval.traces import view
+from modjax.experts import index
+from modjax.experts.library import Library
 from modjax.model import Model
+from modjax.parallel.distributed import from_first
 from modjax.train import metrics as training_metrics
 
 
@@ -72,6 +76,20 @@ def routing(model: Model, method: Method, tasks: Tasks, shown: Sequence[str], sa
         "analysis": analyse(model, method, tasks.training, sample).as_json(),
         "views": [view(model, method, one) for one in one_each],
     }
+
+
+def failed(libraries: Mapping[str, Library | str | pathlib.Path]) -> dict[str, dict[str, int]]:
+    """{library: {expert: step}} of the experts whose training failed; libraries may be given by their folders."""
+
+    def steps(library):
+        saved = None if isinstance(library, Library) else index.read(pathlib.Path(library))
+        infos = [entry.info for entry in saved.entries] if saved else library.infos
+        return {info.name: info.failed for info in infos if info.failed}
+
+    def found():
+        return {name: own for name, library in libraries.items() if (own := steps(library))}
+
+    return from_first(found)
 
 
 def facts(model: Model, tasks: Tasks, seconds: Mapping[str, float], **more: str) -> dict[str, str]:

@@ -14,16 +14,16 @@ from absl import logging
 
 from modjax.checkpoint import Checkpoints
 from modjax.claim import claim
-from modjax.data import loader
+from modjax.data import inputs, loader
 from modjax.data.pack import Rows, joined, pack
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
 from modjax.train.answers import Answers
+from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
@@ -38,9 +38,9 @@ UNRECORDED = ("save_every", "log_every")
 class Fitted(NamedTuple):
     """The result of a run, on the host."""
 
-    trained: Any  # with early stopping each member's arrays at its best validation, else the last
+    trained: Any  # each member's last arrays whose loss was finite; with early stopping those of its best validation
     lowest_E: np.ndarray  # float32, the lowest validation loss, or minus the highest Rouge-L; inf if never validated
-    failed_E: np.ndarray  # bool, whether a loss or gradient was not finite
+    failed_E: np.ndarray  # int32, the step, from 1, at which a loss or gradient was not finite; 0: none
     steps: int  # steps done
     stop_by: StopBy
 
@@ -50,6 +50,11 @@ class Fitted(NamedTuple):
         found_E = self.lowest_E if self.stop_by == "loss" else -self.lowest_E
         name = f"validation_{self.stop_by}"
         return tuple(((name, float(found)),) if np.isfinite(found) else () for found in found_E)
+
+    @property
+    def failed(self) -> tuple[int | None, ...]:
+        """The step at which each member failed, for its ExpertInfo."""
+        return tuple(step or None for step in self.failed_E.tolist())
 
 
 def fit(
@@ -74,12 +79,12 @@ def fit(
     Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
     is trained.
     """
-    run, folder = _Run(model, tasks, dict(groups), recipe, settings), None
+    run, folder = _Run(model, tasks, groups, recipe, settings), None
     if workdir is not None:
-        folder, inputs = pathlib.Path(workdir), made_of(model, tasks, groups, recipe, settings)
-        distributed.from_first(lambda: claim(folder / "inputs.json", inputs, [folder / CHECKPOINTS]))
+        folder, made = pathlib.Path(workdir), made_of(model, tasks, run.groups, recipe, settings)
+        distributed.from_first(lambda: claim(folder / "inputs.json", made, [folder / CHECKPOINTS]))
     state = run.train(folder, progress)
-    return run.fitted(distributed.gather(state._replace(opt_state=None)))
+    return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
 
 
 def made_of(
@@ -101,7 +106,8 @@ class _Run:
     """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
-        _check(model, groups, settings)
+        _check(model, settings)
+        groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
         self.rows = self._rows(tasks, "train")
@@ -173,8 +179,19 @@ class _Run:
                 if validated and not self._goes_on(state):
                     break
             self._report(log, bar, pending, None)
+        state = self._measured(state)
         self._name_failures(state)
         return state
+
+    def _measured(self, state) -> State:
+        """The state with the arrays after the last update measured too, on the rows of the last step.
+
+        One step more measures them; its own update is not used. So no other program is compiled.
+        """
+        batch = self.place(self._rows_of_steps()[int(state.step) - 1])
+        state, _ = self.programs.step(self.model.params, state, batch, self.keys_E, self.frozen)
+        done = state.step - 1
+        return state._replace(step=done, failed_E=jnp.minimum(state.failed_E, done))
 
     def _goes_on(self, state) -> bool:
         return bool(np.any(distributed.gather(state.active_E)))
@@ -182,8 +199,11 @@ class _Run:
     def _batches(self, state):
         if not self._goes_on(state):
             return ()
-        rows = loader.batches(self.rows, self.settings.batch, self.settings.steps, self.settings.seed)
-        return rows[int(state.step) :].to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+        left = self._rows_of_steps()[int(state.step) :]
+        return left.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+
+    def _rows_of_steps(self):
+        return loader.batches(self.rows, self.settings.batch, self.settings.steps, self.settings.seed)
 
     def _report(self, log, bar, pending, latest):
         """Logs the step before the one just dispatched, so that the device never waits for the host."""
@@ -206,18 +226,21 @@ class _Run:
             experts = self.programs.experts(state.trained, self.frozen)
             found["rouge_l"] = self.answers.rouge_l(distributed.gather(experts))
         log.write("validation", step, found)
+        # Answers can be scored, and even be right, where a loss is not finite.
         lower_E = found["loss"] if self.settings.stop_by == "loss" else -found["rouge_l"]
+        lower_E = np.where(np.isfinite(found["loss"]), lower_E, np.float32(np.inf))
         return self.programs.judge(state, lower_E) if self.settings.patience else state
 
     def _name_failures(self, state):
-        for name, failed in zip(self.names, distributed.gather(state.failed_E), strict=True):
-            if failed:
-                logging.warning("expert %s: a loss or gradient was not finite; it keeps its last finite arrays", name)
+        for name, step in zip(self.names, distributed.gather(state.failed_E).tolist(), strict=True):
+            if step:
+                kept = "it keeps its last arrays whose loss was finite"
+                logging.warning("expert %s: a loss or gradient was not finite at step %d; %s", name, step, kept)
 
     def fitted(self, state: State) -> Fitted:
-        trained = state.trained
+        trained = state.good
         if self.settings.patience:  # a member never validated keeps its last arrays
-            trained = jax.tree.map(_pick(np.isfinite(state.lowest_E)), state.best, state.trained)
+            trained = jax.tree.map(_pick(np.isfinite(state.lowest_E)), state.best, state.good)
         return Fitted(trained, state.lowest_E, state.failed_E, int(state.step), self.settings.stop_by)
 
 
@@ -228,14 +251,10 @@ def _pick(chosen_E):
     return pick
 
 
-def _check(model, groups, settings) -> None:
+def _check(model, settings) -> None:
     config = model.config
     if settings.length > config.context:
         raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
-    if not groups:
-        raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)
@@ -247,4 +266,4 @@ def _encoded(model, task, split, settings):
     examples = task.split(split)
     if not examples:
         raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
-    return encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
+    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)

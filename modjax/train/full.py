@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.model import Model
 from modjax.models import weights
@@ -55,8 +55,9 @@ def train_full(
 ) -> Model:
     """Trains all weights on all tasks together; the given model is not changed.
 
-    Needs sixteen bytes per weight in addition to the model: a float32 copy, the gradient and two moments, sharded as
-    the model's weights are.
+    Needs twenty bytes per weight in addition to the model, sharded as the model's weights are: a float32 copy, that of
+    the last finite loss, the gradient and two moments. If a loss is not finite, training ends with a warning, and the
+    result has the last weights whose loss was finite.
 
     Args:
       model: from `modjax.load`, not quantised.
@@ -69,7 +70,7 @@ def train_full(
     integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]
     if integers:
         raise InputError(f"{integers[0]}: quantised weights cannot be trained; load the model without quantize")
-    settings, tasks = Settings(learning_rate=learning_rate, **settings), tasks.training
+    settings, tasks = Settings(learning_rate=learning_rate, **settings), checked_tasks(tasks).training
     fitted = fit(model, tasks, {"full": tuple(tasks)}, FullTraining(model.params), settings, workdir, progress)
     layout = (lambda path, leaf: None) if model.mesh is None else rules.layout(model.mesh)
     leaves = {path: jax.device_put(leaf[:, 0], layout(path, leaf[:, 0])) for path, leaf in fitted.trained.items()}

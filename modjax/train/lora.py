@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.loader import key_of
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts import tie
 from modjax.experts.library import ExpertInfo, Library
@@ -18,6 +18,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors, LoRA, Loras, low_rank
 from modjax.train.fit import Fitted, fit
+from modjax.train.groups import checked_groups, private
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -45,12 +46,14 @@ def train_library(
 
     Returns:
       The experts in the order of `groups`; with early stopping, each at its best validation. With several processes
-      each gets all experts; only the first writes metrics, and all must see the same `workdir`.
+      each gets all experts; only the first writes metrics, and all must see the same `workdir`. An expert whose loss or
+      gradient is not finite has its last arrays whose loss was finite, and `ExpertInfo.failed` is the step; the others
+      are trained on.
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
-    settings, tasks = Settings(**settings), tasks.training
-    groups = dict(groups) if groups is not None else {name: (name,) for name in tasks}
+    settings, tasks = Settings(**settings), checked_tasks(tasks).training
+    groups = checked_groups(private(tasks) if groups is None else groups)
     if init is not None:
         _check_init(model, groups, settings, init)
     kind = SharedATraining if settings.shared_a else LoRATraining
@@ -85,6 +88,7 @@ def expert_info(
         family=model.config.family,
         fingerprint=model.fingerprint,
         training=tuple((method | run).items()),
+        failed=fitted.failed[member],
         scores=fitted.scores[member],
     )
 

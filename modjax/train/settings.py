@@ -1,18 +1,24 @@
 """The settings of one training run."""
 
 import dataclasses
-from typing import Literal, TypedDict, get_args
+from collections.abc import Iterable
+from typing import Any, Literal, TypedDict, get_args
 
+from modjax.arguments import check_fields, choice, flag, number, optional, refused, seed, text, texts, whole
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
 from modjax.experts.tie import check_sites
 
 StopBy = Literal["loss", "rouge_l"]
+MOST = 2**31 - 1  # steps are counted with 32 bits
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All settings of training besides the model and the tasks. Defaults follow arXiv 2405.11157."""
+    """All settings of training besides the model and the tasks. Defaults follow arXiv 2405.11157.
+
+    NumPy and JAX scalars become Python numbers. Raises InputError for a value that is out of range or not finite.
+    """
 
     steps: int = 1000  # optimizer steps
     batch: int = 16  # packed rows per expert and step
@@ -40,25 +46,30 @@ class Settings:
     loss_chunk: int = 64  # target positions per row whose logits are in memory at one time
 
     def __post_init__(self):
-        object.__setattr__(self, "tie", tuple(map(tuple, self.tie)))  # lists have no hash
+        counts = ("steps", "batch", "length", "rank", "log_every", "loss_chunk", "max_new_tokens")
+        check_fields(self, counts, whole, least=1, most=MOST)
+        check_fields(self, ("evaluate_every", "patience", "save_every"), whole, least=0, most=MOST)
+        check_fields(self, ("learning_rate", "weight_decay"), number, least=0)
+        check_fields(self, ("alpha",), number)
+        check_fields(self, ("clip",), number, above=0)
+        check_fields(self, ("dropout",), number, least=0, below=1)
+        check_fields(self, ("warmup",), number, least=0, most=1)
+        check_fields(self, ("seed",), seed)
+        check_fields(self, ("shared_a", "remat"), flag)
+        check_fields(self, ("system",), optional(text))
+        check_fields(self, ("too_long",), choice, get_args(TooLong))
+        check_fields(self, ("stop_by",), choice, get_args(StopBy))
+        check_fields(self, ("sites",), texts)
+        check_fields(self, ("tie",), _groups)
         check_sites(self.tie, self.sites)
-        for name in ("steps", "batch", "length", "rank", "log_every", "loss_chunk", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("evaluate_every", "patience", "save_every", "learning_rate", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name}={getattr(self, name)}: expected at least 0")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout={self.dropout}: expected a probability in [0, 1)")
-        if not 0 <= self.warmup <= 1:
-            raise InputError(f"warmup={self.warmup}: expected a fraction of the steps, in [0, 1]")
-        if self.clip <= 0:
-            raise InputError(f"clip={self.clip}: expected a positive gradient norm")
-        for name, choices in (("too_long", get_args(TooLong)), ("stop_by", get_args(StopBy))):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if self.patience and not self.evaluate_every:
             raise InputError(f"patience={self.patience}: expected evaluate_every > 0, as stopping needs validations")
+
+
+def _groups(name: str, value: Any) -> tuple[tuple[str, ...], ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise refused(name, value, "groups of sites")
+    return tuple(texts(name, sites) for sites in value)
 
 
 class SettingsFields(TypedDict, total=False):

@@ -41,8 +41,9 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """One update of every active member. Pure: bind the keyword arguments, then jit it.
 
-    A member whose loss or gradient is not finite keeps its last finite arrays, is marked as failed, and is not trained
-    any further. This does not change the other members.
+    The loss is that of the arrays before the update. A member whose loss or gradient is not finite goes back to its
+    last arrays whose loss was finite, is marked as failed, and is not trained any further. This does not change the
+    other members.
     """
     keys_E = jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step)
 
@@ -58,12 +59,14 @@ def train_step(
     healthy_E = jnp.isfinite(loss_E) & jnp.isfinite(grad_norm_E)
     moving_E = state.active_E & healthy_E
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+    good, step = _where(jnp.isfinite(loss_E), state.trained, state.good), state.step + 1
     state = state._replace(
-        step=state.step + 1,
-        trained=_where(moving_E, optax.apply_updates(state.trained, updates), state.trained),
+        step=step,
+        trained=_where(moving_E, optax.apply_updates(state.trained, updates), good),
+        good=good,
         opt_state=_where(moving_E, opt_state, state.opt_state),
         active_E=moving_E,
-        failed_E=state.failed_E | (state.active_E & ~healthy_E),
+        failed_E=jnp.where(state.active_E & ~healthy_E, step, state.failed_E),
     )
     return state, Metrics(loss_E, grad_norm_E, moving_E)
 

@@ -87,6 +87,12 @@ def test_the_first_step_goes_down_the_slope(word_model, library, word_tasks):
         assert np.sign(moved_LE[layer, e]) == -np.sign(slope)
 
 
+def test_coefficients_that_diverge_are_those_of_the_last_finite_loss(word_model, library, word_tasks):
+    merged = cat(word_model, library, word_tasks, **RUN | {"steps": 1, "learning_rate": 3e38})
+    assert merged.infos[0].failed == 1
+    np.testing.assert_allclose(coefficients(merged, library)["attn.q"], 1 / 3, rtol=1e-5)
+
+
 def test_what_was_done_is_told(library, learned):
     info = learned["layer"].infos[0]
     means_E = np.mean(list(coefficients(learned["layer"], library).values()), axis=(0, 1))
@@ -117,11 +123,11 @@ def test_groups_in_lockstep_equal_each_alone(word_model, library, word_tasks):
     ("change", "words"),
     [
         ({"per": "expert"}, "per='expert': expected one of layer, site"),
-        ({"steps": 0}, "steps=0: expected at least 1"),
+        ({"steps": 0}, "steps=0: expected a whole number, at least 1"),
         ({"rank": 7}, "rank=7: expected 1 to 6, the sum of the experts' ranks"),
         ({"length": 65}, "length=65: expected at most 64, the context of tiny"),
         ({"tasks": Tasks([])}, "no new tasks"),
-        ({"learning_rate": float("inf")}, "learning_rate=inf: the coefficients are not finite"),
+        ({"learning_rate": float("inf")}, "learning_rate=inf: expected a finite number"),
     ],
 )
 def test_what_cannot_be_is_named(word_model, library, word_tasks, change, words):

@@ -198,7 +198,6 @@ def test_methods_that_fail_are_named_and_the_others_go_on(board, tmp_path):
             {"odd": {"adapt": {"way": "poly"}}},
             "methods.odd.adapt: unknown option 'way'; expected one of",
         ),
-        ({"a b": {"library": ""}, "a-b": {"library": ""}}, "would have the same file"),
     ],
 )
 def test_faulty_lines_are_named_before_anything_is_run(board, methods, message):

@@ -50,6 +50,14 @@ def same(got, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), got, expected)
 
 
+def test_an_expert_whose_training_failed_is_marked(run, folder, library):
+    infos = (library.infos[0], dataclasses.replace(library.infos[1], failed=12), library.infos[2])
+    dataclasses.replace(library, infos=infos).save(folder / "mine")
+    first, *lines = run().splitlines()
+    assert first.split()[-2:] == ["size", "training"]
+    assert lines[1].endswith("MB  failed at step 12") and lines[0].endswith("MB") and lines[2].endswith("MB")
+
+
 def test_the_experts_are_listed(run):
     first, *lines = run().splitlines()
     assert first.split() == ["expert", "tasks", "rank", "alpha", "size"]

@@ -108,6 +108,11 @@ def test_the_same_results_give_the_same_page(results):
     assert render(results) == render(copy.deepcopy(results))
 
 
+def test_experts_whose_training_failed_are_named(results):
+    page = Page(render(results | {"failed": {"private": {"sums": 12}}}))
+    assert "sums (of private, at step 12)" in page.text["dd"] and "Failed experts" in page.text["dt"]
+
+
 def test_results_survive_json_unchanged(results):
     assert render(json.loads(json.dumps(results))) == render(results)
 
@@ -116,6 +121,7 @@ def _spoil(results):
     """Puts the hostile text wherever text of users can occur."""
     results["title"] = results["subtitle"] = HOSTILE
     results["facts"] = {HOSTILE: HOSTILE}
+    results["failed"] = {HOSTILE: {HOSTILE: 1}}
     results["config"] = {HOSTILE: {HOSTILE: HOSTILE}}
     results["stages"][0]["name"] = HOSTILE
     results["methods"][0] |= {"name": HOSTILE, "note": HOSTILE}

@@ -96,6 +96,12 @@ def test_intervals_follow_their_figures_and_costs_have_their_own_table(compared)
     assert failed == "PhatGoose failed: expert 'a' was trained on no known task"
 
 
+def test_experts_whose_training_failed_are_named(compared):
+    compared = compared | {"failed": {"private": {"sums": 12}, "mbc": {"cluster 0": 3}}}
+    last = text_table(compared).split("\n\n")[-1]
+    assert last == "Experts whose training failed: sums (of private, at step 12), cluster 0 (of mbc, at step 3)"
+
+
 def test_half_widths_are_of_their_own_interval():
     method = _method("a", 1.0)
     method["in_distribution"]["intervals"] = {"loss": [0.9, 1.3], "rouge_l": [0.1, 0.2]}

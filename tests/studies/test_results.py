@@ -23,6 +23,15 @@ def test_the_examples_that_are_scored_are_analysed(model, library, tasks, chosen
     assert found["analysis"]["examples"] == 2 * len(only.training)
 
 
+def test_experts_whose_training_failed_are_found_in_memory_and_in_folders(library, tmp_path):
+    infos = (dataclasses.replace(library.infos[0], failed=4), *library.infos[1:])
+    failed = dataclasses.replace(library, infos=infos)
+    failed.save(tmp_path / "library")
+    expected = {library.names[0]: 4}
+    found = results.failed({"mine": failed, "saved": tmp_path / "library", "sound": library})
+    assert found == {"mine": expected, "saved": expected}
+
+
 def test_long_prompts_are_truncated_as_for_scores(model, library, tasks):
     method = Method("arrow", library, arrow(library))
     whole, cut = (

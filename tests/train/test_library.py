@@ -1,6 +1,8 @@
 """Training runs as a whole: lockstep, resuming, failures, early stopping, and input that does not fit."""
 
+import copy
 import dataclasses
+import json
 import logging
 
 import jax
@@ -117,6 +119,51 @@ def test_a_broken_expert_stops_alone(train, together, caplog):
     assert len(warnings) == 1 and "expert copy" in warnings[0]
 
 
+DIVERGING = {"groups": {"copy": ("copy",), "sort": ("sort",)}, "steps": 2, "warmup": 0.5, "learning_rate": 3e38}
+
+
+def assert_first_arrays_are_kept(library, failed):
+    """At this rate the first update makes all losses infinite, so that the arrays before it are kept, with B = 0."""
+    assert library.failed == library.names and {info.failed for info in library.infos} == {failed}
+    for lora in library.loras.values():
+        assert np.isfinite(lora.a).all() and not np.asarray(lora.b).any()
+
+
+def test_arrays_that_the_last_update_makes_bad_are_not_kept(train):
+    assert_first_arrays_are_kept(train(**DIVERGING | {"steps": 1, "warmup": 1.0}), failed=1)
+
+
+def test_the_last_good_arrays_are_in_the_checkpoint(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before_step(patch, 2)
+        train(workdir=tmp_path, save_every=1, **DIVERGING)
+    assert_first_arrays_are_kept(train(workdir=tmp_path, save_every=1, **DIVERGING), failed=2)
+
+
+def test_a_failure_is_kept_with_the_expert(together, tmp_path):
+    infos = tuple(dataclasses.replace(info, failed={"copy": 3}.get(info.name)) for info in together.infos)
+    library = dataclasses.replace(together, infos=infos)
+    assert repr(library).endswith("; failed: copy)") and "failed" not in repr(together)
+    library.save(tmp_path / "library")
+    read = Library.load(tmp_path / "library")
+    assert (read[["sort", "count"]] + read["copy"]).infos[2].failed == 3 and read.failed == ("copy",)
+    index = json.loads((tmp_path / "library" / "library.json").read_text())
+    for entry in index["experts"]:
+        del entry["failed"]  # as earlier versions wrote it
+    (tmp_path / "library" / "library.json").write_text(json.dumps(index))
+    assert Library.load(tmp_path / "library").failed == ()
+
+
+def test_the_best_arrays_are_those_of_a_finite_loss(train, two_tasks, monkeypatch):
+    """Answers may score best where the loss is not finite."""
+    rouge = iter((0.2, 0.9))
+    monkeypatch.setattr(fit.Answers, "rouge_l", lambda *_: np.float32([next(rouge)]))
+    stopping = {"evaluate_every": 1, "patience": 3, "stop_by": "rouge_l", "max_new_tokens": 8}
+    found = train(tasks=two_tasks, **DIVERGING | {"groups": {"steady": ("steady",)}} | stopping)
+    assert_first_arrays_are_kept(found, failed=2)
+    assert found.infos[0].scores == ()
+
+
 @pytest.fixture
 def two_tasks():
     """`steady` is validated on what it learns, `noisy` on answers that training makes ever less likely."""
@@ -180,9 +227,38 @@ def test_a_model_without_tokenizer_is_named(train, word_model):
         train(model=dataclasses.replace(word_model, tokenizer=None))
 
 
-def test_no_groups_are_refused(train):
-    with pytest.raises(InputError, match="no groups of tasks"):
-        train({})
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({}, "groups={}: expected at least one group of tasks"),
+        ([], r"groups=\[\]: expected at least one group of tasks"),
+        ("copy", "groups='copy': expected at least one group of tasks"),
+        ([("g", ["copy"])], "groups=.*: expected at least one group of tasks"),
+        ({"g": []}, r"groups\['g'\]=\[\]: expected at least one task"),
+        ({"g": "copy"}, r"groups\['g'\]='copy': expected a list of names of tasks"),
+        ({"g": None}, r"groups\['g'\]=None: expected a list"),
+        ({"g": [1]}, r"groups\['g'\]=1: expected a string"),
+        ({"g": ["copy", "copy"]}, r"groups\['g'\]=.*each named once"),
+        ({1: ["copy"]}, "the name of a group=1: expected a string"),
+        ({"g": ["copie"]}, "no task 'copie'; the collection has"),
+    ],
+)
+def test_what_are_no_groups_is_named(train, groups, words):
+    with pytest.raises(InputError, match=words):
+        train(groups)
+
+
+@pytest.mark.parametrize("tasks", [None, "open48", [], {"copy": ["w1"]}])
+def test_what_are_no_tasks_is_named(train, tasks):
+    with pytest.raises(InputError, match="tasks=.*: expected Tasks, from modjax.data.load"):
+        train(tasks=tasks)
+
+
+def test_a_tokenizer_without_any_end_is_named(train, word_model):
+    words = copy.deepcopy(word_model.tokenizer)
+    words.eos_token = None
+    with pytest.raises(InputError, match="the tokenizer .* has no end-of-sequence token, and no chat template that"):
+        train(model=dataclasses.replace(word_model, tokenizer=words))
 
 
 @pytest.mark.parametrize("change", ["fewer", "scale", "sites"])

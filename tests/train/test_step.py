@@ -98,21 +98,40 @@ def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_loss_that_is_not_finite_freezes_its_expert_alone(decoder, value):
+def test_a_loss_that_is_not_finite_takes_its_expert_alone_back(decoder, value):
+    """An update makes the arrays of one expert bad: it keeps those before it, the last whose loss was finite."""
     settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.1)
-    start, keys_E, step = begin(decoder, 3, settings)
-    broken = start._replace(trained=jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), start.trained))
-    runs = []
-    for state in (start, broken):
-        for i in range(3):
-            state, metrics = step(decoder, state, batch_of(3, seed=i), keys_E, frozen(decoder, 3))
-        runs.append((state, metrics))
+    state, keys_E, step = begin(decoder, 3, settings)
+    state, _ = step(decoder, state, batch_of(3), keys_E, frozen(decoder, 3))
+    spoilt = jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), state.trained)
+    before, runs = state.good, []
+    for end in (state, state._replace(trained=spoilt)):
+        for i in (1, 2):
+            end, metrics = step(decoder, end, batch_of(3, seed=i), keys_E, frozen(decoder, 3))
+        runs.append((end, metrics))
     (sound, _), (found, metrics) = runs
-    np.testing.assert_array_equal(found.failed_E, [False, True, False])
+    np.testing.assert_array_equal(found.failed_E, [0, 2, 0])
     np.testing.assert_array_equal(metrics.active_E, [True, False, True])
-    for leaf, like, first in zip(*(jax.tree.leaves(s.trained) for s in (found, sound, broken)), strict=True):
-        np.testing.assert_array_equal(leaf[:, ::2], like[:, ::2])
-        np.testing.assert_array_equal(leaf[:, 1], first[:, 1])
+    for field in ("trained", "good"):
+        trees = (getattr(found, field), getattr(sound, field), before)
+        for leaf, like, kept in zip(*map(jax.tree.leaves, trees), strict=True):
+            np.testing.assert_array_equal(leaf[:, ::2], like[:, ::2])
+            np.testing.assert_array_equal(leaf[:, 1], kept[:, 1])
+
+
+def test_a_gradient_that_is_not_finite_keeps_the_arrays_of_its_finite_loss(decoder, monkeypatch):
+    settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.0)
+    state, keys_E, step = begin(decoder, 2, settings)
+
+    def overflowing(grads):
+        norm = optax_norm(grads)
+        return jnp.where(norm > 0, jnp.inf, norm)
+
+    optax_norm = optax.tree.norm
+    monkeypatch.setattr("modjax.train.step.optax.tree.norm", overflowing)
+    found, _ = step(decoder, state, batch_of(2), keys_E, frozen(decoder, 2))
+    np.testing.assert_array_equal(found.failed_E, [1, 1])
+    jax.tree.map(np.testing.assert_array_equal, (found.trained, found.good), (state.trained, state.trained))
 
 
 @pytest.fixture
