@@ -15,11 +15,13 @@ from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.data.template import turn
 from modjax.errors import InputError
+from modjax.experts import depth
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
 from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.models.local import EMBEDDED
 from modjax.ops.lora import Mix
 from modjax.parallel import rules
 from modjax.progress import progress_bar
@@ -28,8 +30,6 @@ from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import PromptRows, routed
 from modjax.routing.uniform import Uniform
-
-EMBEDDED = "smollm2-135m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
-      ends: the tokens that end a turn, in addition to the tokenizer's end-of-sequence token.
+      ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
+        its chat template.
       folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
@@ -89,7 +90,7 @@ class Model:
         """
         bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
         if router is not None and library is not None:
-            context = _checked(context, router.choices(library), len(tokens_BT))
+            context = _checked_context(context, router.choices(library), len(tokens_BT))
         return _logits(self.params, bound, context, tokens_BT)
 
     def generate(
@@ -184,10 +185,9 @@ class Model:
             found = (library.layers, lora.a.shape[3], lora.b.shape[3])
             expected = (self.config.L, *self.config.sites[site])
             if found != expected:
-                some = f"; read adapters of some layers with layers={self.config.L}" * (found[0] < expected[0])
                 raise InputError(
                     f"site {site}: the library has (layers, input, output) = {found}; expected {expected} for "
-                    f"{self.name}{some}"
+                    f"{self.name}{depth.hint(found[0], expected[0])}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):
@@ -264,8 +264,10 @@ def _indices(choices: Sequence[int | str], library: Library | None, router: Rout
     ]
 
 
-def _checked(context: Context, names: Sequence[str], n_rows: int) -> Context:
+def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Context:
     """The context, after a check of its choices. Raises InputError unless it has one per row that the router knows."""
+    if not isinstance(context, Context):
+        raise arguments.refused("context", context, "a modjax.routing.Context")
     if context.choice_B is None or not names or isinstance(context.choice_B, jax.core.Tracer):
         return context
     choice_B = np.asarray(context.choice_B)

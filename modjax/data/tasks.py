@@ -109,7 +109,7 @@ class Tasks(Mapping):
         """The named tasks, in the order of `names`. Raises InputError for an unknown name."""
         names = arguments.items("names", names, "a list of names of tasks")
         for name in names:
-            if name not in self._tasks:
+            if arguments.text("names", name) not in self._tasks:
                 raise InputError(f"no task {name!r}; the collection has {', '.join(self._tasks)}")
         return Tasks(self._tasks[name] for name in names)
 

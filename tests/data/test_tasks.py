@@ -2,7 +2,7 @@
 
 import pytest
 
-from modjax.data.tasks import Example, Task, Tasks, assign_split
+from modjax.data.tasks import Example, Task, Tasks, assign_split, checked_tasks
 from modjax.errors import InputError
 
 
@@ -56,3 +56,39 @@ def test_the_split_by_index_is_the_one_of_the_flan_preparation():
     share = [assign_split(index) for index in range(2000)]
     assert share.count("train") / 2000 == pytest.approx(0.8, abs=0.03)
     assert share.count("validation") / 2000 == pytest.approx(0.1, abs=0.02)
+
+
+EXAMPLE = Example("question", "answer", "train")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Example(None, "a", "train"), "Example.source=None: expected a string"),
+        (lambda: Example("q", 3, "train"), "Example.target=3"),
+        (lambda: Example("q\ud800", "a", "train"), "Example.source=.*lone surrogates"),
+        (lambda: Example("q", "a", "train", "yes"), "Example.references='yes': expected a list of strings"),
+        (lambda: Example("q", "a", "train", (1,)), "Example.references=1"),
+        (lambda: Task(3, (EXAMPLE,)), "Task.name=3"),
+        (lambda: Task("t", None), "Task.examples=None: expected a list"),
+        (lambda: Task("t", EXAMPLE), "Task.examples=Example.*: expected a list"),
+        (lambda: Task("t", ("question",)), "Task.examples='question': expected an Example, in task 't'"),
+        (lambda: Task("t", (EXAMPLE,), family=4), "Task.family=4"),
+        (lambda: Task("t", (EXAMPLE,), held_out="no"), "Task.held_out='no': expected True or False"),
+        (lambda: Task("t", (EXAMPLE,), definition=None), "Task.definition=None"),
+        (lambda: Tasks(None), "tasks=None: expected a list of tasks"),
+        (lambda: Tasks({"t": task("t")}), "tasks=.*: expected a list of tasks"),
+        (lambda: Tasks([EXAMPLE]), "tasks=Example.*: expected a Task"),
+        (lambda: Tasks([task("t")]).select("t"), "names='t': expected a list of names"),
+        (lambda: Tasks([task("t")]).select([["t"]]), "names=.*: expected a string"),
+        (lambda: checked_tasks([task("t")]), "tasks=.*: expected Tasks, from modjax.data.load"),
+    ],
+)
+def test_wrong_types_are_named_where_they_are_made(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
+def test_lists_become_tuples():
+    made = Task("t", [Example("q", "a", "train", ["a", "b"])])
+    assert made.examples[0].references == ("a", "b") and hash(made)

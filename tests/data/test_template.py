@@ -246,6 +246,11 @@ def test_without_any_end_there_is_none(byte_tokenizer):
     assert turn(words).end == words.convert_tokens_to_ids("<|im_end|>")
 
 
+def test_without_any_end_an_answer_has_all_its_tokens(byte_tokenizer, answering):
+    words = byte_tokenizer((), LINES)
+    assert answering(words("x")["input_ids"][0], words).generate([ASKED], max_new_tokens=2, batch=1) == ["xx"]
+
+
 def test_the_reply_of_a_template_may_be_hidden(byte_tokenizer):
     """A template that does not write the answer, or writes it otherwise, says nothing about its end."""
     words = byte_tokenizer(("<|im_start|>", "</s>"), "{{ messages[0].content | upper }}<|im_start|>", eos_token="</s>")
