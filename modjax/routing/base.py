@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from modjax.arguments import choice
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.models.config import ModelConfig
@@ -178,8 +179,7 @@ def hook(
     """
     if bound is None:
         return {}
-    if bound.router.mix not in get_args(Mix):
-        raise InputError(f"mix={bound.router.mix!r}: expected one of {', '.join(get_args(Mix))}")
+    choice("mix", bound.router.mix, get_args(Mix))
 
     def adapt(layer, sites, x_BTI):
         loras, router = layer
@@ -190,6 +190,11 @@ def hook(
         }
 
     return {"adapters": bound, "adapt": adapt}
+
+
+def checked_mix(mix: Mix) -> Mix:
+    """The way to combine experts by one weight each. Raises InputError for another."""
+    return choice("mix", mix, ("parameters", "outputs"))
 
 
 def _kind(cls):
