@@ -174,7 +174,7 @@ def test_silent_experts_stay_finite_and_nothing_changes_in_place(library, method
         (lambda library: merge.weighted(library, [1, 2]), r"weights=\[1, 2\]: expected 3 finite numbers"),
         (lambda library: merge.concatenate(library, [1, 2, np.inf]), "expected 3 finite numbers"),
         (lambda library: merge.svd(library, 10), "rank=10: expected 1 to 9, the sum of the experts' ranks"),
-        (lambda library: merge.ties(library, 0), "density=0: expected a finite number, at most 1 and above 0"),
+        (lambda library: merge.ties(library, 0), "density=0: expected a finite number, above 0 and at most 1"),
         (lambda library: merge.weighted(library, [1, 2, 1e300]), "expected 3 finite numbers"),
         (lambda library: merge.weighted(library, "abc"), "weights='abc': expected 3 finite numbers"),
         (lambda library: merge.weighted(library, [1, [2], 3]), "expected 3 finite numbers"),
