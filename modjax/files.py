@@ -1,7 +1,10 @@
 """Text and JSON files: reading with errors that name the file, atomic writing, and names that any file system takes."""
 
 import codecs
+import contextlib
+import functools
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -9,7 +12,7 @@ import pathlib
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from modjax.errors import InputError
@@ -134,6 +137,15 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     return unique
 
 
+def own_name(name: str) -> str:
+    """A safe name that no other text has, on any file system: with a hash unless the text is one in lower case."""
+    safe = safe_name(name)
+    if safe == name == name.casefold():
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+@functools.lru_cache(maxsize=1 << 16)
 def _folded(name: str) -> str:
     """The form in which file systems that ignore case and Unicode normalisation compare names."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
@@ -170,3 +182,23 @@ def list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 def object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """A predicate: whether a JSON value is an object whose values all fit."""
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+@contextlib.contextmanager
+def os_errors(path: str | os.PathLike, done: str) -> Iterator[None]:
+    """Turns errors of the file system into InputErrors that name the path; done: "read" or "written"."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be {done} ({error.strerror or error})") from error
+
+
+def replaceable(folder: str | os.PathLike) -> pathlib.Path:
+    """The real path of a folder that is written under another name first, and moved to its place when complete.
+
+    Raises InputError if the process works in that folder, or below it: it would work in one that is deleted.
+    """
+    real, here = pathlib.Path(os.path.realpath(folder)), pathlib.Path.cwd()
+    if real in (here, *here.parents):
+        raise InputError(f"{folder}: is the folder of this process, or above it; expected another, as a new one in it")
+    return real

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
@@ -15,11 +16,13 @@ from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.data.template import turn
 from modjax.errors import InputError
+from modjax.experts import depth
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
 from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.models.local import EMBEDDED
 from modjax.ops.lora import Mix
 from modjax.parallel import rules
 from modjax.progress import progress_bar
@@ -28,8 +31,6 @@ from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import PromptRows, routed
 from modjax.routing.uniform import Uniform
-
-EMBEDDED = "smollm2-135m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,10 +186,9 @@ class Model:
             found = (library.layers, lora.a.shape[3], lora.b.shape[3])
             expected = (self.config.L, *self.config.sites[site])
             if found != expected:
-                some = f"; read adapters of some layers with layers={self.config.L}" * (found[0] < expected[0])
                 raise InputError(
                     f"site {site}: the library has (layers, input, output) = {found}; expected {expected} for "
-                    f"{self.name}{some}"
+                    f"{self.name}{depth.hint(found[0], expected[0])}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):
@@ -202,7 +202,7 @@ class Model:
         self.check(library)
         return dataclasses.replace(self, params=fold(self.params, library, weights, mix))
 
-    def save(self, path: str | pathlib.Path, dtype: Any = None) -> None:
+    def save(self, path: str | os.PathLike, dtype: Any = None) -> None:
         """Writes a Hugging Face checkpoint with the tokenizer, which transformers and `load` read.
 
         Args:

@@ -43,7 +43,8 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
-        arguments.check_fields(self, ("name", "definition"), arguments.text)
+        arguments.check_fields(self, ("name",), arguments.title)
+        arguments.check_fields(self, ("definition",), arguments.text)
         arguments.check_fields(self, ("family",), arguments.optional(arguments.text))
         arguments.check_fields(self, ("held_out",), arguments.flag)
         arguments.check_fields(self, ("examples",), _examples)

@@ -6,6 +6,7 @@ last part is not enough.
 """
 
 import json
+import os
 import pathlib
 import re
 import warnings
@@ -15,14 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from modjax import arguments
 from modjax.errors import InputError
-from modjax.experts import peft_config, weights_file
-from modjax.experts.adapter import DTYPES, Adapter, Update, alpha_of
-from modjax.experts.info import ExpertInfo
+from modjax.experts import names, peft_config, weights_file
+from modjax.experts.adapter import Adapter, Update, alpha_of
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.peft_config import PeftConfig
 from modjax.experts.places import check_inside, family_of, paths, places
 from modjax.experts.weights_file import WEIGHTS, Stored
-from modjax.files import read_json_object
+from modjax.files import os_errors, read_json_object
+from modjax.models.families.multimodal import MULTIMODAL
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -40,8 +43,8 @@ class Opened(NamedTuple):
     tensors: dict[str, dict[str, Stored]]  # {module: {"A": [R, I], "B": [O, R]}}
 
 
-def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """Reads the adapters of these folders; each is named after its folder.
+def read(folders: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Adapter]:
+    """Reads the adapters of these folders; each is named after its folder, see `modjax.experts.names`.
 
     Args:
       folders: one or more. PEFT saves several adapters of one model as a folder with subfolders, and all of them are
@@ -50,23 +53,26 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Ada
     Raises InputError naming file and key for adapters with more than LoRA factors of linear maps, for invalid settings,
     for weights that are not finite, and for adapters to different model families. Warns about unknown settings.
     """
-    folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
-    found = [one for folder in folders for one in _adapters(pathlib.Path(folder).absolute())]
+    folders = arguments.paths("folders", folders)
+    found = [one for folder in folders for one in _adapters(pathlib.Path(os.path.abspath(folder)))]
     if not found:
         raise InputError("no adapters to read; expected at least one adapter folder")
-    opened = [open_adapter(folder, name) for folder, name in found]
+    called = names.of_paths([path for _, path in found])
+    opened = [open_adapter(folder, name) for (folder, _), name in zip(found, called, strict=True)]
     family = family_of({one.file: one.tensors for one in opened})
     return [adapter_of(one, family) for one in opened]
 
 
 def _adapters(folder):
-    """(folder, expert's name) of the adapter at the root and of those in its subfolders."""
-    inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
-    if not (folder / CONFIG).exists():
-        return [(path, path.name) for path in inner] or [(folder, folder.name)]
+    """(folder, path that names the expert) of the adapter at the root and of those in its subfolders."""
+    with os_errors(folder, "read"):
+        inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
+        alone = not (folder / CONFIG).exists()
+    if alone:
+        return [(path, path) for path in inner] or [(folder, folder)]
     # Checkpoints of a trainer are earlier states of the adapter at the root.
     inner = [path for path in inner if not re.fullmatch(r"checkpoint-\d+", path.name)]
-    return [(folder, "default" if inner else folder.name), *((path, path.name) for path in inner)]
+    return [(folder, folder / "default" if inner else folder), *((path, path) for path in inner)]
 
 
 def open_adapter(folder: pathlib.Path, name: str) -> Opened:
@@ -220,7 +226,12 @@ def _whole(alpha):
 
 
 def _targets(adapter, modules, layers):
-    """Names that select exactly these modules: the last part of the path where that is enough, else the path."""
+    """Names that select exactly these modules: the last part of the path where that is enough, else the path.
+
+    It is not enough in a multimodal model, whose vision part may have modules of the same names.
+    """
+    if adapter.info.family in MULTIMODAL:
+        return sorted(modules)
     every = {path.format(i=i) for path in paths(adapter.info.family).values() for i in range(layers)}
     others = {module.rpartition(".")[2] for module in every - set(modules)}
     names = {module: module.rpartition(".")[2] for module in modules}

@@ -29,7 +29,7 @@ def checked_groups(groups: Mapping[str, Iterable[str]]) -> Groups:
         raise arguments.refused("groups", groups, "at least one group of tasks, {expert: [task, ...]}")
     found = {}
     for name, own in groups.items():
-        arguments.text("the name of a group", name)
+        arguments.title("the name of a group", name)
         tasks = arguments.items(f"groups[{name!r}]", own, "a list of names of tasks")
         found[name] = tuple(arguments.text(f"groups[{name!r}]", task) for task in tasks)
         if not tasks or len(set(tasks)) < len(tasks):

@@ -1,5 +1,7 @@
 """Tasks, and how examples are split."""
 
+import dataclasses
+
 import pytest
 
 from modjax.data.tasks import Example, Task, Tasks, assign_split, checked_tasks
@@ -56,6 +58,25 @@ def test_the_split_by_index_is_the_one_of_the_flan_preparation():
     share = [assign_split(index) for index in range(2000)]
     assert share.count("train") / 2000 == pytest.approx(0.8, abs=0.03)
     assert share.count("validation") / 2000 == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_fingerprint_is_that_of_all_that_is_known_of_a_task():
+    one = task("t")
+    other = [
+        task("u"),
+        task("t", held_out=True),
+        task("t", family="letters"),
+        task("t", definition="Answer."),
+        Task("t", one.examples[::-1]),
+        Task("t", (*one.examples, Example("third", "answer", "train"))),
+        *(
+            Task("t", (dataclasses.replace(one.examples[0], **{field: value}), one.examples[1]))
+            for field, value in (("source", "x"), ("target", "x"), ("split", "test"), ("references", ("x",)))
+        ),
+    ]
+    assert len({each.fingerprint for each in (one, *other)}) == 1 + len(other)
+    assert task("t").fingerprint == one.fingerprint and len(one.fingerprint) == 16
+    assert Tasks([one, other[0]]).fingerprints == {"t": one.fingerprint, "u": other[0].fingerprint}
 
 
 EXAMPLE = Example("question", "answer", "train")

@@ -82,6 +82,20 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(train, monkeypatch,
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_damaged_checkpoint_changes_nothing_but_the_time(train, monkeypatch, tmp_path):
+    settings = {"save_every": 2, "workdir": tmp_path}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before_step(patch, 6)  # after the checkpoints of steps 2 and 4
+        train({"copy": ("copy",)}, **settings)
+    (arrays,) = (tmp_path / "checkpoints" / "4" / "state" / "ocdbt.process_0" / "d").iterdir()
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrays.write_bytes(content)
+    with pytest.warns(UserWarning, match="checkpoint 4 is damaged .* the run continues from checkpoint 2"):
+        resumed = train({"copy": ("copy",)}, **settings)
+    assert equal(train({"copy": ("copy",)}), resumed)
+
+
 def test_a_finished_run_is_read_back(train, tmp_path):
     first = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
     again = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
