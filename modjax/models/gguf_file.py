@@ -151,6 +151,8 @@ def _header(cursor: _Cursor, path: str | pathlib.Path) -> Header:
         metadata[key] = cursor.value(cursor.scalar("I"))
     listed = {cursor.string(): _listed(cursor) for _ in range(tensor_count)}
     alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise InputError(f"{path}: general.alignment is {alignment!r}; expected a positive whole number")
     start = -(-cursor.at // alignment) * alignment
     tensors = {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in listed.items()}
     return Header(metadata, tensors)
