@@ -53,15 +53,14 @@ def header(path: str | pathlib.Path) -> Header:
     """
     path = pathlib.Path(path)
     head = _one_header(path)
-    count = head.metadata.get("split.count", 1)
-    if count == 1:
+    count = str(head.metadata.get("split.count", 1))
+    if count in ("0", "1"):
         return head
     first = PART.fullmatch(path.name)
-    if head.metadata.get("split.no", 0) != 0 or not first or first[2] != f"{count:05}":
-        raise InputError(
-            f"{path}: is one of {count} parts of a model; expected the first, ...-00001-of-{count:05}.gguf"
-        )
-    others = [_one_header(path.with_name(f"{first[1]}-{part:05}-of-{count:05}.gguf")) for part in range(2, count + 1)]
+    if head.metadata.get("split.no", 0) != 0 or not first or first[2] != count.zfill(5):
+        raise InputError(f"{path}: is one of {count} parts of a model; expected the first, NAME-00001-of-N.gguf")
+    numbers = range(2, int(count) + 1)
+    others = [_one_header(path.with_name(f"{first[1]}-{number:05}-of-{first[2]}.gguf")) for number in numbers]
     return Header(head.metadata, {name: one for part in (head, *others) for name, one in part.tensors.items()})
 
 
