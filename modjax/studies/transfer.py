@@ -97,6 +97,7 @@ def transfer(
         | {"sparsity": sparsity, "components": components}
     )
     joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))
+    stages.claim({"joint": joint.fingerprint}, "trained", ["losses.json"])
     private = library[sorted({i for pair in chosen for i in pair})]
     kinds = {"private": private, "joint": joint}
     measured = stages.json("losses", lambda: {kind: losses(model, own, tasks, sample) for kind, own in kinds.items()})

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -167,3 +168,22 @@ def test_metadata_of_a_gguf_file(tmp_path, begins):
     words = gguf_tokenizer.read(tmp_path / "x.gguf")
     assert words("ba")["input_ids"] == ([0, 4, 3] if begins else [4, 3])
     assert words("ba", add_special_tokens=False)["input_ids"] == [4, 3]
+
+
+def test_a_fingerprint_does_not_depend_on_calls(ours):
+    first = tokenizer.fingerprint(ours)
+    ours(["a", "a longer text"], padding=True, truncation=True, max_length=2)
+    assert tokenizer.fingerprint(ours) == first == tokenizer.fingerprint(tokenizer.from_gguf(gguf.embedded()))
+    assert tokenizer.fingerprint(None) == ""
+
+
+def test_a_fingerprint_tells_other_tokenizers_apart(word_tokenizer):
+    words = copy.deepcopy(word_tokenizer)
+    found = [tokenizer.fingerprint(words)]
+    words.chat_template = "{{ messages }}"
+    found.append(tokenizer.fingerprint(words))
+    words.eos_token = "w5"
+    found.append(tokenizer.fingerprint(words))
+    words.add_tokens(["<new>"])
+    found.append(tokenizer.fingerprint(words))
+    assert len(set(found)) == 4
