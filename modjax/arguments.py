@@ -81,6 +81,13 @@ def optional(check: Callable[..., Any]) -> Callable[..., Any]:
     return lambda name, value, *limits, **named: None if value is None else check(name, value, *limits, **named)
 
 
+def title(name: str, value: Any) -> str:
+    """A string that names something: not empty, and not of white space alone."""
+    if not text(name, value).strip():
+        raise refused(name, value, "text that is not blank")
+    return str(value)
+
+
 def path(name: str, value: Any) -> pathlib.Path:
     """A path: a string that is not empty, or an object that stands for one."""
     try:

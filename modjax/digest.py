@@ -23,7 +23,7 @@ def of_arrays(tree: Any) -> str:
     for path, leaf in jax.tree.leaves_with_path(tree):
         array = np.asarray(gather(leaf) if isinstance(leaf, jax.Array) else leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return _digits(digest)
 
 

@@ -2,7 +2,9 @@
 
 import codecs
 import contextlib
+import functools
 import gzip
+import hashlib
 import json
 import math
 import os
@@ -135,6 +137,15 @@ def safe_name(name: str, taken: Iterable[str] = ()) -> str:
     return unique
 
 
+def own_name(name: str) -> str:
+    """A safe name that no other text has, on any file system: with a hash unless the text is one in lower case."""
+    safe = safe_name(name)
+    if safe == name == name.casefold():
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+@functools.lru_cache(maxsize=1 << 16)
 def _folded(name: str) -> str:
     """The form in which file systems that ignore case and Unicode normalisation compare names."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

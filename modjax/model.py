@@ -42,7 +42,8 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
-      ends: the tokens that end a turn, in addition to the tokenizer's end-of-sequence token.
+      ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
+        its chat template.
       folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
@@ -90,7 +91,7 @@ class Model:
         """
         bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
         if router is not None and library is not None:
-            context = _checked(context, router.choices(library), len(tokens_BT))
+            context = _checked_context(context, router.choices(library), len(tokens_BT))
         return _logits(self.params, bound, context, tokens_BT)
 
     def generate(
@@ -264,8 +265,10 @@ def _indices(choices: Sequence[int | str], library: Library | None, router: Rout
     ]
 
 
-def _checked(context: Context, names: Sequence[str], n_rows: int) -> Context:
+def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Context:
     """The context, after a check of its choices. Raises InputError unless it has one per row that the router knows."""
+    if not isinstance(context, Context):
+        raise arguments.refused("context", context, "a modjax.routing.Context")
     if context.choice_B is None or not names or isinstance(context.choice_B, jax.core.Tracer):
         return context
     choice_B = np.asarray(context.choice_B)

@@ -111,13 +111,30 @@ TINY = {
     "cohere2": {"logit_scale": 0.5, "sliding_window": 5, "sliding_window_pattern": 2},
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4},
 }
+# The text decoder of multimodal models, and what else a tiny one takes.
+TEXTS = {"gemma3": "gemma3_text", "mistral3": "ministral3"}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "image_size": 28,
+    "patch_size": 14,
+}
 
 
 @pytest.fixture(scope="session")
 def tiny_json():
-    """A function that gives what config.json of a tiny model of a family says."""
+    """A function that gives what config.json of a tiny model of a family says, multimodal: of its text."""
 
     def make(family, **overrides):
+        if family in TEXTS:
+            text = make(overrides.pop("model_type", TEXTS[family]), **overrides)
+            kinds = {"gemma3": "siglip_vision_model", "mistral3": "pixtral"}
+            found = {"model_type": family, "text_config": text, "vision_config": VISION | {"model_type": kinds[family]}}
+            beside = {"tie_word_embeddings": True, "initializer_range": 0.2}
+            return found | beside | {key: text[key] for key in beside if key in text}
         names = SIZE_NAMES.get(family, {})
         sizes = {names.get(key, key): value for key, value in SIZES.items() if names.get(key, key) is not None}
         return {"model_type": family} | sizes | TINY.get(family, {}) | overrides
@@ -134,7 +151,8 @@ def torch_model(tiny_json):
     def make(family, seed=0, **overrides):
         config = transformers.AutoConfig.for_model(**tiny_json(family, **overrides))
         torch.manual_seed(seed)
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        kind = transformers.AutoModelForImageTextToText if family in TEXTS else transformers.AutoModelForCausalLM
+        model = kind.from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.ndim == 1 or name.endswith("norm.weight"):

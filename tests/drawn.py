@@ -17,9 +17,10 @@ class Deck:
         self.rng, self.left = rng, {}
 
     def __call__(self, name, options):
-        if not self.left.get(name):
-            self.left[name] = list(self.rng.permutation(len(options)))
-        return options[self.left[name].pop()]
+        left = self.left.setdefault((name, len(options)), [])
+        if not left:
+            left.extend(self.rng.permutation(len(options)))
+        return options[left.pop()]
 
 
 def rope(deck, kind, dim, share=None):
@@ -151,6 +152,10 @@ def gemma3_text(deck):
     return drawn | typed(deck, drawn, drawn["head_dim"])
 
 
+def gemma3(deck):
+    return gemma3_text(deck) | {"final_logit_softcapping": None}
+
+
 def olmo3(deck):
     drawn = rms(deck) | {"attention_bias": deck("bias", YES_AND_NO)}
     return drawn | typed(deck, drawn, 32 // drawn["num_attention_heads"])
@@ -172,6 +177,10 @@ def ministral3(deck):
     parameters = rope(deck, deck("rope", ["yarn", "llama3", "linear", "default"]), drawn["head_dim"])
     parameters |= {"llama_4_scaling_beta": deck("beta", [0.1, 1.5])}
     return drawn | {"rope_parameters": parameters | {"original_max_position_embeddings": deck("original", [4, 9])}}
+
+
+def mistral3(deck):
+    return ministral3(deck) if deck("text", YES_AND_NO) else {"model_type": "mistral"} | mistral(deck)
 
 
 def granite(deck):

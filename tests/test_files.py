@@ -1,10 +1,22 @@
 import gzip
+import pathlib
 import unicodedata
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.files import read_json, read_json_object, read_lines, read_text, safe_name, split_lines, write_json
+from modjax.files import (
+    plain,
+    read_json,
+    read_json_object,
+    read_lines,
+    read_text,
+    safe_name,
+    split_lines,
+    write_json,
+)
 
 
 def test_written_and_read_is_the_same(tmp_path):
@@ -53,6 +65,14 @@ def test_bytes_that_are_no_json(tmp_path, content, says):
     (tmp_path / "value.json").write_bytes(content)
     with pytest.raises(InputError, match=says):
         read_json(tmp_path / "value.json")
+
+
+def test_plain_values_are_those_that_a_file_gives_back(tmp_path):
+    value = {"a": (1, np.float32(0.5)), "b": pathlib.Path("x/y"), "c": jnp.int32(3), "d": np.bool_(True)}
+    write_json(tmp_path / "value.json", plain(value))
+    assert plain(value) == read_json(tmp_path / "value.json") == {"a": [1, 0.5], "b": "x/y", "c": 3, "d": True}
+    with pytest.raises(TypeError, match="ndarray"):
+        plain(np.zeros(2))
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

@@ -290,3 +290,21 @@ def test_prompts_that_cannot_be_answered_are_named(model):
         model.generate([""])
     with pytest.raises(InputError, match="'one two': expected a list of prompts"):
         model.generate("one two")
+
+
+def test_a_token_that_the_model_has_no_row_for(torch_model, tmp_path):
+    """As after add_tokens without resize_token_embeddings: a warning at loading, and an error where it is used."""
+    torch_model("llama").save_pretrained(tmp_path)
+    words = tokenizer()
+    words.add_tokens(["<new>"])
+    words.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"embedding of 61 rows: '<new>' \(61\); text with one of them is refused"):
+        model = modjax.load(tmp_path)
+    assert len(model.generate(["one"], max_new_tokens=1)) == 1
+    with pytest.raises(InputError, match=r"prompt 0: token 1 has the id 61 \('<new>'\); expected ids from 0 to 60"):
+        model.generate(["one <new>"], max_new_tokens=1)
+
+
+def test_ends_that_do_not_exist_end_nothing(model):
+    odd = dataclasses.replace(model, ends=(-1, 61, 2**40))
+    assert odd.generate(PROMPTS, **NEW) == model.generate(PROMPTS, **NEW)

@@ -10,7 +10,7 @@ most `budget` forward passes over its examples.
 
 import dataclasses
 import pathlib
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
+from modjax.arguments import check_fields, choice, number, optional, seed, text, whole
 from modjax.claim import claim
 from modjax.data import inputs
 from modjax.data.loader import key_of
@@ -46,6 +47,14 @@ class LoraHubSettings:
     system: str | None = None  # system message of each prompt; None leaves it to the chat template
     too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
     seed: int = 0  # seed of the search, combined with the name of each task
+
+    def __post_init__(self):
+        check_fields(self, ("budget", "batch", "length"), whole, least=1)
+        check_fields(self, ("bound",), number, above=0)
+        check_fields(self, ("penalty",), number, least=0)
+        check_fields(self, ("system",), optional(text))
+        check_fields(self, ("too_long",), choice, get_args(TooLong))
+        check_fields(self, ("seed",), seed)
 
 
 class LoraHubFields(TypedDict, total=False):
@@ -102,8 +111,8 @@ def lorahub(
         found = kept.get(name)
         if found is None:
             objective = _objective(model, own, encoded[name], settings.penalty, settings.batch)
-            seed = key_of(name, settings.seed)
-            found = kept.put(name, search(objective, len(own), settings.budget, settings.bound, seed))
+            limits = settings.budget, settings.bound
+            found = kept.put(name, search(objective, len(own), *limits, key_of(name, settings.seed)))
         composed.append(_composed(own, name, found, method))
     return concatenate(composed)
 
@@ -143,8 +152,8 @@ class _Kept:
     def __init__(self, folder, made_of):
         self.path, self.searches = None, {}
         if folder:
-            self.path, inputs = folder / "lorahub.json", made_of()
-            distributed.from_first(lambda: claim(folder / "inputs.json", inputs, [self.path]))
+            self.path, made = folder / "lorahub.json", made_of()
+            distributed.from_first(lambda: claim(folder / "inputs.json", made, [self.path]))
             self.searches = distributed.from_first(lambda: read_json(self.path) if self.path.exists() else {})
 
     def get(self, task) -> Found | None:

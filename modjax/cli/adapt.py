@@ -30,6 +30,7 @@ def run(config, workdir, flags) -> None:
     session.bind(folder, methods.made_of(method, experiment) | experiment.made_of(), "library", "before.json")
     library = methods.library_of(method, experiment)
     stages, new = Stages(folder), adapt.few(experiment.tasks.held_out)
+    stages.claim({"library": library.fingerprint}, "trained", ["after.json"])
 
     def scored(name, *routed):
         read = {"sample": experiment.sample, "max_new_tokens": experiment.max_new_tokens}

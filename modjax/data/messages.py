@@ -31,16 +31,21 @@ def conversation(name: str, prompt: Prompt) -> list[Message]:
 def _message(name, message) -> Message:
     if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
         raise arguments.refused(name, message, "a message, an object with 'role' and 'content'")
-    content = message["content"]
-    if isinstance(content, list | tuple):
-        content = "\n".join(_part(f"{name}['content'][{i}]", part) for i, part in enumerate(content))
     return dict(message) | {
         "role": arguments.text(f"{name}['role']", message["role"]),
-        "content": arguments.text(f"{name}['content']", content),
+        "content": _content(f"{name}['content']", message["content"]),
     }
+
+
+def _content(name, content) -> str:
+    if isinstance(content, str):
+        return arguments.text(name, content)
+    if isinstance(content, list | tuple) and content:
+        return "\n".join(_part(f"{name}[{i}]", part) for i, part in enumerate(content))
+    raise arguments.refused(name, content, "a text, or a list of parts with a text; calls of tools are not read")
 
 
 def _part(name, part) -> str:
     if isinstance(part, Mapping) and part.get("type", "text") == "text" and "text" in part:
         return arguments.text(f"{name}['text']", part["text"])
-    raise arguments.refused(name, part, 'a part with text, {"type": "text", "text": ...}; nothing else can be read')
+    raise arguments.refused(name, part, 'a part with a text, {"type": "text", "text": ...}; no other parts are read')

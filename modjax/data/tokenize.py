@@ -60,8 +60,7 @@ def encode(
 
     Longer examples raise InputError, in which `length` is called `limit`. With too_long="truncate" their prompts are
     cut on the left instead, after a beginning-of-sequence token if there is one; a target that leaves no room for its
-    prompt still raises InputError. So do examples without tokens in their prompt, and tokenizers without any token
-    that ends a turn.
+    prompt still raises InputError. So does a tokenizer without any token that ends a turn.
     """
     texts = _texts(tokenizer, [conversation("source", example.source) for example in examples], system)
     heads = _read(tokenizer, texts)
@@ -69,10 +68,8 @@ def encode(
     encoded = []
     for index, (head, tail) in enumerate(zip(heads, tails, strict=True)):
         where = place(task, examples[index], index)
-        if not len(head):
-            raise InputError(f"{where}: the prompt has no tokens; expected at least one")
         excess = len(head) + len(tail) - length
-        start = int(head[0] == tokenizer.bos_token_id)
+        start = int(len(head) > 0 and head[0] == tokenizer.bos_token_id)
         if excess > 0 and (too_long == "error" or excess >= len(head) - start):
             raise InputError(
                 f"{where} has {length + excess} tokens; expected at most {length}, {limit}; "
@@ -104,7 +101,7 @@ def _row(name, source):
         raise InputError(f"{name} is an array of {tokens.dtype}{list(tokens.shape)}; expected token ids, int32[n]")
     found = tokens.astype(np.int32)
     if not np.array_equal(found, tokens):
-        raise InputError(f"{name}: ids up to {tokens.max()}; expected token ids, int32[n]")
+        raise InputError(f"{name}: ids from {tokens.min()} to {tokens.max()}; expected token ids, int32[n]")
     return found
 
 

@@ -25,6 +25,7 @@ from modjax.experts.peft_config import PeftConfig
 from modjax.experts.places import check_inside, family_of, paths, places
 from modjax.experts.weights_file import WEIGHTS, Stored
 from modjax.files import os_errors, read_json_object
+from modjax.models.families.multimodal import MULTIMODAL
 
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
@@ -225,7 +226,12 @@ def _whole(alpha):
 
 
 def _targets(adapter, modules, layers):
-    """Names that select exactly these modules: the last part of the path where that is enough, else the path."""
+    """Names that select exactly these modules: the last part of the path where that is enough, else the path.
+
+    It is not enough in a multimodal model, whose vision part may have modules of the same names.
+    """
+    if adapter.info.family in MULTIMODAL:
+        return sorted(modules)
     every = {path.format(i=i) for path in paths(adapter.info.family).values() for i in range(layers)}
     others = {module.rpartition(".")[2] for module in every - set(modules)}
     names = {module: module.rpartition(".")[2] for module in modules}

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 
 from modjax.errors import InputError
 from modjax.experts import foreign
-from modjax.models.hf_names import MODULES
+from modjax.models.hf_names import MODULES, current
 
 MOST_LAYERS = 1000  # a tiny file may name any layer, and every layer up to it takes memory
 # Last parts of the paths of embeddings and output heads.
@@ -78,7 +78,7 @@ def _why_not(unknown, modules, nearest) -> str:
 
 def _place(family, module):
     for site, pattern in _patterns(family):
-        if found := pattern.fullmatch(module):
+        if found := pattern.fullmatch(current(module)):
             return site, int(found[1])
     return None
 

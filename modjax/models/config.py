@@ -8,6 +8,7 @@ from typing import Any
 
 from modjax.errors import InputError
 from modjax.models.families import FAMILIES
+from modjax.models.families.multimodal import MULTIMODAL
 from modjax.models.family import KINDS_WITHOUT_EFFECT, ONLY, check_unquantised
 from modjax.models.values import Values
 from modjax.ops.rope import Rope, Scaling
@@ -17,7 +18,7 @@ from modjax.ops.rope import Rope, Scaling
 class ModelConfig:
     """The sizes and options of one decoder; hashable, so it can be a static argument of a jitted function."""
 
-    family: str  # a key of FAMILIES, which decides how a checkpoint names its tensors
+    family: str  # a key of FAMILIES or MULTIMODAL, which decides how a checkpoint names its tensors
     V: int  # vocabulary
     D: int  # model width
     N: int  # query heads
@@ -95,15 +96,20 @@ class ModelConfig:
 
     @classmethod
     def from_hf(cls, found: Mapping[str, Any], where: str) -> ModelConfig:
-        """The config that a Hugging Face config.json describes.
+        """The config that a Hugging Face config.json describes; for a multimodal model, that of its text decoder.
 
         found: content of the file; where: its path, for messages.
         Raises InputError naming file and key for missing or invalid sizes and for unsupported values; warns about keys
         that are unknown and may have an effect.
         """
         model_type = found.get("model_type")
-        if not isinstance(model_type, str) or model_type not in FAMILIES:
-            raise InputError(f"{where}: model_type is {model_type!r}; supported are {', '.join(FAMILIES)}")
+        if not isinstance(model_type, str) or model_type not in {*FAMILIES, *MULTIMODAL}:
+            raise InputError(
+                f"{where}: model_type is {model_type!r}; supported are {', '.join([*FAMILIES, *MULTIMODAL])}"
+            )
+        if model_type in MULTIMODAL:
+            text = MULTIMODAL[model_type].text(found, where)
+            return dataclasses.replace(cls.from_hf(text, f"{where}: text_config"), family=model_type)
         family = FAMILIES[model_type]
         values = Values(found, family.defaults, family.nullable, where)
         check_unquantised(values)

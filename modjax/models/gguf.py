@@ -133,8 +133,8 @@ _WITH_ONE = {r".*norm\.scale": _changed(lambda array, _: array - 1)}
 
 # {architecture: {pattern of leaf paths: what converts the tensors that llama.cpp changes}}
 CHANGED: dict[str, dict[str, Transform]] = {
-    "llama": _INTERLEAVED,
+    **dict.fromkeys(("llama", "mistral3", "smollm3", "granite", "olmo"), _INTERLEAVED),
     "gptneox": {r"blocks\.attn\.qkv\..*": _changed(lambda array, config: _swapped(array, (3, config.N, -1), 0))},
     "gpt2": {r"blocks\.(attn|mlp)\..*\.kernel": TRANSPOSED},
-    "gemma2": _WITH_ONE,
+    **dict.fromkeys(("gemma", "gemma2", "gemma3"), _WITH_ONE),
 }

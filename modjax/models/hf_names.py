@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from modjax.models.config import ModelConfig
 from modjax.models.weights import AS_IS, Row, table
 
@@ -103,10 +105,26 @@ MODULES = {
     "cohere": _COHERE | _QK_NORMS,
     "cohere2": _COHERE,
 }
+# Within a multimodal model, the text decoder has a prefix.
+MODULES |= {
+    family: {part: re.sub(r"^model\.", "model.language_model.", path) for part, path in MODULES[text].items()}
+    for family, text in (("gemma3", "gemma3_text"), ("mistral3", "mistral"))
+}
+# {beginning of a name: what transformers 4.52 and later say}, in multimodal checkpoints and their adapters.
+OLDER = {"language_model.model.": "model.language_model.", "language_model.lm_head": "lm_head"}
+VISION = r"(model\.)?(vision_tower|multi_modal_projector)\..*"  # tensors of multimodal checkpoints that are not read
 # GPT-2's linear maps are Conv1D modules, which store weights as [I, O], like our kernels.
 TRANSFORMS = {
     "gpt2": {f"{part}.kernel": AS_IS for part in MODULES["gpt2"] if part.startswith(("blocks.attn.", "blocks.mlp."))}
 }
+
+
+def current(name: str) -> str:
+    """The name that the current version of transformers gives to the module or tensor of this name."""
+    for older, newer in OLDER.items():
+        if name.startswith(older):
+            return newer + name.removeprefix(older)
+    return name
 
 
 def rows(config: ModelConfig) -> dict[str, Row]:

@@ -98,6 +98,8 @@ def local_rotary(values: Values, sizes: Sizes, slides: Callable[[Values, int], b
 def position_scale(values: Values, sizes: Sizes) -> dict[str, Any]:
     """The field position_scale, from keys in rope_parameters."""
     inner = _rope_values(values, sizes, _given(values))
+    if inner["llama_4_scaling_beta"] == 0:
+        return {"position_scale": None}
     length = inner.size("original_max_position_embeddings")
     return {"position_scale": (inner.number("llama_4_scaling_beta"), length)}
 

@@ -98,9 +98,10 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase | None) -> str:
     if tokenizer is None:
         return ""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    rules = {key: value for key, value in rules.items() if key not in ("padding", "truncation")}  # of the last call
-    return digest.of_json([rules, tokenizer.chat_template, tokenizer.special_tokens_map])
+    rules = {"vocab": tokenizer.get_vocab()} if backend is None else json.loads(backend.to_str())
+    last_call = ("padding", "truncation")  # what the last call asked for
+    rules = {key: value for key, value in rules.items() if key not in last_call}
+    return digest.of_json([rules, tokenizer.chat_template, str(tokenizer.special_tokens_map)])
 
 
 @contextlib.contextmanager

@@ -179,8 +179,7 @@ def hook(
     """
     if bound is None:
         return {}
-    if bound.router.mix not in get_args(Mix):
-        raise InputError(f"mix={bound.router.mix!r}: expected one of {', '.join(get_args(Mix))}")
+    arguments.choice("mix", bound.router.mix, get_args(Mix))
 
     def adapt(layer, sites, x_BTI):
         loras, router = layer
@@ -191,6 +190,11 @@ def hook(
         }
 
     return {"adapters": bound, "adapt": adapt}
+
+
+def checked_mix(mix: Mix) -> Mix:
+    """The way to combine experts by one weight each. Raises InputError for another."""
+    return arguments.choice("mix", mix, ("parameters", "outputs"))
 
 
 def _kind(cls):

@@ -92,8 +92,9 @@ class _Job:
     def made_of(self) -> dict[str, Any]:
         """All that the experts depend on."""
         router = self.options.get("router")
-        return self.training | {
+        return {
             "options": dict(self.options),
+            **self.training,
             "library": None if self.library is None else self.library.fingerprint,
             "router": digest.of_file(pathlib.Path(router)) if router else None,
         }

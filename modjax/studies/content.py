@@ -17,15 +17,13 @@ def of_study(
     model: Model, tasks: Tasks, settings: Mapping[str, Any], sample: Sample, max_new_tokens: int | None = None
 ) -> dict[str, Any]:
     """The inputs that studies have in common."""
-    return of_training(model, tasks, settings) | {
-        "sample": dataclasses.asdict(sample),
-        "max_new_tokens": max_new_tokens,
-    }
+    scored = {"sample": dataclasses.asdict(sample), "max_new_tokens": max_new_tokens}
+    return of_training(model, tasks, settings) | scored
 
 
 def of_training(model: Model, tasks: Tasks, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of every training on these tasks."""
-    return {"model": model.content, "train": dict(settings)} | of_tasks(tasks)
+    return {"train": dict(settings), **of_tasks(tasks), "model": model.content}
 
 
 def of_tasks(tasks: Tasks) -> dict[str, Any]:

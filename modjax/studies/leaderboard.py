@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from modjax import digest
+from modjax import arguments, digest
 from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
@@ -62,7 +62,7 @@ class _Board:
         """The normalised lines, without those of libraries and models that have no folder."""
         found = {}
         for name, line in lines.items():
-            where = f"methods.{name}"
+            where = f"methods.{arguments.title('method name', name)}"
             line = methods.normalised(line, where)
             if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):
                 known = ", ".join(self.models) or "none"
@@ -70,9 +70,6 @@ class _Board:
             if all(self.sources(line)):
                 methods.check(line, self.experiment, where)
                 found[name] = line
-        files = [self.stages.path(f"method {name}") for name in found]
-        if len(set(files)) < len(files):
-            raise InputError(f"methods {', '.join(found)}: two of them would have the same file; rename one")
         return found
 
     def sources(self, line) -> list[Library | str | pathlib.Path]:

@@ -1,14 +1,13 @@
 """The stages of a long study: each leaves a file or folder, records its time, and is not repeated."""
 
 import pathlib
-import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from modjax.claim import claim
 from modjax.experts.library import Library
-from modjax.files import read_json, write_json
+from modjax.files import own_name, read_json, write_json
 from modjax.parallel.distributed import from_first
 
 
@@ -53,8 +52,8 @@ class Stages:
         return from_first(lambda: read_json(path))
 
     def path(self, name: str) -> pathlib.Path:
-        """The file of a stage, for any text as its name."""
-        return self.folder / (re.sub(r"[^\w.,()+=-]", "-", name) + ".json")
+        """The file of a stage, whose name may be any text; a first space, as after its kind, becomes a dash."""
+        return self.folder / (own_name(name.replace(" ", "-", 1)) + ".json")
 
     def _timed(self, name, work):
         print(f"{name} ...", flush=True)

@@ -29,11 +29,11 @@ def checked_groups(groups: Mapping[str, Iterable[str]]) -> Groups:
         raise arguments.refused("groups", groups, "at least one group of tasks, {expert: [task, ...]}")
     found = {}
     for name, own in groups.items():
-        arguments.text("the name of a group", name)
+        arguments.title("the name of a group", name)
         tasks = arguments.items(f"groups[{name!r}]", own, "a list of names of tasks")
-        if not tasks:
-            raise arguments.refused(f"groups[{name!r}]", own, "at least one task")
         found[name] = tuple(arguments.text(f"groups[{name!r}]", task) for task in tasks)
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise arguments.refused(f"groups[{name!r}]", own, "at least one task, each named once")
     return found
 
 

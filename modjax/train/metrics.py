@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from modjax.files import read_text, split_lines
+from modjax.files import read_text, safe_name, split_lines
 
 
 class MetricsLog:
@@ -19,7 +19,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: pathlib.Path | None, names: Sequence[str], done: int):
-        self.names = names
+        self.names, self._tags = names, _tags(names)
         self._file = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -48,11 +48,19 @@ class MetricsLog:
         line = {"kind": kind, "step": step}
         for key, vector in values.items():
             line[key] = {}
-            for name, number in zip(self.names, np.asarray(vector).tolist(), strict=True):
+            for name, tag, number in zip(self.names, self._tags, np.asarray(vector).tolist(), strict=True):
                 line[key][name] = round(number, 6) if math.isfinite(number) else None  # JSON has no NaN
-                self._board.add_scalar(f"{kind}_{key}/{name}", number, step)
+                self._board.add_scalar(f"{kind}_{key}/{tag}", number, step)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+
+def _tags(names: Sequence[str]) -> list[str]:
+    """Names for TensorBoard, which replaces some characters and would so give several experts one curve."""
+    tags: list[str] = []
+    for name in names:
+        tags.append(safe_name(name, tags))
+    return tags
 
 
 def read(path: str | pathlib.Path) -> list[dict]:

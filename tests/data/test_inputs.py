@@ -133,6 +133,12 @@ def test_a_prompt_without_tokens_is_refused(model, library, entry):
         entry(model, library, "")
 
 
+@entries(OF_TEXT, OF_TASKS, TRUNCATED)
+def test_text_needs_a_tokenizer(model, library, entry):
+    with pytest.raises(InputError, match="tiny: the checkpoint has no tokenizer"):
+        entry(dataclasses.replace(model, tokenizer=None), library, "w1 w2")
+
+
 @pytest.mark.parametrize("wrong", [-1, 64, 2**31, 2**32 + 5, -(2**40)])
 def test_ids_of_any_size_are_refused(model, wrong):
     for read in (lambda ids: model.logits(ids[None]), lambda ids: model.generate([ids], max_new_tokens=1)):

@@ -195,6 +195,8 @@ def test_a_bad_index_is_named(tmp_path, content, message):
             b'{"input": "w", "outputs": ["w"], "split": "dev"}',
             "line 1: key 'split' is 'dev'; expected one of",
         ),
+        (b'{"input": "\\ud800", "outputs": ["w"]}', "line 1: key 'input'=.*lone surrogates"),
+        (b'{"input": "w", "outputs": ["\\ud800"]}', "line 1: key 'outputs'=.*lone surrogates"),
         (b"\xff\xfe", "plural.jsonl: is text in UTF-16"),
     ],
 )

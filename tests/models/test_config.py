@@ -3,7 +3,7 @@ import warnings
 import pytest
 
 from modjax.errors import InputError
-from modjax.models.config import FAMILIES, ModelConfig
+from modjax.models.config import FAMILIES, MULTIMODAL, ModelConfig
 from modjax.ops.rope import Rope, Scaling
 
 LLAMA = {
@@ -201,6 +201,14 @@ def test_layers_without_rotary_embedding():
     assert command.ropes == (Rope(1e4), None, Rope(1e4))
 
 
+def test_queries_scaled_by_position():
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "llama_4_scaling_beta": 0.1}
+    ministral3 = LLAMA | {"model_type": "ministral3", "num_key_value_heads": 2}
+    assert read(ministral3).position_scale == (0.1, 16_384)
+    assert read(ministral3 | {"rope_parameters": rope}).position_scale == (0.1, 16)
+    assert read(ministral3 | {"rope_parameters": rope | {"llama_4_scaling_beta": 0.0}}).position_scale is None
+
+
 def test_gelu_of_the_first_gemma_files_is_its_approximation():
     assert (
         read(LLAMA | {"model_type": "gemma", "num_key_value_heads": 2, "hidden_act": "gelu"}).activation == "gelu_tanh"
@@ -235,7 +243,7 @@ def test_config_is_hashable():
     assert len({read(LLAMA), read(dict(LLAMA)), read(PHI), read(phi3), read(phi3)}) == 3
 
 
-SUPPORTED = ", ".join(FAMILIES)
+SUPPORTED = ", ".join([*FAMILIES, *MULTIMODAL])
 NEO = BARE["gpt_neo"]
 
 

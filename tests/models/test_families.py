@@ -10,6 +10,7 @@ from modjax.models import hf
 from modjax.models.cache import Cache
 from modjax.models.config import FAMILIES, ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.models.hf_names import MODULES
 
 VARIANTS, QUICK = 10, 3  # configs of each family, and those of them that are not marked slow
 B, T, PREFILL, PADDING = 2, 17, 8, 3
@@ -56,7 +57,7 @@ def cached_logits(decoder, tokens_BT, run_cached):
 
 
 @pytest.mark.parametrize(
-    ("family", "seed", "overrides"), [variant for family in FAMILIES for variant in variants(family)]
+    ("family", "seed", "overrides"), [variant for family in MODULES for variant in variants(family)]
 )
 def test_logits_equal_transformers(torch_model, tmp_path, run, run_cached, worst, family, seed, overrides):
     model = torch_model(family, seed, **overrides)

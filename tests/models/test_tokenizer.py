@@ -1,3 +1,4 @@
+import copy
 import json
 
 import pytest
@@ -83,6 +84,57 @@ def test_a_byte_order_mark_is_no_part_of_a_tokenizer(tmp_path, ours):
     assert again.chat_template == ours.chat_template and again("a b")["input_ids"] == ours("a b")["input_ids"]
 
 
+def test_both_config_files_name_ends(tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+    (tmp_path / "config.json").write_text('{"eos_token_id": [9, 2]}')
+    assert tokenizer.ends(tmp_path) == (7, 9, 2)
+    (tmp_path / "config.json").write_text('{"model_type": "x", "text_config": {"eos_token_id": 3}}')
+    assert tokenizer.ends(tmp_path) == (7, 9, 3)
+    (tmp_path / "config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(InputError, match=r"config.json: eos_token_id is '</s>'; expected a token id"):
+        tokenizer.ends(tmp_path)
+
+
+def test_a_tokenizer_fits_its_embedding(byte_tokenizer):
+    words = byte_tokenizer(("<end>",), eos_token="<end>")
+    tokenizer.check(words, (256,), 257, "here")  # as many rows as tokens
+    tokenizer.check(words, (), 300, "here")
+    tokenizer.check(None, (), 1, "here")
+
+
+def test_added_tokens_without_a_row_are_named(byte_tokenizer):
+    words = byte_tokenizer((), eos_token="a")
+    words.add_tokens([f"<new{i}>" for i in range(7)])
+    named = r"here: .* embedding of 257 rows: '<new1>' \(257\), .*'<new5>' \(261\), \.\.\.; text with one of them is"
+    with pytest.warns(UserWarning, match=named):
+        tokenizer.check(words, (), 257, "here")
+
+
+def test_unused_tokens_without_a_row_are_named():
+    words = _of_words(["a", "b", "<unused0>", "[PAD]", "<|reserved_3|>"])
+    with pytest.warns(UserWarning, match=r"embedding of 2 rows: '<unused0>' \(2\), '\[PAD\]' \(3\), '<\|reserved_3"):
+        tokenizer.check(words, (), 2, "here")
+
+
+def test_the_tokenizer_of_another_model_is_refused():
+    with pytest.raises(InputError, match=r"here: .*embedding of 2 rows: 'c' \(2\); expected the model's own tokenizer"):
+        tokenizer.check(_of_words(["a", "b", "c"]), (), 2, "here")
+
+
+@pytest.mark.parametrize("wrong", [-1, 5, 2**40])
+def test_an_end_without_a_row_is_named(wrong):
+    with pytest.warns(UserWarning, match=f"here: eos_token_id {wrong}: expected ids from 0 to 4"):
+        tokenizer.check(None, (1, wrong), 5, "here")
+
+
+def _of_words(words):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[0]))
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
 def test_ends_of_a_directory(tmp_path):
     file = tmp_path / "generation_config.json"
     assert tokenizer.ends(tmp_path) == ()
@@ -116,3 +168,22 @@ def test_metadata_of_a_gguf_file(tmp_path, begins):
     words = gguf_tokenizer.read(tmp_path / "x.gguf")
     assert words("ba")["input_ids"] == ([0, 4, 3] if begins else [4, 3])
     assert words("ba", add_special_tokens=False)["input_ids"] == [4, 3]
+
+
+def test_a_fingerprint_does_not_depend_on_calls(ours):
+    first = tokenizer.fingerprint(ours)
+    ours(["a", "a longer text"], padding=True, truncation=True, max_length=2)
+    assert tokenizer.fingerprint(ours) == first == tokenizer.fingerprint(tokenizer.from_gguf(gguf.embedded()))
+    assert tokenizer.fingerprint(None) == ""
+
+
+def test_a_fingerprint_tells_other_tokenizers_apart(word_tokenizer):
+    words = copy.deepcopy(word_tokenizer)
+    found = [tokenizer.fingerprint(words)]
+    words.chat_template = "{{ messages }}"
+    found.append(tokenizer.fingerprint(words))
+    words.eos_token = "w5"
+    found.append(tokenizer.fingerprint(words))
+    words.add_tokens(["<new>"])
+    found.append(tokenizer.fingerprint(words))
+    assert len(set(found)) == 4

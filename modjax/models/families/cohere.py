@@ -33,6 +33,7 @@ COHERE = Family(
         "logit_scale": 0.0625,
         "use_qk_norm": False,
     },
+    without_effect=("model_max_length",),
 )
 COHERE2 = dataclasses.replace(
     COHERE,
