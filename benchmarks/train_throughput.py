@@ -31,7 +31,7 @@ import modjax
 from modjax.data import loader
 from modjax.data.pack import Rows, pack
 from modjax.data.tokenize import encode
-from modjax.models import gguf, tokenizer
+from modjax.models import gguf, gguf_tokenizer
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import Factors
 from modjax.train.lora import LoRATraining, init_factors
@@ -46,7 +46,7 @@ Run = Callable[[], np.ndarray]  # trains from the initial factors and returns th
 
 def open48_batches(path: pathlib.Path, experts: int, settings: Settings) -> list[Rows]:
     """`settings.steps` batches [E, B, ...] of the first training tasks of open48, one task per expert."""
-    words = tokenizer.from_gguf(path)
+    words = gguf_tokenizer.read(path)
     tasks = list(modjax.data.load("open48").training.values())[:experts]
     rows = {
         task.name: pack(encode(words, task, task.split("train"), settings.length), settings.length) for task in tasks

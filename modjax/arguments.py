@@ -5,7 +5,8 @@ Each function takes the argument's name and value, and returns the value to use.
 """
 
 import operator
-from collections.abc import Callable, Collection, Iterable
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from modjax.errors import InputError
 
 _LARGEST = float(np.finfo(np.float32).max)
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -57,10 +59,12 @@ def flag(name: str, value: Any) -> bool:
 
 
 def text(name: str, value: Any) -> str:
-    """A string."""
-    if isinstance(value, str):
-        return str(value)
-    raise refused(name, value, "a string")
+    """A string. Lone surrogates, halves of a character, are refused: no file and no tokenizer takes them."""
+    if not isinstance(value, str):
+        raise refused(name, value, "a string")
+    if SURROGATE.search(value):
+        raise refused(name, value, "text without lone surrogates, which are halves of a character")
+    return str(value)
 
 
 def texts(name: str, value: Any) -> tuple[str, ...]:
@@ -75,6 +79,13 @@ def optional(check: Callable[..., Any]) -> Callable[..., Any]:
     return lambda name, value, *limits, **named: None if value is None else check(name, value, *limits, **named)
 
 
+def title(name: str, value: Any) -> str:
+    """A string that names something: not empty, and not of white space alone."""
+    if not text(name, value).strip():
+        raise refused(name, value, "text that is not blank")
+    return str(value)
+
+
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of the given strings."""
     if isinstance(value, str) and value in choices:
@@ -86,6 +97,19 @@ def check_fields(settings: Any, names: Iterable[str], check: Callable[..., Any],
     """Replaces fields of a frozen dataclass by what a check of this module returns for them."""
     for name in names:
         object.__setattr__(settings, name, check(name, getattr(settings, name), *limits, **named))
+
+
+def items(name: str, value: Any, expected: str) -> list[Any]:
+    """The items of a list, a tuple, another iterable or an array, of which these are the rows.
+
+    A string, bytes, a mapping and a set are refused: their items have another meaning, or no order.
+    """
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | Set):
+        try:
+            return list(value)
+        except TypeError:  # an array without axes
+            pass
+    raise refused(name, value, expected)
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:

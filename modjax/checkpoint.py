@@ -1,24 +1,49 @@
-"""Checkpoints of a training state with Orbax: written in the background, restored with the same shardings."""
+"""Checkpoints of a training state with Orbax, with checksums: restored with the same shardings, and never damaged.
+
+checkpoints/
+  4/                 a step; complete as soon as it has this name
+    checksums.json   {file: digest} of all that is below state/, written before the step is complete
+    state/           the arrays, as Orbax writes them; the files beside it are never read again
+  6.damaged/         a step whose files differ from its checksums
+"""
 
 import pathlib
+import shutil
+import warnings
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from modjax import digest
 from modjax.errors import InputError
+from modjax.files import read_json_object, write_json
+from modjax.parallel.distributed import from_first
+
+CHECKSUMS = "checksums.json"
 
 
 class Checkpoints:
     """The last two checkpoints in a folder; as a context manager, it waits on exit until all writes are complete."""
 
     def __init__(self, path: str | pathlib.Path, every: int):
-        """every: steps between checkpoints."""
-        self._path = pathlib.Path(path).absolute()
+        """Moves damaged checkpoints that are newer than the newest sound one aside, with a warning.
+
+        Args:
+          every: steps between checkpoints.
+
+        Raises InputError if all checkpoints are damaged.
+        """
+        self._path = path = pathlib.Path(path).absolute()
+        from_first(lambda: _set_aside(path))
+        context = ocp.Context()
+        context.async_options.post_finalization_callback = lambda: _seal(path)
         self._checkpointer = ocp.training.Checkpointer(
-            self._path,
+            path,
+            context=context,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
             preservation_policy=ocp.training.preservation_policies.LatestN(2),
+            cleanup_tmp_directories=True,  # those of killed runs
         )
 
     def __enter__(self):
@@ -59,6 +84,55 @@ class Checkpoints:
 
     def _unreadable(self, step):
         return InputError(f"{self._path}: checkpoint {step} cannot be read; remove it to continue from an older one")
+
+
+def _seal(path: pathlib.Path) -> None:
+    """Writes the checksums of the step that is being saved; Orbax calls it before it gives the folder its name."""
+    (folder,) = path.glob("*.orbax-checkpoint-tmp")
+    write_json(folder / CHECKSUMS, _checksums(folder))
+
+
+def _set_aside(path: pathlib.Path) -> None:
+    """Renames the damaged checkpoints that are newer than the newest sound one."""
+    numbers = [int(one.name) for one in path.glob("*") if one.name.isdecimal()]
+    damaged = {}
+    for step in sorted(numbers, reverse=True):
+        fault = _fault(path / str(step))
+        if fault is None:
+            break
+        damaged[step] = fault
+    else:
+        if damaged:
+            newest, fault = next(iter(damaged.items()))
+            raise InputError(
+                f"{path}: none of its checkpoints is sound (in {newest}, {fault}); remove the folder to start the run "
+                "from its beginning"
+            )
+    for newer, fault in damaged.items():
+        aside = path / f"{newer}.damaged"
+        shutil.rmtree(aside, ignore_errors=True)
+        (path / str(newer)).rename(aside)
+        warnings.warn(
+            f"{path}: checkpoint {newer} is damaged ({fault}); the run continues from checkpoint {step}, and "
+            f"{aside.name} keeps the damaged one",
+            stacklevel=2,
+        )
+
+
+def _fault(folder: pathlib.Path) -> str | None:
+    """What is wrong with the files of a checkpoint; None if they are as they were written."""
+    try:
+        expected = read_json_object(folder / CHECKSUMS)
+    except InputError:
+        return f"{CHECKSUMS} is missing or damaged"
+    found = _checksums(folder)
+    differ = [name for name in sorted({*expected, *found}) if found.get(name) != expected.get(name)]
+    return f"{differ[0]} is {'changed' if differ[0] in found else 'missing'}" if differ else None
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, str]:
+    files = sorted(path for path in (folder / "state").rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): digest.of_file(path) for path in files}
 
 
 def _shapes(tree):

@@ -1,26 +1,33 @@
 """A folder is tied to the inputs of its results, so that nothing kept is reused for other inputs."""
 
-import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 from modjax.errors import InputError
-from modjax.files import read_json, write_json
+from modjax.files import plain, read_json, write_json
 
 
-def claim(path: pathlib.Path, inputs: dict[str, Any]) -> None:
+def claim(path: pathlib.Path, inputs: dict[str, Any], kept: Iterable[pathlib.Path] = ()) -> None:
     """Writes the inputs of a folder's results to a JSON file in it, or compares them with those that it has.
 
-    Raises InputError naming the first key that differs, and changes nothing.
+    Args:
+      inputs: plain data; objects by digests of their content, and what has an order as a list.
+      kept: where the results lie. If one is there without the file, its inputs are not known.
+
+    Raises InputError naming the first key that differs, or the result of unknown inputs, and changes nothing.
     """
-    inputs = json.loads(json.dumps(inputs))
+    inputs = plain(inputs)
     if not path.exists():
-        write_json(path, inputs)
+        for result in filter(pathlib.Path.exists, kept):
+            raise InputError(f"{path}: is missing, so it is not known what {result} was made of; expected a new folder")
+        _write(path, inputs)
         return
     for key, had, has in _differences(read_json(path), inputs, path.stem):
         raise InputError(
-            f"{path}: this folder was made with {key} = {had!r}; found {has!r}, expected the same or a new folder"
+            f"{path}: this folder was made with {key} = {_shown(had)}; found {_shown(has)}, expected the same or a new "
+            "folder"
         )
 
 
@@ -28,5 +35,20 @@ def _differences(had: Any, has: Any, key: str) -> Iterator[tuple[str, Any, Any]]
     if isinstance(had, dict) and isinstance(has, dict):
         for name in {**had, **has}:
             yield from _differences(had.get(name), has.get(name), f"{key}.{name}")
+    elif isinstance(had, list) and isinstance(has, list):
+        for index, pair in enumerate(zip_longest(had, has)):
+            yield from _differences(*pair, f"{key}[{index}]")
     elif had != has:
         yield key, had, has
+
+
+def _shown(value):
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _write(path, inputs):
+    try:
+        write_json(path, inputs)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); expected a folder to write to") from error

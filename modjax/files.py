@@ -1,25 +1,83 @@
-"""JSON files: reading with errors that name the file, and atomic writing."""
+"""Text and JSON files: reading with errors that name the file, atomic writing, and names that any file system takes."""
 
+import codecs
+import functools
+import gzip
+import hashlib
 import json
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable
+import unicodedata
+import zlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from modjax.errors import InputError
 
 _NUMBERS = re.compile(r'\[\n[^][{}"]*\]')  # JSON strings have no raw line breaks, so this never matches inside one
+_MOST_BYTES = 100  # of a safe name: short enough for every file system, with room for what is added to it
+_RESERVED = {"con", "prn", "aux", "nul", *(port + digit for port in ("com", "lpt") for digit in "123456789¹²³")}
+_LINE_END = re.compile("\r\n|\r|\n")
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text in a UTF-8 file, without a byte order mark; a .gz file is decompressed.
+
+    Raises InputError if the file is missing, damaged or not UTF-8.
+    """
+    path = pathlib.Path(path)
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{path}: cannot be read as gzip ({error})") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read as gzip: truncated or damaged ({error})") from error
+    return decoded(content, str(path))
+
+
+def decoded(content: bytes, where: str) -> str:
+    """UTF-8 bytes as text, without a byte order mark. Raises InputError naming `where` for other bytes."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{where}: is text in UTF-16, by its first two bytes; expected UTF-8. Save it again as UTF-8")
+    try:
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        at = error.start + len(content) - len(error.object)
+        line = len(split_lines(content[:at].decode("utf-8")))
+        raise InputError(
+            f"{where}, line {line}: byte {at} is 0x{content[at]:02X}, which is not UTF-8; expected text in UTF-8"
+        ) from error
+
+
+def split_lines(text: str) -> list[str]:
+    r"""The lines of a text, without their ends; what follows the last end is a line too, if only an empty one.
+
+    A line ends at \n, \r\n or \r, as when Python opens a text file; not at a form feed, U+0085, U+2028 and other
+    characters at which `str.splitlines` splits, since they may stand within a text.
+    """
+    return _LINE_END.split(text)
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """The lines of a UTF-8 file that are not blank. Raises InputError as `read_text` does, and if there are none."""
+    lines = [line for line in split_lines(read_text(path)) if line.strip()]
+    if not lines:
+        raise InputError(f"{path}: has no text; expected at least one line")
+    return lines
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """The value in a JSON file. Raises InputError if the file is missing or is not JSON."""
-    path = pathlib.Path(path)
+    """The value in a JSON file. Raises InputError as `read_text` does, and if the file is empty or not JSON."""
+    text = read_text(path)
+    if not text.strip():
+        raise InputError(f"{path}: is empty; expected JSON")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
 
@@ -30,6 +88,19 @@ def read_json_object(path: str | os.PathLike) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{path}: found {type(found).__name__}; expected an object")
     return found
+
+
+def plain(value: Any) -> Any:
+    """The value as it is read from a JSON file: tuples as lists, paths as text, scalars of NumPy and JAX as numbers."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
+def _plain(value):
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if getattr(value, "ndim", None) == 0:
+        return value.item()
+    raise TypeError(f"{type(value).__name__}: expected what JSON can hold")
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
@@ -46,6 +117,37 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def _one_line(numbers: re.Match) -> str:
     return "[" + " ".join(numbers[0][1:-1].split()) + "]"
+
+
+def safe_name(name: str, taken: Iterable[str] = ()) -> str:
+    """A name for a file or folder from any text, different from `taken` on every file system.
+
+    Characters other than letters, digits and `_.+-` become `_`. The name has at most 100 bytes before a number that
+    makes it differ from `taken`, no dot or dash at its start, no dot at its end, and is no name that Windows reserves.
+    Names that differ only in case or in Unicode normalisation count as equal. A safe name is kept as it is.
+    """
+    safe = re.sub(r"[^\w.+-]", "_", unicodedata.normalize("NFC", name)).lstrip(".-")
+    safe = "_" + safe if safe.split(".")[0].lower() in _RESERVED else safe
+    safe = safe.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(".") or "_"
+    used, unique, number = {_folded(other) for other in taken}, safe, 1
+    while _folded(unique) in used:
+        number += 1
+        unique = f"{safe}-{number}"
+    return unique
+
+
+def own_name(name: str) -> str:
+    """A safe name that no other text has, on any file system: with a hash unless the text is one in lower case."""
+    safe = safe_name(name)
+    if safe == name == name.casefold():
+        return safe
+    return f"{safe}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _folded(name: str) -> str:
+    """The form in which file systems that ignore case and Unicode normalisation compare names."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_whole(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 import jax
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.models import decode
 from modjax.models.answer import Answer
@@ -30,7 +31,8 @@ class Request:
       top_k: sample from this many of the most likely tokens; None is all.
       top_p: of these, sample from the fewest most likely ones that together have this probability (arXiv 1904.09751);
         None is all.
-      stop: one or more strings that end an answer where the first of them occurs; they are not part of it.
+      stop: one or more strings that end an answer where the first of them occurs; they are not part of it. None is
+        none.
       seed: seed of sampling with temperature > 0. Prompt i has the i-th random key, whatever its text and its batch.
       batch: number of prompts decoded at once; answers do not depend on it.
       every: number of tokens decoded, 1 to 16, before their text is read and passed on. Each reading costs one
@@ -41,7 +43,7 @@ class Request:
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
-    stop: str | Sequence[str] = ()
+    stop: str | Sequence[str] | None = ()
     seed: int = 0
     batch: int = 32
     every: int = CHUNK
@@ -53,13 +55,18 @@ class Request:
                 raise InputError(f"{name}={value!r}: expected a positive whole number")
         if self.every > CHUNK:
             raise InputError(f"every={self.every}: expected at most {CHUNK} tokens")
-        if not all(isinstance(stop, str) and stop for stop in self.stops):
-            raise InputError(f"stop={self.stop!r}: expected strings of at least one character")
+        for stop in self.stops:
+            if not arguments.text("stop", stop):
+                raise arguments.refused("stop", self.stop, "strings of at least one character")
         sampling(self.temperature, self.top_k, self.top_p)
 
     @property
     def stops(self) -> tuple[str, ...]:
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        if self.stop is None:
+            return ()
+        if isinstance(self.stop, str):
+            return (self.stop,)
+        return tuple(arguments.items("stop", self.stop, "a string, or a list of strings"))
 
     @property
     def sampling(self) -> Sampling | None:
@@ -73,7 +80,7 @@ class RequestFields(TypedDict, total=False):
     temperature: float
     top_k: int | None
     top_p: float | None
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     seed: int
     batch: int
     every: int
@@ -101,25 +108,10 @@ def pieces(
 ) -> Iterator[Piece]:
     """Yields the answers to encoded prompts in pieces, as they are decoded; the prompts of one batch take turns.
 
-    choices: for a router with choices, such as the oracle, the index of each prompt's choice. Raises InputError, before
-    anything is computed, for a prompt without tokens and for one that leaves no room for its answer.
+    Args:
+      prompts: from `modjax.data.inputs.prompts`, which leave room for their answers in the context.
+      choices: for a router with choices, such as the oracle, the index of each prompt's choice.
     """
-    for i, tokens in enumerate(prompts):
-        _check(i, len(tokens), request.max_new_tokens, generator.params.config.context)
-    return _all_pieces(generator, prompts, choices, request)
-
-
-def _check(prompt, length, max_new_tokens, context):
-    if length == 0:
-        raise InputError(f"prompt {prompt} has no tokens; expected at least one")
-    if length + max_new_tokens > context:
-        raise InputError(
-            f"prompt {prompt} has {length} tokens and max_new_tokens={max_new_tokens}, together "
-            f"{length + max_new_tokens}; expected at most {context}, the model's context"
-        )
-
-
-def _all_pieces(generator, prompts, choices, request):
     rows = min(request.batch, bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         for row, text, last in _batch(generator, prompts, ids, rows, _context(choices, ids, rows), request):

@@ -10,15 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import generation
-from modjax.data.tokenize import Prompt
-from modjax.data.tokenize import prompts as encode_prompts
+from modjax import arguments, generation
+from modjax.data import inputs
+from modjax.data.messages import Prompt
+from modjax.data.template import turn
 from modjax.errors import InputError
+from modjax.experts import depth
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
-from modjax.models import export, gguf, hf, tokenizer, weights
+from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.models.local import EMBEDDED
 from modjax.ops.lora import Mix
 from modjax.parallel import rules
 from modjax.progress import progress_bar
@@ -27,8 +30,6 @@ from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import PromptRows, routed
 from modjax.routing.uniform import Uniform
-
-EMBEDDED = "smollm2-135m"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Model:
       params: the decoder, an nnx.Module and hence a pytree; never trained, donated or changed.
       tokenizer: a transformers tokenizer, or None where the checkpoint has none.
       mesh: the mesh that params lie on; None is one device.
-      ends: the tokens that end a turn, in addition to the tokenizer's end-of-sequence token.
+      ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
+        its chat template.
       folder: the checkpoint directory that it was loaded from; None if there is none.
     """
 
@@ -60,6 +62,13 @@ class Model:
         """Sixteen hexadecimal digits that identify the weights; each ExpertInfo has those of its base model."""
         return weights.fingerprint(self.params)
 
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
+        words = tokenizer.fingerprint(self.tokenizer)
+        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
+
     def logits(
         self,
         tokens_BT: Any,
@@ -69,10 +78,20 @@ class Model:
     ) -> jax.Array:
         """float32[B,T,V], the logits of the next token at each position; with a library, of the routed model.
 
-        A library of one expert needs no router. Routers that weigh prompts take each row as a prompt. Raises
-        InputError if the library or the router does not fit the model.
+        A library of one expert needs no router. Routers that weigh prompts take each row as a prompt.
+
+        Args:
+          tokens_BT: int[B,T], an array or nested lists; T is at most the context.
+          context: for a router that needs a choice for each row, as the oracle needs an expert: int[B], -1 is none.
+
+        Raises InputError if the library or the router does not fit the model, for token ids that have no row in the
+        embedding, for more tokens than the context, and for arrays of another rank or dtype. Under a JAX
+        transformation such as jit, the values of arrays are not known and so not checked.
         """
-        return _logits(self.params, self.bind(library, router), context, jnp.asarray(tokens_BT, jnp.int32))
+        bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
+        if router is not None and library is not None:
+            context = _checked_context(context, router.choices(library), len(tokens_BT))
+        return _logits(self.params, bound, context, tokens_BT)
 
     def generate(
         self,
@@ -87,7 +106,8 @@ class Model:
         """The model's answer to each prompt, through its chat template, up to its end of turn.
 
         Args:
-          prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int32[n].
+          prompts: strings, conversations as lists of {"role", "content"} messages, or token ids, int[n]. A content is
+            a text, or a list of parts {"type": "text", "text"}.
           library: None is the base model; a library of one expert needs no router.
           choices: for a router that needs a choice per prompt, as the oracle needs an expert: the choice of each
             prompt, by name or index; -1 is none.
@@ -96,10 +116,10 @@ class Model:
           settings: the fields of `modjax.generation.Request`: max_new_tokens, temperature, top_k, top_p, stop, seed,
             batch, every.
 
-        Raises InputError naming an invalid setting, and for prompts whose answers may not fit the context.
+        Raises InputError naming an invalid setting, for prompts that the model cannot read, and for those whose answers
+        may not fit the context; see `modjax.data.inputs.prompts`.
         """
-        if isinstance(prompts, str):
-            raise InputError(f"prompts={prompts[:40]!r} is one string; expected a list of prompts")
+        prompts = arguments.items("prompts", prompts, "a list of prompts")
         request = generation.Request(**settings)
         answers = [""] * len(prompts)
         with progress_bar(len(prompts), "answer", show=progress) as bar:
@@ -124,8 +144,9 @@ class Model:
         `every` is 4 by default.
         """
         one = isinstance(prompts, str)
+        prompts = [prompts] if one else arguments.items("prompts", prompts, "a string, or a list of prompts")
         request = generation.Request(**({"every": 4} | settings))
-        pieces = self._pieces([prompts] if one else prompts, library, router, system, choices, request)
+        pieces = self._pieces(prompts, library, router, system, choices, request)
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
     def _pieces(self, prompts, library, router, system, choices, request) -> Iterator[generation.Piece]:
@@ -135,9 +156,14 @@ class Model:
         if isinstance(router, Oracle) and choices is None:
             raise InputError("the oracle router needs choices=, the expert of each prompt")
         ids = None if choices is None else _indices(choices, library, router, len(prompts))
-        ends = frozenset({self.tokenizer.eos_token_id, *self.ends} - {None})
-        generator = generation.Generator(self.params, self.tokenizer, ends, bound)
-        return generation.pieces(generator, encode_prompts(self.tokenizer, prompts, system), ids, request)
+        encoded = inputs.prompts(self, prompts, system, request.max_new_tokens)
+        generator = generation.Generator(self.params, self.tokenizer, self._ends(), bound)
+        return generation.pieces(generator, encoded, ids, request)
+
+    def _ends(self) -> frozenset[int]:
+        """The tokens that end an answer: the end of turn, the end of sequence, and those that the checkpoint lists."""
+        named = {turn(self.tokenizer).end, self.tokenizer.eos_token_id, *self.ends}
+        return frozenset(one for one in named if one is not None and 0 <= one < self.config.V)
 
     def bind(self, library: Library | None, router: Router | None) -> Bound | None:
         """The arrays of a library and its router, checked against this model; None without a library."""
@@ -159,10 +185,9 @@ class Model:
             found = (library.layers, lora.a.shape[3], lora.b.shape[3])
             expected = (self.config.L, *self.config.sites[site])
             if found != expected:
-                some = f"; read adapters of some layers with layers={self.config.L}" * (found[0] < expected[0])
                 raise InputError(
                     f"site {site}: the library has (layers, input, output) = {found}; expected {expected} for "
-                    f"{self.name}{some}"
+                    f"{self.name}{depth.hint(found[0], expected[0])}"
                 )
         for info in library.infos:
             if info.fingerprint not in ("", self.fingerprint):
@@ -205,29 +230,51 @@ def load(
         stays that of the unquantised model.
       mesh: from `modjax.parallel.mesh.make_mesh`; each device's part of a tensor is read directly to that device.
 
-    Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor.
+    Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor. Warns of
+    added tokens of the tokenizer that have no row in the embedding. Raises InputError for what cannot be read, and for
+    the tokenizer of another model.
     """
     dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
     layout = None if mesh is None else rules.layout(mesh)
     name = str(name)
     if name == EMBEDDED or name.endswith(".gguf"):
         path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
-        params, words = gguf.read(path, dtype, layout, quantize), tokenizer.from_gguf(path)
+        params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)
     else:
         path = folder = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)
-    return Model(name, params, words, mesh, tokenizer.ends(path), folder)
+    ends = tokenizer.ends(path)
+    tokenizer.check(words, ends, params.config.V, name)
+    return Model(name, params, words, mesh, ends, folder)
 
 
 def _indices(choices: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:
     """The choice of each prompt as an index. Raises InputError unless there is one per prompt that the router knows."""
     names = (router.choices(library) if router else ()) or library.names if library else ()
-    if isinstance(choices, str) or len(choices) != n_prompts:
-        raise InputError(f"choices={choices!r}: expected a list with one choice for each of {n_prompts} prompts")
-    for one in choices:
-        if one not in names if isinstance(one, str) else not -1 <= one < len(names):
+    each = f"a list with one choice for each of {n_prompts} prompts"
+    found = arguments.items("choices", choices, each)
+    if len(found) != n_prompts:
+        raise arguments.refused("choices", choices, each)
+    for one in found:
+        if isinstance(one, str) and one not in names:
             raise InputError(f"choices: no {one!r}; expected -1 for none, or one of {', '.join(names)}")
-    return [names.index(one) if isinstance(one, str) else int(one) for one in choices]
+    return [
+        names.index(one) if isinstance(one, str) else arguments.whole("choices", one, -1, len(names) - 1)
+        for one in found
+    ]
+
+
+def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Context:
+    """The context, after a check of its choices. Raises InputError unless it has one per row that the router knows."""
+    if not isinstance(context, Context):
+        raise arguments.refused("context", context, "a modjax.routing.Context")
+    if context.choice_B is None or not names or isinstance(context.choice_B, jax.core.Tracer):
+        return context
+    choice_B = np.asarray(context.choice_B)
+    whole = choice_B.shape == (n_rows,) and np.issubdtype(choice_B.dtype, np.integer)
+    if not whole or not ((choice_B >= -1) & (choice_B < len(names))).all():
+        raise arguments.refused("choice_B", context.choice_B, f"int32[{n_rows}], from -1 to {len(names) - 1}")
+    return context._replace(choice_B=jnp.asarray(choice_B, jnp.int32))
 
 
 @jax.jit

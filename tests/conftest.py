@@ -90,16 +90,51 @@ SIZE_NAMES = {
 }
 TINY = {
     "qwen3": {"head_dim": 8},
+    "gemma": {"head_dim": 8},
     "gemma2": {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 16},
+    "gemma3_text": {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 16, "sliding_window_pattern": 2},
+    "olmo3": {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "smollm3": {"no_rope_layers": [1, 0, 1]},
+    "ministral3": {
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 10_000.0,
+            "factor": 4.0,
+            "original_max_position_embeddings": 8,
+            "llama_4_scaling_beta": 0.5,
+        },
+    },
+    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "attention_multiplier": 0.4},
+    "olmo": {"clip_qkv": 1.0},
+    "cohere": {"logit_scale": 0.5, "use_qk_norm": True},
+    "cohere2": {"logit_scale": 0.5, "sliding_window": 5, "sliding_window_pattern": 2},
     "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4},
+}
+# The text decoder of multimodal models, and what else a tiny one takes.
+TEXTS = {"gemma3": "gemma3_text", "mistral3": "ministral3"}
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "head_dim": 8,
+    "image_size": 28,
+    "patch_size": 14,
 }
 
 
 @pytest.fixture(scope="session")
 def tiny_json():
-    """A function that gives what config.json of a tiny model of a family says."""
+    """A function that gives what config.json of a tiny model of a family says, multimodal: of its text."""
 
     def make(family, **overrides):
+        if family in TEXTS:
+            text = make(overrides.pop("model_type", TEXTS[family]), **overrides)
+            kinds = {"gemma3": "siglip_vision_model", "mistral3": "pixtral"}
+            found = {"model_type": family, "text_config": text, "vision_config": VISION | {"model_type": kinds[family]}}
+            beside = {"tie_word_embeddings": True, "initializer_range": 0.2}
+            return found | beside | {key: text[key] for key in beside if key in text}
         names = SIZE_NAMES.get(family, {})
         sizes = {names.get(key, key): value for key, value in SIZES.items() if names.get(key, key) is not None}
         return {"model_type": family} | sizes | TINY.get(family, {}) | overrides
@@ -116,10 +151,11 @@ def torch_model(tiny_json):
     def make(family, seed=0, **overrides):
         config = transformers.AutoConfig.for_model(**tiny_json(family, **overrides))
         torch.manual_seed(seed)
-        model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        kind = transformers.AutoModelForImageTextToText if family in TEXTS else transformers.AutoModelForCausalLM
+        model = kind.from_config(config, attn_implementation="eager").float().eval()
         with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim == 1:
+            for name, parameter in model.named_parameters():
+                if parameter.ndim == 1 or name.endswith("norm.weight"):
                     parameter.add_(0.3 * torch.randn_like(parameter))
         return model
 
@@ -138,6 +174,25 @@ def random_library():
             return np.float32(rng.normal(size=(layers, experts, rank, width)) / width**0.5)
 
         return Library.from_arrays({site: (factor(i), factor(o)) for site, (i, o) in sites.items()}, **fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    """A function that gives a tokenizer of one token a byte, ids 0 to 255, and of the special tokens given to it."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(special=(), template=None, **named):
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE(vocab={one: i for i, one in enumerate(alphabet)}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([AddedToken(one, special=True) for one in special])
+        return PreTrainedTokenizerFast(
+            tokenizer_object=backend, chat_template=template, clean_up_tokenization_spaces=False, **named
+        )
 
     return make
 

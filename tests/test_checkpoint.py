@@ -1,12 +1,14 @@
 """Checkpoints: the newest is restored with its shardings, and unusable ones raise clear errors."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from modjax.checkpoint import Checkpoints
+from modjax.checkpoint import Checkpoints, _set_aside
 from modjax.errors import InputError
 from modjax.ops.lora import LoRA
 from modjax.parallel.mesh import make_mesh
@@ -85,8 +87,92 @@ def test_a_checkpoint_of_another_run_is_refused_in_words(tmp_path, other, messag
         checkpoints.restore(other)
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    save(tmp_path)
-    (tmp_path / "4" / "state" / "_METADATA").write_text("{")
-    with Checkpoints(tmp_path, 1) as checkpoints, pytest.raises(InputError, match="checkpoint 4 cannot be read"):
-        checkpoints.restore(state())
+def restored(path):
+    with Checkpoints(path, 1) as checkpoints:
+        return checkpoints.restore(state())
+
+
+def is_of(found, step):
+    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(state(step)), strict=True)
+    return all(np.array_equal(leaf, expected) for leaf, expected in pairs)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with checkpoints 3 and 4."""
+    path = tmp_path_factory.mktemp("saved") / "checkpoints"
+    save(path)
+    return path
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "checkpoints")
+
+
+def files(step):
+    return sorted(path for path in [*(step / "state").rglob("*"), step / "checksums.json"] if path.is_file())
+
+
+def flipped(path, place):
+    """One bit of the file, at this share of its length, is another one."""
+    content = bytearray(path.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 1 << int(8 * place) % 8
+    path.write_bytes(content)
+
+
+FAULTS = {
+    "a flipped bit at the start": lambda path: flipped(path, 0),
+    "a flipped bit in the middle": lambda path: flipped(path, 0.5),
+    "a flipped bit at the end": lambda path: flipped(path, 1),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_any_damaged_file_is_seen_and_the_checkpoint_before_is_taken(copied, fault, tmp_path):
+    for number, name in enumerate(path.relative_to(copied) for path in files(copied / "4")):
+        path = shutil.copytree(copied, tmp_path / str(number))
+        FAULTS[fault](path / name)
+        words = r"checkpoint 4 is damaged \(.*\); the run continues from checkpoint 3, and 4\.damaged keeps"
+        with pytest.warns(UserWarning, match=words) as warned:
+            assert _set_aside(path) is None
+        assert name.name in str(warned[0].message) or name.name == "checksums.json"
+        assert (path / "4.damaged").is_dir() and not (path / "4").exists()
+    assert is_of(restored(path), 3)
+
+
+@pytest.mark.parametrize("left", [[], ["_CHECKPOINT_METADATA", "commit_success.txt"], ["checksums.json"], ["state"]])
+def test_a_newest_checkpoint_without_its_parts_is_left_out(copied, left):
+    for path in (copied / "4").iterdir():
+        if path.name not in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.warns(UserWarning, match="checkpoint 4 is damaged .* continues from checkpoint 3"):
+        assert is_of(restored(copied), 3)
+    assert is_of(restored(copied), 3)  # without a warning: it was moved aside
+
+
+def test_after_a_damaged_checkpoint_its_step_is_saved_again(copied):
+    flipped(next((copied / "4" / "state" / "d").iterdir()), 0.5)
+    with pytest.warns(UserWarning, match="checkpoint 4 is damaged"), Checkpoints(copied, 1) as checkpoints:
+        checkpoints.save(4, state(7))
+    assert is_of(restored(copied), 7)
+    assert {path.name for path in copied.iterdir()} == {"3", "4", "4.damaged"}
+
+
+def test_what_a_killed_save_leaves_is_cleared_away(copied):
+    (copied / "4").rename(copied / "4.orbax-checkpoint-tmp")
+    assert is_of(restored(copied), 3)
+    assert {path.name for path in copied.iterdir()} == {"3"}
+
+
+def test_damaged_checkpoints_alone_are_refused_and_kept(copied):
+    for step in ("3", "4"):
+        (copied / step / "state" / "_METADATA").write_text("{")
+    before = sorted(copied.rglob("*"))
+    words = r"none of its checkpoints is sound \(in 4, state/_METADATA is changed\); remove the folder to start"
+    with pytest.raises(InputError, match=words):
+        Checkpoints(copied, 1)
+    assert sorted(copied.rglob("*")) == before

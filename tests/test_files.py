@@ -1,7 +1,22 @@
+import gzip
+import pathlib
+import unicodedata
+
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.files import read_json, read_json_object, write_json
+from modjax.files import (
+    plain,
+    read_json,
+    read_json_object,
+    read_lines,
+    read_text,
+    safe_name,
+    split_lines,
+    write_json,
+)
 
 
 def test_written_and_read_is_the_same(tmp_path):
@@ -35,7 +50,86 @@ def test_bad_files_are_named(tmp_path, content, words):
         read_json_object(path)
 
 
-def test_bytes_that_are_no_text(tmp_path):
-    (tmp_path / "value.json").write_bytes(b"\xff\xfe{}")
-    with pytest.raises(InputError, match="is not JSON"):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "value.json: is empty; expected JSON"),
+        (b"\xef\xbb\xbf \n", "value.json: is empty; expected JSON"),
+        (b"\xff\xfe{}", "value.json: is text in UTF-16"),
+        ("{}".encode("utf-16-be"), "value.json: is not JSON"),
+        (b'{"a":\r\n"caf\xe9"}', "value.json, line 2: byte 11 is 0xE9, which is not UTF-8"),
+        (b'\xef\xbb\xbf{"a":\n"caf\xc3', "value.json, line 2: byte 13 is 0xC3, which is not UTF-8"),
+    ],
+)
+def test_bytes_that_are_no_json(tmp_path, content, says):
+    (tmp_path / "value.json").write_bytes(content)
+    with pytest.raises(InputError, match=says):
         read_json(tmp_path / "value.json")
+
+
+def test_plain_values_are_those_that_a_file_gives_back(tmp_path):
+    value = {"a": (1, np.float32(0.5)), "b": pathlib.Path("x/y"), "c": jnp.int32(3), "d": np.bool_(True)}
+    write_json(tmp_path / "value.json", plain(value))
+    assert plain(value) == read_json(tmp_path / "value.json") == {"a": [1, 0.5], "b": "x/y", "c": 3, "d": True}
+    with pytest.raises(TypeError, match="ndarray"):
+        plain(np.zeros(2))
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    (tmp_path / "value.json").write_bytes(b'\xef\xbb\xbf{"a": "\xef\xbb\xbf"}')
+    assert read_json(tmp_path / "value.json") == {"a": "\ufeff"}
+
+
+def test_lines_end_at_line_ends_alone(tmp_path):
+    within = ["a\u2028b", "a\u2029b\x85c", "a\x0bb\x0cc\x1cd\x1de\x1ef"]
+    path = tmp_path / "lines.txt"
+    for end in ("\n", "\r\n", "\r"):
+        path.write_bytes(("\ufeff" + end.join([*within, " ", "", "z"]) + end).encode())
+        assert split_lines(read_text(path)) == [*within, " ", "", "z", ""]
+        assert read_lines(path) == [*within, "z"]
+
+
+def test_gzip_is_read_and_damage_is_named(tmp_path):
+    path, content = tmp_path / "a.txt.gz", gzip.compress(b"\xef\xbb\xbfone\ntwo\n")
+    path.write_bytes(content)
+    assert read_lines(path) == ["one", "two"]
+    for damaged, says in ((content[:-4], "truncated"), (b"one", "cannot be read as gzip"), (b"", "has no text")):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=f"a.txt.gz: .*{says}"):
+            read_lines(path)
+
+
+ANY_TEXT = ["a/b", "a\\b", "a b", "..", ".", "", ".hidden", "-flag", "CON", "nul.txt", "com¹", "x" * 300, "é" * 150]
+ANY_TEXT += ["🙂", "اسم", "任务", "a\nb", "a\x00b", "end.", "library.json", "C:", "\ud800", "a:b|c?*<>"]
+
+
+@pytest.mark.parametrize("name", ANY_TEXT, ids=ascii)
+def test_safe_names_of_any_text(tmp_path, name):
+    safe = safe_name(name)
+    assert safe == safe_name(safe) and 0 < len(safe.encode()) <= 100
+    assert safe[0] not in ".-" and safe[-1] != "." and safe.split(".")[0].lower() not in ("con", "nul", "com¹")
+    (tmp_path / f"{safe}.json").write_text("")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["arrow", "task_1", "a-b", "1.5+x", "Größe", "任务"])
+def test_safe_names_stay(name):
+    assert safe_name(name) == name
+
+
+def test_safe_names_differ_from_those_taken():
+    names = [
+        "a/b",
+        "a_b",
+        "A_B",
+        "a:b",
+        "é",
+        unicodedata.normalize("NFD", "é"),
+        "É",
+        *(f"{'x' * 120}{i}" for i in "123"),
+    ]
+    taken = []
+    for name in names:
+        taken.append(safe_name(name, taken))
+    assert taken[:4] == ["a_b", "a_b-2", "A_B-3", "a_b-4"]
+    assert len({unicodedata.normalize("NFD", one).lower() for one in taken}) == len(names)

@@ -19,6 +19,7 @@ SPINE = [
     ("claim",),
     ("ops",),
     ("parallel",),
+    ("digest",),
     ("models",),
     ("data",),
     ("experts",),
@@ -103,6 +104,13 @@ def test_nothing_is_pickled():
         names = {alias.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import)
                  for alias in node.names}  # fmt: skip
         assert not names & {"pickle", "dill", "cloudpickle", "joblib"}
+
+
+def test_text_is_split_at_line_ends_alone():
+    """`modjax.files.split_lines` splits; these methods also split at U+2028, U+0085 and form feeds."""
+    for path in PACKAGE.rglob("*.py"):
+        called = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+        assert not called & {"splitlines", "readlines"}, path
 
 
 def test_importing_modjax_imports_neither_jax_nor_torch():

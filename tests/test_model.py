@@ -215,7 +215,7 @@ def test_experts_go_by_name_too(model, library):
     assert by_name == model.generate(PROMPTS[:3], library, router, choices=[2, -1, 0], **NEW)
     for experts, words in [
         (["expert9"], "choices: no 'expert9'; expected .*expert0, expert1"),
-        ([4], "choices: no 4; expected"),
+        ([4], "choices=4: expected a whole number, at least -1 and at most 3"),
         ([0, 1], "one choice for each of 1 prompts"),
         ("expert0", "expected a list"),
         (None, "oracle router needs choices="),
@@ -269,7 +269,7 @@ def test_generation_config_names_more_ends(model, tmp_path, torch_model, as_list
     found = {"eos_token_id": [2, end] if as_list else end}
     (tmp_path / "generation_config.json").write_text(json.dumps(found))
     again = modjax.load(tmp_path)
-    assert again.ends == ((2, end) if as_list else (end,))
+    assert again.ends == ((2, end) if as_list else (end, 2))  # config.json names 2
     assert again.generate(PROMPTS[:1], **NEW)[0].split() == words[:position]
 
 
@@ -288,5 +288,23 @@ def test_prompts_that_cannot_be_answered_are_named(model):
     assert len(model.generate(["two " * 56], **NEW)) == 1
     with pytest.raises(InputError, match="prompt 0 has no tokens"):
         model.generate([""])
-    with pytest.raises(InputError, match="'one two' is one string"):
+    with pytest.raises(InputError, match="'one two': expected a list of prompts"):
         model.generate("one two")
+
+
+def test_a_token_that_the_model_has_no_row_for(torch_model, tmp_path):
+    """As after add_tokens without resize_token_embeddings: a warning at loading, and an error where it is used."""
+    torch_model("llama").save_pretrained(tmp_path)
+    words = tokenizer()
+    words.add_tokens(["<new>"])
+    words.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"embedding of 61 rows: '<new>' \(61\); text with one of them is refused"):
+        model = modjax.load(tmp_path)
+    assert len(model.generate(["one"], max_new_tokens=1)) == 1
+    with pytest.raises(InputError, match=r"prompt 0: token 1 has the id 61 \('<new>'\); expected ids from 0 to 60"):
+        model.generate(["one <new>"], max_new_tokens=1)
+
+
+def test_ends_that_do_not_exist_end_nothing(model):
+    odd = dataclasses.replace(model, ends=(-1, 61, 2**40))
+    assert odd.generate(PROMPTS, **NEW) == model.generate(PROMPTS, **NEW)

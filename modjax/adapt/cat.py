@@ -26,6 +26,7 @@ from modjax.ops.lora import LoRA
 from modjax.routing.base import Bound, hook
 from modjax.routing.fixed import Fixed
 from modjax.train.fit import fit
+from modjax.train.groups import checked_groups
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -69,7 +70,7 @@ def cat(
     if rank is not None:
         checked_rank(library, rank)
     settings, tasks = Settings(**(DEFAULTS | settings | {"sites": library.sites})), few(tasks)
-    groups = {"cat": tuple(tasks)} if groups is None else dict(groups)
+    groups = checked_groups({"cat": tuple(tasks)} if groups is None else groups)
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
     method = {"merged": "cat", "per": per, "steps": fitted.steps}
     method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}
@@ -88,10 +89,13 @@ class CatTraining(Recipe):
     """Coefficients {site: c[L,G,E]}, or {"all sites": c[L,G,E]}, of G merged experts over one frozen library."""
 
     def __init__(self, library: Library, per: Per, n_groups: int):
-        self.sites, self.per = library.sites, per
+        self.library, self.sites, self.per = library, library.sites, per
         start_LGE = np.full((library.layers, n_groups, len(library)), 1 / len(library), np.float32)
         self.given = {_group(site, per): start_LGE for site in self.sites}
         self.frozen = jax.tree.map(lambda leaf: np.asarray(leaf)[:, None], library.loras)
+
+    def made_of(self):
+        return {"library": self.library.fingerprint, "per": self.per}
 
     def start(self, key, given):
         return given

@@ -10,10 +10,8 @@ most `budget` forward passes over its examples.
 
 import dataclasses
 import pathlib
-import zlib
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,14 +19,17 @@ from modjax import merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
+from modjax.arguments import check_fields, choice, number, optional, seed, text, whole
+from modjax.claim import claim
+from modjax.data import inputs
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import TooLong, encode
-from modjax.errors import InputError
+from modjax.data.tokenize import TooLong
 from modjax.eval.likelihood import target_loss
 from modjax.experts.library import Library, concatenate
 from modjax.files import read_json, write_json
 from modjax.model import Model
+from modjax.parallel import distributed
 from modjax.progress import each
 from modjax.routing.base import Bound
 from modjax.routing.fixed import Fixed
@@ -46,6 +47,14 @@ class LoraHubSettings:
     system: str | None = None  # system message of each prompt; None leaves it to the chat template
     too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
     seed: int = 0  # seed of the search, combined with the name of each task
+
+    def __post_init__(self):
+        check_fields(self, ("budget", "batch", "length"), whole, least=1)
+        check_fields(self, ("bound",), number, above=0)
+        check_fields(self, ("penalty",), number, least=0)
+        check_fields(self, ("system",), optional(text))
+        check_fields(self, ("too_long",), choice, get_args(TooLong))
+        check_fields(self, ("seed",), seed)
 
 
 class LoraHubFields(TypedDict, total=False):
@@ -78,35 +87,32 @@ def lorahub(
       tasks: the new tasks, each learned only from its split "train"; see `few`.
       retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task.
       workdir: the folder for lorahub.json, which keeps the search of each finished task; a run that was killed does not
-        repeat these.
+        repeat these. Its inputs.json ties it to what the search depends on.
       settings: the fields of `LoraHubSettings`, such as budget, bound, penalty and seed.
 
     Returns:
       One expert per task, of the library's rank and scale; `scores` of its ExpertInfo has the objective at the start
       and at the end, which is never above the start.
 
-    Raises InputError for experts, tasks and settings that do not fit, and if nevergrad is not installed.
+    Raises InputError for experts, tasks and settings that do not fit, for the workdir of another search, and if
+    nevergrad is not installed.
     """
     settings = LoraHubSettings(**settings)
     model.check(library)
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to learn from")
     tasks = few(tasks)
-    chosen, kept = retrieved_from(library, tasks, retrieved), _Kept(workdir)
+    chosen, tokens = retrieved_from(library, tasks, retrieved), (settings.length, settings.system, settings.too_long)
+    encoded = {name: inputs.examples(model, task, task.split("train"), *tokens) for name, task in tasks.items()}
+    kept = _Kept(workdir and pathlib.Path(workdir), lambda: _made_of(model, library, tasks, chosen, settings))
     recorded = {name: getattr(settings, name) for name in ("budget", "bound", "penalty", "seed")}
     method = {"method": "lorahub", **recorded}
-    arrays = _digest(library.loras) if workdir else ""  # copied from the device once, not for each task
     composed = []
-    for name, task in each(tasks.items(), "task", progress):
+    for name in each(tasks, "task", progress):
         own = library if retrieved is None else library[chosen[name]]
-        examples = task.split("train")
-        encoded = encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
-        made_of = method | {"experts": list(own.names), "library": arrays, "examples": _digest(encoded)}
-        found = kept.get(name, made_of)
+        found = kept.get(name)
         if found is None:
-            objective = _objective(model, own, encoded, settings.penalty, settings.batch)
-            seed = key_of(name, settings.seed)
-            found = kept.put(name, made_of, search(objective, len(own), settings.budget, settings.bound, seed))
+            objective = _objective(model, own, encoded[name], settings.penalty, settings.batch)
+            limits = settings.budget, settings.bound
+            found = kept.put(name, search(objective, len(own), *limits, key_of(name, settings.seed)))
         composed.append(_composed(own, name, found, method))
     return concatenate(composed)
 
@@ -128,27 +134,35 @@ def _fixed(own, weights_E) -> Fixed:
     return Fixed(dict.fromkeys(own.loras, weights_LE), "parameters")
 
 
-def _digest(tree) -> str:
-    """Eight hexadecimal digits that identify the bytes of all arrays."""
-    sums = [zlib.crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
-    return f"{zlib.crc32(np.asarray(sums, np.uint32).tobytes()):08x}"
+def _made_of(model, library, tasks, chosen, settings):
+    """All that the searches depend on, as plain data with digests."""
+    return {
+        "kind": "LoraHub",
+        "settings": dataclasses.asdict(settings),
+        "experts": {task: list(own) for task, own in chosen.items()},
+        "tasks": tasks.fingerprints,
+        "model": model.content,
+        "library": library.fingerprint,
+    }
 
 
 class _Kept:
     """The finished searches, in lorahub.json; without a folder nothing is written."""
 
-    def __init__(self, workdir):
-        self.path = None if workdir is None else pathlib.Path(workdir) / "lorahub.json"
-        self.searches = read_json(self.path) if self.path and self.path.exists() else {}
+    def __init__(self, folder, made_of):
+        self.path, self.searches = None, {}
+        if folder:
+            self.path, made = folder / "lorahub.json", made_of()
+            distributed.from_first(lambda: claim(folder / "inputs.json", made, [self.path]))
+            self.searches = distributed.from_first(lambda: read_json(self.path) if self.path.exists() else {})
 
-    def get(self, task, made_of) -> Found | None:
-        one = self.searches.get(task)
-        return Found(one["best"], one["values"]) if one and one.get("made_of") == made_of else None
+    def get(self, task) -> Found | None:
+        return Found(**self.searches[task]) if task in self.searches else None
 
-    def put(self, task, made_of, found: Found) -> Found:
-        self.searches[task] = {"made_of": made_of, **found._asdict()}
+    def put(self, task, found: Found) -> Found:
+        self.searches[task] = found._asdict()
         if self.path:
-            write_json(self.path, self.searches)
+            distributed.from_first(lambda: write_json(self.path, self.searches))
         return found
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 
 
@@ -15,7 +15,7 @@ def few(tasks: Tasks, examples: int = 0, validation: int = 0) -> Tasks:
 
     Raises InputError if there are no tasks, and for a task without examples in split "train".
     """
-    if not tasks:
+    if not checked_tasks(tasks):
         raise InputError("no new tasks: expected at least one to adapt to")
     if examples < 0 or validation < 0:
         raise InputError(f"examples={examples}, validation={validation}: expected at least 0, where 0 keeps all")

@@ -27,8 +27,10 @@ def run(config, workdir, flags) -> None:
     folder = session.enter(workdir, config)
     if not experiment.tasks.held_out:
         experiment.tasks = Tasks(dataclasses.replace(task, held_out=True) for task in experiment.tasks.values())
+    session.bind(folder, methods.made_of(method, experiment) | experiment.made_of(), "library", "before.json")
     library = methods.library_of(method, experiment)
     stages, new = Stages(folder), adapt.few(experiment.tasks.held_out)
+    stages.claim({"library": library.fingerprint}, "trained", ["after.json"])
 
     def scored(name, *routed):
         read = {"sample": experiment.sample, "max_new_tokens": experiment.max_new_tokens}

@@ -7,8 +7,8 @@ import numpy as np
 from modjax.cli import build, session
 from modjax.cli.expert_view import view
 from modjax.cli.terminal import Terminal
+from modjax.data import inputs
 from modjax.data.tokenize import Encoded
-from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
 from modjax.eval.traces import routing_weights
 from modjax.models.answer import Answer
@@ -110,7 +110,7 @@ class Chat:
 
     def _show(self, messages, tokens):
         """Prints the experts of an answer's tokens, from one more forward pass over the whole conversation."""
-        (head,) = encode_prompts(self.model.tokenizer, [messages], self.system)
+        (head,) = inputs.prompts(self.model, [messages], self.system)
         encoded = Encoded(np.concatenate([head, np.asarray(tokens, np.int32)]), len(head))
         names = self.method.library.names
         ids = None if self.expert is None else [names.index(self.expert)]

@@ -11,9 +11,11 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import write_json
+from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.report import clustering
 from modjax.routing.embedding import task_embeddings
+from modjax.studies import content
 from modjax.studies.libraries import picked
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -33,8 +35,11 @@ def run(config, workdir, flags) -> None:
     sizes = _sizes(flags.sweep) if flags.sweep else ()
     folder = session.enter(workdir, config)
     library, tasks = build.library(config), build.tasks(config)
+    model = build.model(config) if config.cluster.get("method") == "embedding" else None
+    made_of = {"library": library.fingerprint, "model": model and model.content}
+    session.bind(folder, content.of_tasks(tasks) | made_of, "clusters.json")
     families = tasks.families_of(library.tasks)
-    clusters = _clusters(config, library, tasks)  # on all processes: the base model may lie across them
+    clusters = _clusters(config, library, tasks, model)  # on all processes: the base model may lie across them
     from_first(lambda: _report(folder, config, flags, clusters, library, families, sizes))
 
 
@@ -52,7 +57,7 @@ def _report(folder, config, flags, clusters, library, families, sizes):
         _sweep(folder, config, clusters, library, families, sizes)
 
 
-def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
+def _clusters(config, library: Library, tasks: Tasks, model: Model | None) -> Clusters:
     """The clusters by `config.cluster.method`; a random partition has the sizes of MBC's with the same settings."""
     options = config.cluster.to_dict()
     method, examples = options.pop("method", "mbc"), options.pop("examples", 32)
@@ -62,7 +67,7 @@ def _clusters(config, library: Library, tasks: Tasks) -> Clusters:
         return random(mbc(library, **options), **picked(config.cluster, "seed"))
     if method == "embedding":
         named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
-        vectors = task_embeddings(build.model(config), named, examples, system=config.train.system)
+        vectors = task_embeddings(model, named, examples, system=config.train.system)
         return embedding(library, vectors, **picked(config.cluster, "clusters", "seed", "restarts"))
     raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")
 

@@ -13,7 +13,8 @@ def comments(path: pathlib.Path) -> dict[str, str]:
     Read are the entries of ConfigDict({...}), assignments to config.KEY, and the fields of classes, each by its own
     line; lines with several values are left out.
     """
-    text = path.read_text(encoding="utf-8")
+    with tokenize.open(path) as file:
+        text = file.read()
     said = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(text).readline)

@@ -10,12 +10,16 @@ import pathlib
 import shutil
 from typing import Any
 
-from absl.flags import DEFINE_list, DEFINE_multi_string, DEFINE_string, FlagValues
+from absl.flags import DEFINE_integer, DEFINE_list, DEFINE_multi_string, DEFINE_string, FlagValues
 
+from modjax import digest
 from modjax.cli import session
 from modjax.errors import InputError
-from modjax.experts.library import Library, concatenate
-from modjax.experts.store import INDEX
+from modjax.experts import depth, mttl, peft, store
+from modjax.experts import index as index_file
+from modjax.experts.depth import Depth
+from modjax.experts.forms import form_of
+from modjax.experts.library import Library
 from modjax.files import read_json, read_json_object, write_json
 from modjax.model import EMBEDDED, Model, load
 from modjax.models import hf
@@ -33,6 +37,8 @@ def define_flags(values: FlagValues) -> None:
     DEFINE_list("weights", [], "the weights of experts that are folded into a model, separated by commas", values)
     DEFINE_string("mix", None, "mix of the folded experts: parameters (the default) or outputs", values)
     DEFINE_string("dtype", None, "float32, float16 or bfloat16; by default that of the source", values)
+    text = "the number of layers of the experts' base model; by default that of the model, if it is on this machine"
+    DEFINE_integer("layers", None, text, flag_values=values)
 
 
 @session.first_alone
@@ -40,9 +46,13 @@ def run(config, workdir, flags) -> None:
     """Writes the folder --to from all that --from names: under a temporary name, renamed when it is complete.
 
     Nothing is overwritten: the folder must be new or empty, or the result of the same command.
+
+    A PEFT adapter is named after its folder; after the folder above, if its own has a general name such as adapter,
+    output or checkpoint-500; and by more of its path if another adapter has the same name.
     """
     target = pathlib.Path(flags.to)
-    record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype")}
+    record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype", "layers")}
+    record["content"] = {source: digest.of_large(pathlib.Path(source)) for source in getattr(flags, "from")}
     if _is_done(target, record):
         print(f"{target}: complete")
         return
@@ -55,8 +65,11 @@ def run(config, workdir, flags) -> None:
 
 
 def _is_done(target, record) -> bool:
-    if (target / RECORD).is_file() and read_json(target / RECORD) == record:
+    had = read_json(target / RECORD) if (target / RECORD).is_file() else None
+    if had == record:
         return True
+    if isinstance(had, dict) and {**had, "content": record["content"]} == record:
+        raise InputError(f"{target}: was made when --from held other files; expected --to=FOLDER, new or empty")
     if target.exists() and (target.is_file() or any(target.iterdir())):
         raise InputError(f"{target}: exists; expected --to=FOLDER, new or empty")
     return False
@@ -74,36 +87,51 @@ def _converted(flags, draft) -> str:
     folds = any(experts.values()) and any(models)
     if not folds and (flags.weights or flags.mix):
         raise InputError("--weights and --mix fold experts into a model; --from does not name both")
+    if models and flags.layers is not None:
+        raise InputError("--layers is for a library of experts; --from names a model, whose layers are known")
     if models:
         return _write_model(models[0], experts if folds else None, flags, draft)
-    library = in_dtype(_library(experts, flags.only), flags.dtype)
-    library.save(draft)
-    return f"library of {len(library)} experts"
+    library, source = _library(experts, flags.only, flags.layers)
+    in_dtype(library, flags.dtype).save(draft)
+    return f"library of {len(library)} experts for {library.layers} layers, {source}"
 
 
 def _form(source: str) -> str:
     """The form of a source: a key of READERS, or "model"."""
     path = pathlib.Path(source)
-    if (path.is_file() and path.suffix != ".gguf") or any(path.glob("*.meta")):
+    if path.is_file() and path.suffix != ".gguf":
         return "mttl"
-    if (path / INDEX).is_file():
-        return "library"
-    if any(path.glob("adapter_config.json")) or any(path.glob("*/adapter_config.json")):
-        return "peft"
-    return "model"
+    return form_of(path) or "model"
 
 
 READERS = {
-    "library": lambda paths, layers: concatenate([Library.load(path) for path in paths]),
-    "peft": Library.from_peft,
-    "mttl": Library.from_mttl,
+    "library": lambda paths: [adapter for path in paths for adapter in store.load(path)[0]],
+    "peft": peft.read,
+    "mttl": mttl.read,
 }
 
 
-def _library(experts, only, layers=None) -> Library:
-    """The experts of all sources, form by form; only those named in `only` if any are."""
-    library = concatenate([READERS[form](paths, layers) for form, paths in experts.items() if paths])
-    return library[only] if only else library
+def _library(experts, only, layers=None) -> tuple[Library, str]:
+    """The experts of all sources, form by form, and where their number of layers comes from.
+
+    Only those named in `only` if any are.
+    """
+    adapters = [adapter for form, paths in experts.items() if paths for adapter in READERS[form](paths)]
+    found = _depth(adapters, experts["library"], layers)
+    library = Library.of(adapters, found.layers)
+    return library[only] if only else library, found.source
+
+
+def _depth(adapters, libraries, layers) -> Depth:
+    """As `depth.of`; or that of a library among the sources, which may be for more layers."""
+    found = depth.of(adapters, layers)
+    saved = {index_file.read(pathlib.Path(path)).layers: path for path in libraries}
+    if layers is not None or not saved or max(saved) < found.layers:
+        return found
+    if len(saved) > 1:
+        listed = " and ".join(f"{path} ({count} layers)" for count, path in saved.items())
+        raise InputError(f"--from names libraries for different models, {listed}; if they are for one, give --layers=N")
+    return Depth(max(saved), f"as the library {saved[max(saved)]!r} has")
 
 
 def in_dtype(library: Library, dtype: str | None) -> Library:
@@ -120,7 +148,7 @@ def _write_model(name, experts, flags, draft) -> str:
     stored = _stored_dtype(name)
     model = load(name, dtype=stored)
     if experts:
-        model = _folded(model, _library(experts, flags.only, model.config.L), flags)
+        model = _folded(model, _library(experts, flags.only, model.config.L)[0], flags)
     elif flags.only:
         raise InputError("--only chooses among experts; --from names none")
     model.save(draft, flags.dtype)

@@ -20,6 +20,7 @@ def run(config, workdir, flags) -> None:
     line, experiment = build.method(config), build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
     folder = session.enter(workdir, config)
+    session.bind(folder, methods.made_of(line, experiment) | experiment.made_of(), "scores.json")
     method = methods.make(line.get("router", {"name": "base"})["name"], line, experiment)
     tasks, start = experiment.tasks, time.perf_counter()
     scores = evaluate(

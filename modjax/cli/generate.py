@@ -7,8 +7,11 @@ import sys
 from absl.flags import DEFINE_bool, DEFINE_multi_string, DEFINE_string, FlagValues
 
 from modjax.cli import build, session
-from modjax.data.tokenize import Prompt
+from modjax.data.jsonl import read_json_lines
+from modjax.data.messages import Prompt
+from modjax.data.sources import LINES_SUFFIXES
 from modjax.errors import InputError
+from modjax.files import decoded, read_lines, split_lines
 from modjax.parallel.distributed import from_first
 from modjax.studies import methods
 
@@ -56,25 +59,18 @@ def _asked(flags) -> list[tuple[Prompt, str | int | None]]:
     elif flags.prompts:
         found = _read(pathlib.Path(flags.prompts))
     else:
-        found = [(line.rstrip("\n"), None) for line in sys.stdin if line.strip()]
+        lines = split_lines(decoded(sys.stdin.buffer.read(), "standard input"))
+        found = [(line, None) for line in lines if line.strip()]
     return [(prompt, flags.expert if expert is None else expert) for prompt, expert in found]
 
 
 def _read(path):
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    as_json = path.suffix == ".jsonl"
-    numbered = [(f"{path}, line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    return [_parsed(line, where) if as_json else (line, None) for where, line in numbered]
+    if path.name.endswith(LINES_SUFFIXES):
+        return [_parsed(found, where) for found, where in read_json_lines(path)]
+    return [(line, None) for line in read_lines(path)]
 
 
-def _parsed(line, where):
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is not JSON ({error})") from error
+def _parsed(found, where):
     found = {"prompt": found} if isinstance(found, str) else found
     prompt = found.get("prompt", found.get("messages")) if isinstance(found, dict) else None
     if not isinstance(prompt, str | list):

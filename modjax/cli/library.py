@@ -14,7 +14,8 @@ from modjax.cli import session
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
-from modjax.experts.index import INDEX, Index
+from modjax.experts.forms import form_of
+from modjax.experts.index import Index
 from modjax.experts.library import Library
 from modjax.routing.base import Router, check, load_router
 from modjax.routing.editing import extended, n_experts, restricted
@@ -27,7 +28,7 @@ TASKS = 48  # characters of the column
 
 def define_flags(values: FlagValues) -> None:
     DEFINE_string("path", None, "the folder of the library", values)
-    DEFINE_multi_string("add", [], "a PEFT adapter or a library whose experts to add", values)
+    DEFINE_multi_string("add", [], "a PEFT adapter, mttl experts or a library, whose experts to add", values)
     DEFINE_multi_string("drop", [], "the name of an expert to drop", values)
     DEFINE_string("router", None, "the file of a router of the library, changed with it", values)
 
@@ -106,7 +107,10 @@ def _append(path, library):
 
 
 def _experts(source, layers) -> Library:
-    return Library.load(source) if (source / INDEX).is_file() else Library.from_peft(source, layers)
+    form = form_of(source)
+    if form == "library":
+        return Library.load(source)
+    return Library.from_mttl(source, layers) if form == "mttl" else Library.from_peft(source, layers)
 
 
 def _builder(router: Router, library: Library, file: str) -> Callable[[Library], Router]:

@@ -2,6 +2,7 @@
 
 from modjax.cli import build, session
 from modjax.errors import InputError
+from modjax.parallel.distributed import from_first
 from modjax.studies import methods
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -9,7 +10,6 @@ EXAMPLE = "modjax merge --config=configs/merge.py:library=workdir/private/librar
 PARTS = ("library", "subtract", "merge", "note")  # of a method that change its library without training
 
 
-@session.first_alone
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/library: one expert, which needs no router, or after subtraction alone as many as before."""
     method = {part: value for part, value in build.method(config).items() if part in PARTS}
@@ -17,10 +17,12 @@ def run(config, workdir, flags) -> None:
         raise InputError("config.method: neither 'subtract' nor 'merge' is given; expected at least one")
     experiment = build.experiment(config)
     methods.check(method, experiment, "config.method")
-    path = session.enter(workdir, config) / "library"
-    if path.exists():
+    folder = session.enter(workdir, config)
+    path = folder / "library"
+    session.bind(folder, methods.made_of(method, experiment), path.name)
+    if from_first(path.exists):
         print(f"{path} is complete; nothing to do")
         return
     library = methods.library_of(method, experiment)
-    library.save(path)
+    from_first(lambda: library.save(path))
     print(f"{path}: {library}")

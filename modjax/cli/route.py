@@ -27,6 +27,8 @@ def run(config, workdir, flags) -> None:
     experiment = build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
     stages = Stages(session.enter(workdir, config))
+    made_of = methods.made_of(line, experiment) | experiment.made_of()
+    session.bind(stages.folder, made_of, "router.safetensors", "routing.json")
     name, library = line["router"]["name"], methods.library_of(line, experiment)
     router = _router(line, library, experiment, stages.folder / "router.safetensors")
     method, tasks, count = Method(name, library, router), experiment.tasks, config.route.shown

@@ -5,13 +5,13 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import ml_collections
 
 from modjax.claim import claim
-from modjax.errors import InputError
 from modjax.parallel import distributed
 
 
@@ -53,8 +53,18 @@ def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
     return folder
 
 
+def bind(folder: pathlib.Path, content: Mapping[str, Any], *results: str) -> None:
+    """Ties the working folder to what its config points to; a verb calls it before it looks for its results.
+
+    Args:
+      content: plain data with digests, for content.json.
+      results: the files and folders that the verb leaves.
+
+    Raises InputError if the content has changed since the results were made, and leaves them unchanged.
+    """
+    kept = [folder / name for name in results]
+    distributed.from_first(lambda: claim(folder / "content.json", dict(content), kept))
+
+
 def _claim(folder, resolved):
-    path = folder / "config.json"
-    if not path.exists() and folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty and has no config.json; expected a new folder, or that of a job")
-    claim(path, resolved)
+    claim(folder / "config.json", resolved, folder.iterdir() if folder.is_dir() else ())

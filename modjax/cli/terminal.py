@@ -4,6 +4,8 @@ import importlib
 import os
 import sys
 
+from modjax.errors import InputError
+
 # Eight of the 256 colours that differ clearly on dark and light backgrounds, also for most colour-blind readers.
 COLOURS = (33, 208, 35, 170, 136, 37, 99, 167)
 BOLD, DIM = "1", "2"
@@ -21,8 +23,7 @@ class Terminal:
     def ask(self) -> str | None:
         """The next line without its line break, "" if it was interrupted; None at the end of the input."""
         if not self.interactive:
-            line = sys.stdin.readline()
-            return line.rstrip("\n") if line else None
+            return self._piped()
         try:
             # The marks \001 and \002 tell readline that the codes between them have no width.
             return input(f"\001\033[{BOLD}m\002> \001\033[0m\002" if self.coloured else "> ")
@@ -32,6 +33,15 @@ class Terminal:
         except KeyboardInterrupt:
             self.write("\n")
             return ""
+
+    def _piped(self) -> str | None:
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"standard input: byte 0x{error.object[error.start]:02X}; expected text in UTF-8"
+            ) from error
+        return line.removeprefix("\ufeff").rstrip("\n") if line else None
 
     def write(self, text: str) -> None:
         """Writes the text at once, without a line break."""

@@ -1,23 +1,23 @@
 """Checked reading of JSON and JSON lines: every error names the file, the line and the key."""
 
-import gzip
 import json
 import pathlib
-import zlib
 from collections.abc import Iterator
 
+from modjax import arguments
 from modjax.errors import InputError
+from modjax.files import read_text, split_lines
 
 REQUIRED = object()  # stands for "no default", because None is a valid default
 KINDS = {str: "a string", list: "a list", bool: "true or false"}
 
 
 def read_json_lines(path: pathlib.Path) -> Iterator[tuple[object, str]]:
-    """(value, "FILE, line N") of each non-empty line; a .gz file is decompressed.
+    """(value, "FILE, line N") of each line that is not blank; a .gz file is decompressed.
 
-    Raises InputError if the file is missing or damaged, or a line is not JSON.
+    Raises InputError as `read_text` does, and for a line that is not JSON.
     """
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
@@ -39,14 +39,4 @@ def field(record, key: str, kind: type, where, default=REQUIRED):
     if not isinstance(value, kind):
         found = f"is {value!r}" if key in record else f"is missing (the keys are {', '.join(record)})"
         raise InputError(f"{where}: key {key!r} {found}; expected {KINDS[kind]}")
-    return value
-
-
-def _text(path: pathlib.Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected JSON lines")
-    try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); expected JSON lines in UTF-8") from error
+    return arguments.text(f"{where}: key {key!r}", value) if kind is str else value

@@ -19,18 +19,19 @@ import gzip
 import json
 import os
 import pathlib
-import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 
+from modjax import arguments
 from modjax.data.jsonl import field, read_json_lines
-from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split
+from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split, checked_tasks
 from modjax.errors import InputError
-from modjax.files import read_json
+from modjax.files import read_json, read_text, safe_name, split_lines
 
 ACCEPTED = (
     '"open48", a folder with index.json, a folder with tasks/*.json (Super-NaturalInstructions), '
     "or a .jsonl file (or folder of them) of {task, source, target}"
 )
+FILE = ".jsonl.gz"  # the suffix of the files that `write` writes
 LINES_SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
@@ -39,13 +40,15 @@ def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> 
 
     Args:
       name_or_path: one of the forms above.
-      only: shell patterns; a task is read if its name, its family or its group (a task folder's `group`)
-        matches one of them. Files of other tasks are not opened.
+      only: names or shell patterns; a task is read if its name, its family or its group (a task folder's
+        `group`) matches one of them. Files of other tasks are not opened.
 
     Raises:
       InputError: the name is unknown, a file is missing or malformed, or nothing matches `only`. The
         message names the file, the line or key, and what was expected there.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise arguments.refused("name_or_path", name_or_path, ACCEPTED)
     wanted = _matcher(only)
     tasks = Tasks(_read(name_or_path, wanted))
     if not tasks:
@@ -61,13 +64,13 @@ def write(tasks: Tasks, path: str | os.PathLike) -> None:
     they are stored whole, and the entry has `"whole_prompt": true`. A list of references that contains only the target
     is not stored.
     """
-    folder = pathlib.Path(path)
+    tasks, folder = checked_tasks(tasks), pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    index = []
+    index: list[dict] = []
     for task in tasks.values():
         prefix = _prefix(task.definition)
         whole = not all(example.source.startswith(prefix) for example in task)
-        file = urllib.parse.quote(task.name, safe=" ") + ".jsonl.gz"  # a name may contain a slash
+        file = safe_name(task.name, (one["file"].removesuffix(FILE) for one in index)) + FILE
         lines = [json.dumps(_record(task, i, "" if whole else prefix)) + "\n" for i in range(len(task))]
         # The gzip header contains mtime, which is set to 0 so that equal tasks give equal bytes.
         (folder / file).write_bytes(gzip.compress("".join(lines).encode(), mtime=0))
@@ -95,8 +98,12 @@ def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
     """A function that tells whether any label of a task (name, family, group) matches any of the patterns."""
     if only is None:
         return lambda *labels: True
-    patterns = [only] if isinstance(only, str) else list(only)
-    return lambda *labels: any(fnmatch.fnmatchcase(label, pattern) for label in labels if label for pattern in patterns)
+    patterns = [only] if isinstance(only, str) else arguments.texts("only", only)
+
+    def matches(label: str, pattern: str) -> bool:
+        return label == pattern or fnmatch.fnmatchcase(label, pattern)  # a name may look like a pattern
+
+    return lambda *labels: any(matches(label, pattern) for label in labels if label for pattern in patterns)
 
 
 def _read(name_or_path: str | os.PathLike, wanted: Callable[..., bool]) -> Iterator[Task]:
@@ -202,7 +209,7 @@ def _strings(record: dict, key: str, where) -> list[str]:
     strings = field(record, key, list, where)
     if not strings or not all(isinstance(string, str) for string in strings):
         raise InputError(f"{where}: key {key!r} is {strings!r}; expected a list of one or more strings")
-    return strings
+    return [arguments.text(f"{where}: key {key!r}", string) for string in strings]
 
 
 def _split(record: dict, index: int, where: str) -> str:
@@ -213,4 +220,4 @@ def _split(record: dict, index: int, where: str) -> str:
 
 
 def _names(path: pathlib.Path) -> frozenset[str]:
-    return frozenset(path.read_text(encoding="utf-8").split()) if path.is_file() else frozenset()
+    return frozenset(map(str.strip, split_lines(read_text(path)))) if path.is_file() else frozenset()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from modjax import arguments, digest
 from modjax.errors import InputError
 
 SPLITS = ("train", "validation", "test")
@@ -19,6 +20,11 @@ class Example:
     target: str
     split: str  # one of SPLITS
     references: tuple[str, ...] = ()  # every accepted answer; () means (target,)
+
+    def __post_init__(self):
+        arguments.check_fields(self, ("source", "target"), arguments.text)
+        arguments.check_fields(self, ("split",), arguments.choice, SPLITS)
+        arguments.check_fields(self, ("references",), arguments.texts)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -37,13 +43,13 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
+        arguments.check_fields(self, ("name",), arguments.title)
+        arguments.check_fields(self, ("definition",), arguments.text)
+        arguments.check_fields(self, ("family",), arguments.optional(arguments.text))
+        arguments.check_fields(self, ("held_out",), arguments.flag)
+        arguments.check_fields(self, ("examples",), _examples)
         if not self.examples:
             raise InputError(f"task {self.name!r} has no examples; expected at least one")
-        for index, example in enumerate(self.examples):
-            if example.split not in SPLITS:
-                raise InputError(
-                    f"task {self.name!r}, example {index}: split {example.split!r}; expected one of {SPLITS}"
-                )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -51,9 +57,23 @@ class Task(Sequence):
     def __getitem__(self, index):
         return self.examples[index]
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the examples in their order, and what is known of the task."""
+        examples = [(one.source, one.target, one.split, one.references) for one in self.examples]
+        return digest.of_json([self.name, self.family, self.held_out, self.definition, examples])
+
     def split(self, split: str) -> tuple[Example, ...]:
         """The examples of one split, in the task's order."""
         return tuple(example for example in self.examples if example.split == split)
+
+
+def _examples(name: str, value: Iterable[Example]) -> tuple[Example, ...]:
+    found = arguments.items(name, value, "a list of examples")
+    for one in found:
+        if not isinstance(one, Example):
+            raise arguments.refused(f"an item of {name}", one, "an Example")
+    return tuple(found)
 
 
 class Tasks(Mapping):
@@ -61,7 +81,9 @@ class Tasks(Mapping):
 
     def __init__(self, tasks: Iterable[Task]):
         self._tasks: dict[str, Task] = {}
-        for task in tasks:
+        for task in arguments.items("tasks", tasks, "a list of tasks"):
+            if not isinstance(task, Task):
+                raise arguments.refused("an item of tasks", task, "a Task")
             if task.name in self._tasks:
                 raise InputError(f"two tasks are named {task.name!r}; task names must be unique")
             self._tasks[task.name] = task
@@ -78,11 +100,16 @@ class Tasks(Mapping):
     def __repr__(self) -> str:
         return f"Tasks({len(self)} tasks, {sum(map(len, self.values()))} examples)"
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """{task: its fingerprint}."""
+        return {name: task.fingerprint for name, task in self.items()}
+
     def select(self, names: Iterable[str]) -> "Tasks":
         """The named tasks, in the order of `names`. Raises InputError for an unknown name."""
-        names = list(names)
+        names = arguments.items("names", names, "a list of names of tasks")
         for name in names:
-            if name not in self._tasks:
+            if arguments.text("names", name) not in self._tasks:
                 raise InputError(f"no task {name!r}; the collection has {', '.join(self._tasks)}")
         return Tasks(self._tasks[name] for name in names)
 
@@ -104,6 +131,13 @@ class Tasks(Mapping):
     @property
     def families(self) -> tuple[str | None, ...]:
         return tuple(task.family for task in self.values())
+
+
+def checked_tasks(tasks: Tasks) -> Tasks:
+    """The tasks. Raises InputError for anything else."""
+    if not isinstance(tasks, Tasks):
+        raise arguments.refused("tasks", tasks, "Tasks, from modjax.data.load or modjax.data.Tasks")
+    return tasks
 
 
 @functools.cache

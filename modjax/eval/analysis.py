@@ -92,7 +92,7 @@ def analyse(
     owners = [method.expert_of(one.task) for one in chosen]
     bound = model.bind(method.library, method.router)
     parts = []
-    for ids, own, context, rows in batches(prompts, method.choices_of(chosen), batch):
+    for ids, own, context, rows in batches(model, prompts, method.choices_of(chosen), batch):
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], batch, -1)
         sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))

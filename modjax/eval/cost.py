@@ -51,7 +51,7 @@ def measure(
       batch: number of rows in the batch.
     """
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
-    ((_, own, context, rows),) = batches([one.encoded for one in chosen], method.choices_of(chosen), batch)
+    ((_, own, context, rows),) = batches(model, [one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)
     arguments = (model.params, bound, context, prompts_of(own, rows), rows)
     start = time.perf_counter()

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
+from modjax.data import inputs
 from modjax.data.pack import Rows, pack, pad_targets
 from modjax.data.tokenize import Encoded
 from modjax.model import Model
@@ -30,7 +31,7 @@ def target_loss(
       batch: number of rows computed at once; results do not depend on it.
     """
     totals, counts = np.zeros(len(examples)), np.zeros(len(examples), int)
-    for ids, own, context, rows in batches(examples, choices, batch):
+    for ids, own, context, rows in batches(model, examples, choices, batch):
         prompts = prompts_of(own, rows)
         losses_NM = np.asarray(_losses(model.params, bound, context, prompts, rows), np.float64)
         totals[ids] = np.sum(losses_NM * rows.weights, axis=1)[: len(ids)]
@@ -49,9 +50,15 @@ _losses = jax.jit(losses)
 
 
 def batches(
-    examples: Sequence[Encoded], choices: Sequence[int | None] | None, batch: int
+    model: Model, examples: Sequence[Encoded], choices: Sequence[int | None] | None, batch: int
 ) -> Iterator[tuple[list[int], list[Encoded], Context, Rows]]:
-    """(indices, examples, context, rows) of batches of examples of similar length; the last rows may be empty."""
+    """(indices, examples, context, rows) of batches of examples of similar length; the last rows may be empty.
+
+    Raises InputError for examples that the model cannot read, and for those without a token in their prompt.
+    """
+    for i, example in enumerate(examples):
+        inputs.check(model, f"example {i}", example.tokens)
+        inputs.check(model, f"the prompt of example {i}", example.tokens[: example.n_prompt])
     for ids in batched_by_length([len(example.tokens) for example in examples], batch):
         own = [examples[i] for i in ids]
         choice_B = None if choices is None else filled([choices[i] for i in ids], batch, -1)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from modjax.data.tasks import Task, Tasks
+from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.eval.sample import Chosen
 from modjax.experts.library import Library
 from modjax.routing.base import Router
@@ -37,7 +37,7 @@ class Method:
 
     def covered(self, tasks: Tasks) -> Tasks:
         """The tasks that the method covers."""
-        return Tasks(filter(self.covers, tasks.values()))
+        return Tasks(filter(self.covers, checked_tasks(tasks).values()))
 
     def expert_of(self, task: Task) -> int | None:
         """Index of the one expert that was trained on a task; None for none or several, as with Poly's skills."""

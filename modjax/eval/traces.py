@@ -30,7 +30,7 @@ def routing_weights(
     """
     bound = model.bind(method.library, method.router)
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for ids, own, context, rows in batches(examples, choices, batch):
+    for ids, own, context, rows in batches(model, examples, choices, batch):
         weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts_of(own, rows), rows))
         for row, i in enumerate(ids):
             found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]

@@ -9,11 +9,23 @@ from typing import Any, NamedTuple
 from modjax.errors import InputError
 from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.places import MOST_LAYERS
-from modjax.files import is_bool, is_number, is_text, is_whole, list_of, object_of, read_json_object, write_json
+from modjax.files import (
+    is_bool,
+    is_number,
+    is_text,
+    is_whole,
+    list_of,
+    object_of,
+    read_json_object,
+    safe_name,
+    write_json,
+)
 from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
 INDEX = "library.json"
+# Files that a library's folder may hold, and that no folder of an expert may be named after.
+OWN_FILES = (INDEX, f"{INDEX}.writing", "convert.json", "convert.json.writing", "adapter_config.json")
 
 
 class Entry(NamedTuple):
@@ -71,16 +83,17 @@ def write(folder: pathlib.Path, index: Index) -> None:
 
 
 def folder_name(name: str, taken: Iterable[str] = ()) -> str:
-    """A folder name for an expert: its name without characters that file systems refuse, and different from `taken`."""
-    known = {other.lower() for other in taken}
-    safe = re.sub(r"[^\w.+-]", "_", name).strip(".") or "expert"
-    while safe.lower() in known:
-        safe += "_"
-    return safe
+    """A name for the folder of an expert, different from `taken` and from the files of a library."""
+    return safe_name(name, [*OWN_FILES, *taken])
+
+
+def _is_folder(value):
+    """Whether a JSON value is the name of a folder inside the library's, as this or an earlier version writes it."""
+    return is_text(value) and re.fullmatch(r"[\w+-][\w.+-]*", value) is not None
 
 
 FIELDS = {
-    "name": is_text,
+    "name": lambda value: is_text(value) and value != "",
     "tasks": list_of(is_text),
     "rank": lambda value: is_whole(value) and value > 0,
     "alpha": is_number,
@@ -90,7 +103,7 @@ FIELDS = {
     "training": object_of(lambda value: is_text(value) or is_bool(value) or is_number(value)),
     "failed": lambda value: value is None or (is_whole(value) and value > 0),
     "scores": object_of(is_number),
-    "folder": lambda value: is_text(value) and folder_name(value) == value,
+    "folder": _is_folder,
     "sha256": is_text,
     "ranks": object_of(list_of(is_whole)),
     "dtype": lambda value: is_text(value) and value in DTYPES,

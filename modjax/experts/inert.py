@@ -8,7 +8,7 @@ extension codes, are refused.
 
 import dataclasses
 import pickletools
-from typing import Any
+from typing import Any, BinaryIO
 
 TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 DICTS = ("collections.OrderedDict", "builtins.dict", "__builtin__.dict")
@@ -56,12 +56,16 @@ class Name:
     name: str
 
 
-def load(program: bytes) -> Any:
+def load(program: bytes | BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     """The content of a pickle, made of dicts, lists, tuples, strings, bytes, numbers, None, `Tensor` and `Record`.
+
+    Args:
+      program: the pickle, or an open file, which is read up to the pickle's end.
+      storages: a dict that gets the storages that the pickle refers to, by their keys.
 
     Sets become lists. Raises ValueError for damaged pickles and for instructions that are not supported.
     """
-    machine = _Machine()
+    machine = _Machine({} if storages is None else storages)
     try:
         for opcode, argument, _ in pickletools.genops(program):  # ends with STOP, or raises ValueError
             machine.step(opcode.name, argument)
@@ -84,8 +88,8 @@ _GETS, _PUTS = ("GET", "BINGET", "LONG_BINGET"), ("PUT", "BINPUT", "LONG_BINPUT"
 class _Machine:
     """A stack machine that can only build data."""
 
-    def __init__(self):
-        self.stack, self.marks, self.memo = [], [], {}
+    def __init__(self, storages):
+        self.stack, self.marks, self.memo, self.storages = [], [], {}, storages
 
     def step(self, name, argument):
         if name in _PUSHED:
@@ -114,7 +118,8 @@ class _Machine:
             case "STACK_GLOBAL":
                 self.stack.append(Name(".".join(self.popped(2))))
             case "BINPERSID":
-                self.stack.append(_storage(self.stack.pop()))
+                storage = _storage(self.stack.pop())
+                self.stack.append(self.storages.setdefault(storage.key, storage))
             case "REDUCE" | "NEWOBJ":
                 self.stack.append(_called(*self.popped(2)))
             case "NEWOBJ_EX":
@@ -198,11 +203,14 @@ def _is_size(value):
 
 
 def _storage(reference):
-    """The storage that a persistent id of torch refers to: ("storage", class, key, device, size)."""
-    named = isinstance(reference, tuple) and len(reference) == 5 and isinstance(reference[1], Name)
-    if not named or reference[0] != "storage":
+    """The storage that a persistent id of torch refers to: ("storage", class, key, device, size).
+
+    Before torch 1.6 there was a sixth part: None, or the part of another storage, which is not supported.
+    """
+    whole = isinstance(reference, tuple) and (len(reference) == 5 or (len(reference) == 6 and reference[5] is None))
+    if not whole or reference[0] != "storage" or not isinstance(reference[1], Name):
         raise ValueError("a reference to external data is not a storage")
-    _, kind, key, _, size = reference
+    _, kind, key, _, size = reference[:5]
     if not isinstance(key, str) or not _is_size(size):
         raise ValueError("a storage has an invalid key or size")
     return Storage(kind.name.removeprefix("torch."), key, size)

@@ -10,9 +10,12 @@ import numpy as np
 
 from modjax import arguments
 from modjax.arguments import number, optional, refused, text, texts, whole
+from modjax.experts import names
 from modjax.models.hf_names import MODULES
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": jnp.bfloat16}
+
+ORIGIN = ("base", "training", "scores", "dtype", "peft")  # fields that no result of an expert depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,7 @@ def _text_or_path(name, value):
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "name": text,
+    "name": names.check,
     "tasks": texts,
     "rank": lambda name, value: whole(name, value, least=0),
     "alpha": number,

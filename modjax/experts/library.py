@@ -1,6 +1,7 @@
 """A library of LoRA experts: one pytree of stacked arrays, and an ExpertInfo for each expert."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import digest
 from modjax.errors import InputError
-from modjax.experts import mttl, peft, store
+from modjax.experts import depth, mttl, peft, store
 from modjax.experts.adapter import Adapter, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import ORIGIN, ExpertInfo
 from modjax.experts.ranks import ranks
 from modjax.ops.lora import LoRA, Loras
 
@@ -81,6 +83,15 @@ class Library:
         """
         return ranks({site: self.loras[site] for site in self.sites}, self.infos)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that identify the experts: their arrays, and what their infos say of them.
+
+        A library that is saved and loaded keeps it, so what only tells where an expert is from does not count.
+        """
+        infos = [{key: value for key, value in vars(info).items() if key not in ORIGIN} for info in self.infos]
+        return digest.of_json([infos, {site: digest.of_arrays(self.loras[site]) for site in self.sites}])
+
     def __len__(self) -> int:
         return len(self.infos)
 
@@ -141,7 +152,7 @@ class Library:
     def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
         """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`.
 
-        layers: L of the base model; by default the last layer of any adapter, plus one.
+        layers: L of the base model; by default as in `of`.
         """
         return Library.of(peft.read(folders), layers)
 
@@ -149,7 +160,7 @@ class Library:
     def from_mttl(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
         """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`.
 
-        layers: as in `from_peft`.
+        layers: L of the base model; by default as in `of`.
         """
         return Library.of(mttl.read(paths), layers)
 
@@ -158,12 +169,13 @@ class Library:
         """The adapters as experts, in order.
 
         Args:
-          layers: L of the base model; by default the last layer of any adapter, plus one. Factors are zero in layers
-            that an adapter does not have.
+          layers: L of the base model; by default that of the base model which the adapters name, if it is on this
+            machine, else the last layer of any adapter, plus one. Factors are zero in layers that an adapter does not
+            have.
 
         Raises InputError for an adapter with more layers, and for adapters to models of different shapes.
         """
-        layers = max(adapter.layers for adapter in adapters) if layers is None else layers
+        layers = depth.of(adapters, layers).layers
         return concatenate([_library_of_one(adapter, layers) for adapter in adapters])
 
     def adapters(self) -> Iterator[Adapter]:
@@ -267,7 +279,7 @@ def _part(library: Library, site: str, like: LoRA, rank: int) -> LoRA:
     if own.a.shape[::3] != like.a.shape[::3] or own.b.shape[::3] != like.b.shape[::3]:
         raise InputError(
             f"site {site}: factors {own.a.shape}, {own.b.shape} and {like.a.shape}, {like.b.shape} do not fit one "
-            "model (layers or widths differ)"
+            "model (layers or widths differ)" + depth.hint(*sorted((own.b.shape[0], like.b.shape[0])))
         )
     return LoRA(pad_rank(own.a, rank), pad_rank(own.b, rank), own.scale)
 

@@ -10,6 +10,7 @@ Weights are {MODULE.lora_a: [I, R], MODULE.lora_b: [R, O]}, the scale is lora_al
 """
 
 import math
+import os
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.experts import inert
+from modjax.experts import inert, names
 from modjax.experts.adapter import Adapter, Update
 from modjax.experts.info import ExpertInfo
 from modjax.experts.places import family_of, places
@@ -38,6 +39,8 @@ class Opened(NamedTuple):
 def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
     """Reads the experts of these paths; those of a folder are sorted by name.
 
+    An expert whose file holds no name is named after the file, see `modjax.experts.names`.
+
     Args:
       paths: folders of mttl libraries, checkpoint files, or both.
 
@@ -51,7 +54,8 @@ def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapt
     if not opened:
         raise InputError("no experts to read; expected at least one expert that is not deleted")
     family = family_of({one.file.path: one.pairs for one in opened})
-    return [_adapter(one, family) for one in opened]
+    found = names.of_paths([pathlib.Path(os.path.abspath(one.file.path)).with_suffix("") for one in opened])
+    return [_adapter(one, family, name) for one, name in zip(opened, found, strict=True)]
 
 
 def _open(path) -> list[Opened]:
@@ -128,7 +132,8 @@ def _pairs(file, weights):
     return pairs
 
 
-def _adapter(opened: Opened, family: str) -> Adapter:
+def _adapter(opened: Opened, family: str, name: str) -> Adapter:
+    """name: for an expert whose file holds none."""
     path = opened.file.path
     alpha = _alpha(opened)
     updates: dict[str, dict[int, Update]] = {}
@@ -140,7 +145,7 @@ def _adapter(opened: Opened, family: str) -> Adapter:
         updates.setdefault(site, {})[layer] = Update(a.T, b, alpha / len(b))
     kinds = {tensor.storage.kind for pair in opened.pairs.values() for tensor in pair.values()}
     dtype = np.dtype(STORAGES[kinds.pop()]).name if len(kinds) == 1 else "float32"
-    name, tasks = _text(opened.info, "expert_name") or path.stem, _text(opened.info, "expert_task_name")
+    name, tasks = _text(opened.info, "expert_name") or name, _text(opened.info, "expert_task_name")
     base = next((one for one in map(_base, (opened.info, *opened.settings)) if one), "")
     info = ExpertInfo(name, tuple(tasks.split(",")) if tasks else (name,), 0, 0.0, base, family, dtype=dtype)
     return Adapter(info, updates)

@@ -1,4 +1,4 @@
-"""Reader and writer of PEFT adapter folders: adapter_config.json and adapter_model.safetensors, one expert each.
+"""Reader and writer of PEFT adapter folders: adapter_config.json and the weights, one expert each.
 
 The tensors determine which modules have factors, the config their ranks and scales. An adapter that was read is written
 with its original config if that still describes it, else with a new one, which names modules by their paths where their
@@ -6,6 +6,7 @@ last part is not enough.
 """
 
 import json
+import os
 import pathlib
 import re
 import warnings
@@ -16,18 +17,18 @@ import numpy as np
 import safetensors.numpy
 
 from modjax.errors import InputError
-from modjax.experts import peft_config
+from modjax.experts import names, peft_config, weights_file
 from modjax.experts.adapter import Adapter, Update, alpha_of
-from modjax.experts.info import ExpertInfo
+from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.peft_config import PeftConfig
-from modjax.experts.places import family_of, paths, places
+from modjax.experts.places import check_inside, family_of, paths, places
+from modjax.experts.weights_file import WEIGHTS, Stored
 from modjax.files import read_json_object
-from modjax.models import safetensors_file
-from modjax.models.safetensors_file import Tensor
+from modjax.models.families.multimodal import MULTIMODAL
 
-WEIGHTS, CONFIG, PICKLED = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
+CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+IN_TRAINING = ".lora_velora_embed"  # ends the names of tensors that are used in training alone: for VeLoRA's gradients
 
 
 class Opened(NamedTuple):
@@ -37,15 +38,12 @@ class Opened(NamedTuple):
     name: str
     config: PeftConfig
     kept: str  # its settings as JSON, for ExpertInfo.peft
-    tensors: dict[str, dict[str, Tensor]]  # {module: {"A": [R, I], "B": [O, R]}}
-
-    @property
-    def file(self) -> pathlib.Path:
-        return self.folder / WEIGHTS
+    file: pathlib.Path  # of its weights
+    tensors: dict[str, dict[str, Stored]]  # {module: {"A": [R, I], "B": [O, R]}}
 
 
 def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
-    """Reads the adapters of these folders; each is named after its folder.
+    """Reads the adapters of these folders; each is named after its folder, see `modjax.experts.names`.
 
     Args:
       folders: one or more. PEFT saves several adapters of one model as a folder with subfolders, and all of them are
@@ -55,34 +53,31 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Ada
     for weights that are not finite, and for adapters to different model families. Warns about unknown settings.
     """
     folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
-    found = [one for folder in folders for one in _adapters(pathlib.Path(folder).absolute())]
+    found = [one for folder in folders for one in _adapters(pathlib.Path(os.path.abspath(folder)))]
     if not found:
         raise InputError("no adapters to read; expected at least one adapter folder")
-    opened = [open_adapter(folder, name) for folder, name in found]
+    called = names.of_paths([path for _, path in found])
+    opened = [open_adapter(folder, name) for (folder, _), name in zip(found, called, strict=True)]
     family = family_of({one.file: one.tensors for one in opened})
     return [adapter_of(one, family) for one in opened]
 
 
 def _adapters(folder):
-    """(folder, expert's name) of the adapter at the root and of those in its subfolders."""
+    """(folder, path that names the expert) of the adapter at the root and of those in its subfolders."""
     inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
     if not (folder / CONFIG).exists():
-        return [(path, path.name) for path in inner] or [(folder, folder.name)]
+        return [(path, path) for path in inner] or [(folder, folder)]
     # Checkpoints of a trainer are earlier states of the adapter at the root.
     inner = [path for path in inner if not re.fullmatch(r"checkpoint-\d+", path.name)]
-    return [(folder, "default" if inner else folder.name), *((path, path.name) for path in inner)]
+    return [(folder, folder / "default" if inner else folder), *((path, path) for path in inner)]
 
 
 def open_adapter(folder: pathlib.Path, name: str) -> Opened:
     """Reads the config and tensor names of one adapter. Raises InputError for what LoRA factors cannot represent."""
     config = read_json_object(folder / CONFIG)
     parsed = peft_config.parse(config, str(folder / CONFIG))
-    if not (folder / WEIGHTS).exists() and (folder / PICKLED).exists():
-        raise InputError(
-            f"{folder / PICKLED}: is a pickle, which can run code; expected {WEIGHTS}. If you trust the file, convert "
-            "it with PEFT: PeftModel.from_pretrained(BASE, DIR).save_pretrained(NEW_DIR)"
-        )
-    opened = Opened(folder, name, parsed, peft_config.kept(config), _pairs(folder / WEIGHTS))
+    file = weights_file.find(folder)
+    opened = Opened(folder, name, parsed, peft_config.kept(config), file, _pairs(file))
     if strange := [module for module in opened.tensors if not parsed.selects(module)]:
         warnings.warn(
             f"{folder / CONFIG}: target_modules does not select {strange[0]}{_and_more(strange)}, which have factors; "
@@ -97,10 +92,13 @@ def _and_more(names):
 
 
 def _pairs(file):
-    pairs: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in sorted(safetensors_file.tensors(file).items()):
+    pairs: dict[str, dict[str, Stored]] = {}
+    for key, tensor in weights_file.read(file).items():
+        if key.endswith(IN_TRAINING):
+            continue
         found = re.fullmatch(re.escape(PREFIX) + r"(.+)\.lora_([AB])\.weight", key)
         if not found:
+            check_inside(_module(key), file)
             raise InputError(
                 f"{file}: {key!r} is not a LoRA factor; expected {PREFIX}MODULE.lora_A.weight or lora_B.weight"
             )
@@ -113,6 +111,13 @@ def _pairs(file):
     return pairs
 
 
+def _module(key):
+    """The path of the module that a tensor belongs to, as in PREFIX + MODULE.weight or MODULE.lora_embedding_A."""
+    return re.sub(
+        r"(\.(weight|base_layer|lora_embedding_[AB]|modules_to_save|default))+$", "", key.removeprefix(PREFIX)
+    )
+
+
 def adapter_of(opened: Opened, family: str) -> Adapter:
     """Reads the tensors of an adapter to a model of this family, whose module names it has."""
     found = places(family, opened.tensors, opened.file)
@@ -121,7 +126,7 @@ def adapter_of(opened: Opened, family: str) -> Adapter:
         updates[site][layer] = _update(opened, module, opened.tensors[module])
     kinds = {tensor.dtype for pair in opened.tensors.values() for tensor in pair.values()}
     # A file with several dtypes is written in float32, which represents all of them.
-    dtype = DTYPES[kinds.pop()] if len(kinds) == 1 else "float32"
+    dtype = kinds.pop() if len(kinds) == 1 else "float32"
     info = ExpertInfo(opened.name, (opened.name,), 0, 0.0, opened.config.base, family, dtype=dtype, peft=opened.kept)
     return Adapter(info, updates)
 
@@ -138,7 +143,7 @@ def _update(opened, module, pair):
             raise InputError(
                 f"{opened.file}: {key!r} has shape {tensor.shape}; expected {expected}: {CONFIG} gives rank {rank}"
             )
-        arrays[side] = safetensors_file.read(key, tensor)
+        arrays[side] = tensor.read()
         if not np.isfinite(arrays[side].astype(np.float32)).all():
             raise InputError(f"{opened.file}: {key!r} holds NaN or infinite values")
     return Update(arrays["A"], arrays["B"].T, opened.config.scale_of(module))
@@ -218,7 +223,12 @@ def _whole(alpha):
 
 
 def _targets(adapter, modules, layers):
-    """Names that select exactly these modules: the last part of the path where that is enough, else the path."""
+    """Names that select exactly these modules: the last part of the path where that is enough, else the path.
+
+    It is not enough in a multimodal model, whose vision part may have modules of the same names.
+    """
+    if adapter.info.family in MULTIMODAL:
+        return sorted(modules)
     every = {path.format(i=i) for path in paths(adapter.info.family).values() for i in range(layers)}
     others = {module.rpartition(".")[2] for module in every - set(modules)}
     names = {module: module.rpartition(".")[2] for module in modules}

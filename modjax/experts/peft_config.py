@@ -1,4 +1,4 @@
-"""adapter_config.json: which settings LoRA factors cannot represent, and the rank and scale of each module.
+"""adapter_config.json: which modules have factors, and the rank and scale of each.
 
 The rules are those of peft 0.21: the scale of a module is alpha / rank, or alpha / sqrt(rank) with use_rslora. The
 first pattern that matches the end of the module's path gives its rank or alpha in place of r or lora_alpha.
@@ -15,27 +15,9 @@ from typing import Any
 import regex
 
 from modjax.errors import InputError
+from modjax.experts import refusals
 from modjax.files import is_bool, is_number, is_text, is_whole, list_of, object_of
 
-# Settings that change an adapter in ways that LoRA factors cannot represent, and their values without effect.
-REFUSED = {
-    "use_dora": False,
-    "bias": "none",
-    "lora_bias": False,
-    "modules_to_save": None,
-    "trainable_token_indices": None,
-    "target_parameters": None,
-    "layer_replication": None,
-    "alora_invocation_tokens": None,
-    "arrow_config": None,
-    "kasa_config": None,
-    "monteclora_config": None,
-    "use_bdlora": None,
-    "use_qalora": False,
-    "megatron_config": None,
-}
-# Initialisations that subtract the adapter's initial product from the base weights whenever PEFT loads the adapter.
-RESIDUAL = ("pissa", "corda", "olora", "loftq")
 # Settings that decide which modules have factors, and their ranks and scales.
 KEPT = (
     "r",
@@ -53,10 +35,10 @@ KEPT = (
 # Settings without effect on the output of the factors: their origin and how they were trained.
 _WITHOUT_EFFECT = """
     auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config inference_mode init_lora_weights
-    loftq_config lora_ga_config megatron_core peft_type peft_version qalora_group_size revision runtime_config task_type
-    velora_config
+    loftq_config lora_ga_config megatron_core merge_weights peft_type peft_version qalora_group_size revision
+    runtime_config task_type velora_config
 """
-KNOWN = frozenset([*REFUSED, *KEPT, *_WITHOUT_EFFECT.split()])
+KNOWN = frozenset([*refusals.SETTINGS, *KEPT, *_WITHOUT_EFFECT.split()])
 ALL_LINEAR = "all-linear"
 
 
@@ -127,8 +109,9 @@ def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
     Raises InputError naming the key for settings that LoRA factors cannot represent and for invalid values; warns about
     unknown keys.
     """
-    _refuse(config, where)
-    if unknown := sorted(set(config) - KNOWN):
+    refusals.refuse(config, where)
+    # An unknown setting that is null, false or empty is one that was not used.
+    if unknown := sorted(key for key in set(config) - KNOWN if config[key]):
         warnings.warn(f"{where}: unknown keys {', '.join(map(repr, unknown))} are ignored", stacklevel=2)
     setting = functools.partial(_setting, config, where)
     parsed = PeftConfig(
@@ -157,22 +140,6 @@ def parse(config: Mapping[str, Any], where: str) -> PeftConfig:
 def kept(config: Mapping[str, Any]) -> str:
     """The settings in KEPT as JSON; patterns keep their order, because the first that matches applies."""
     return json.dumps({key: config[key] for key in KEPT if key in config})
-
-
-def _refuse(config, where):
-    if config.get("peft_type") != "LORA":
-        raise InputError(f"{where}: peft_type {config.get('peft_type')!r}; expected 'LORA'")
-    for key, plain in REFUSED.items():
-        value = config.get(key, plain)
-        if value != plain and (value or plain):
-            raise InputError(f"{where}: {key} = {value!r} cannot be represented by LoRA factors; expected {plain!r}")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(RESIDUAL):
-        raise InputError(
-            f"{where}: init_lora_weights = {start!r}: the factors need base weights from which their initial product "
-            "was subtracted. Convert the adapter with PEFT: save_pretrained(DIR, "
-            "path_initial_model_for_weight_conversion=START)"
-        )
 
 
 def _setting(config, where, key, fits, expected, default=None):

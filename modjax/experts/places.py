@@ -6,9 +6,12 @@ import re
 from collections.abc import Collection, Mapping
 
 from modjax.errors import InputError
-from modjax.models.hf_names import MODULES
+from modjax.experts import foreign
+from modjax.models.hf_names import MODULES, current
 
 MOST_LAYERS = 1000  # a tiny file may name any layer, and every layer up to it takes memory
+# Last parts of the paths of embeddings and output heads.
+ENDS = {modules[part].rpartition(".")[2] for modules in MODULES.values() for part in ("embed", "head")}
 
 
 def paths(family: str) -> dict[str, str]:
@@ -46,13 +49,36 @@ def _families(modules, file):
     unknown = {family: [module for module in modules if not _place(family, module)] for family in MODULES}
     nearest = min(unknown, key=lambda family: len(unknown[family]))
     if unknown[nearest]:
-        raise InputError(f"{file}: {unknown[nearest][0]!r} is not a linear map of a {nearest} block")
+        for module in unknown[nearest]:
+            check_inside(module, file)
+        raise InputError(f"{file}: {_why_not(unknown[nearest], modules, nearest)}")
     return [family for family in MODULES if not unknown[family]]
+
+
+def check_inside(module: str, file: pathlib.Path) -> None:
+    """Raises InputError if a module is an embedding or an output head."""
+    if module.rpartition(".")[2] in ENDS:
+        raise InputError(
+            f"{file}: {module!r} is an embedding or output head; modjax adapts linear maps of blocks alone. Train "
+            "without it, or fold the adapter into its base with PEFT's merge_and_unload() and load that as a model"
+        )
+
+
+def _why_not(unknown, modules, nearest) -> str:
+    """What is said of a file with unknown modules; nearest: the family that has most of its modules."""
+    if other := foreign.name_of(unknown):
+        return f"{unknown[0]!r} looks like a module of {other}; supported families are {', '.join(MODULES)}"
+    inner = [f"model.{module}" for module in unknown]
+    if any(_place(family, module) for family in MODULES for module in inner):
+        return f"{unknown[0]!r} belongs to a model without a language-modelling head; expected {inner[0]!r}"
+    if len(unknown) < len(modules):
+        return f"{unknown[0]!r} is not a linear map of a {nearest} block"
+    return f"{unknown[0]!r} is a module of no supported family; expected one of {', '.join(MODULES)}"
 
 
 def _place(family, module):
     for site, pattern in _patterns(family):
-        if found := pattern.fullmatch(module):
+        if found := pattern.fullmatch(current(module)):
             return site, int(found[1])
     return None
 

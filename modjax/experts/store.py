@@ -24,12 +24,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
 from modjax.errors import InputError
+from modjax.experts import depth, peft
 from modjax.experts import index as index_file
-from modjax.experts import peft
 from modjax.experts.adapter import Adapter
+from modjax.experts.forms import form_of
 from modjax.experts.index import INDEX, Entry, Index, folder_name
-from modjax.experts.peft import WEIGHTS
 from modjax.experts.places import places
+from modjax.experts.weights_file import WEIGHTS
 
 DRAFT = ".writing"  # cannot be the folder of an expert: those never begin with a dot
 
@@ -58,6 +59,7 @@ def load(path: str | pathlib.Path) -> tuple[list[Adapter], int]:
     Raises InputError naming the file if anything is missing, damaged or inconsistent.
     """
     path = pathlib.Path(path)
+    _check_form(path)
     index = index_file.read(path)
     return [_adapter(path, entry) for entry in index.entries], index.layers
 
@@ -90,6 +92,16 @@ def drop(path: str | pathlib.Path, names: str | Sequence[str]) -> None:
     for entry in index.entries:
         if entry.info.name in names:
             shutil.rmtree(path / entry.folder, ignore_errors=True)
+
+
+def _check_form(path):
+    """Refuses a folder of experts in another form, with the way to make a library of it."""
+    form = form_of(path)
+    if form not in ("library", None):
+        raise InputError(
+            f"{path}: holds experts of {form}, and no {INDEX}; make a library of it: modjax convert --from={path} "
+            f"--to=NEW_DIR, or Library.from_{form}"
+        )
 
 
 def _adapter(path, entry) -> Adapter:
@@ -128,7 +140,10 @@ def _check_fit(path, index, adapters, layers):
                 f"{path}, {', '.join(sorted(bases))}"
             )
     if layers != index.layers:
-        raise InputError(f"{path}: the experts to add are for {layers} layers; expected {index.layers}, as in {INDEX}")
+        raise InputError(
+            f"{path}: the experts to add are for {layers} layers; expected {index.layers}, as in {INDEX}"
+            f"{depth.hint(layers, index.layers)}"
+        )
     known = {site: widths for entry in index.entries for site, widths in _widths(path, entry)}
     for (site, _), one in (module for adapter in adapters for module in adapter.modules.items()):
         if known.get(site, widths := (one.a.shape[1], one.b.shape[1])) != widths:

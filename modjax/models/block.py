@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Maps, Norm
 from modjax.ops.attention import attend
-from modjax.ops.rope import rotate
+from modjax.ops.rope import Rope, frequencies, rope_angles, rotate
 
 ACTIVATE = {
     "silu": jax.nn.silu,
@@ -28,9 +29,11 @@ ACTIVATE = {
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Inputs that all layers share: the rotary angles of the tokens, and the keys that each token may read."""
+    """Inputs that all layers share: the places of the tokens, and the keys that each token may read."""
 
-    angles_BTJ: jax.Array | None  # float32[B, T, J]; None: no rotary embedding
+    positions_BT: jax.Array  # int32
+    angles_BTJ: jax.Array | None  # float32[B, T, J]; None: no rotary embedding, or another in each layer
+    query_scale_BT: jax.Array | None  # float32: factor on queries
     mask_BTS: jax.Array  # bool
     window_BTS: jax.Array | None  # bool: the mask of local layers, if only some layers are local
     column: jax.Array | None  # first column of the cache for the keys and values of these tokens
@@ -46,6 +49,8 @@ class Layer(NamedTuple):
 
     local: jax.Array | None = None  # bool: use the window mask of the frame
     scale: jax.Array | None = None  # float32: factor on attention scores
+    frequencies_J: jax.Array | None = None  # float32: those of its rotary embedding, zeros if it has none
+    magnitude: jax.Array | None = None  # float32: factor on the rotated dimensions
 
     @classmethod
     def stacked(cls, config: ModelConfig) -> Layer:
@@ -54,7 +59,17 @@ class Layer(NamedTuple):
         if config.inverse_layer_scale:
             scale = config.H**-0.5 if config.attn_scale is None else config.attn_scale
             scale_L = scale / jnp.arange(1, config.L + 1, dtype=jnp.float32)
-        return cls(None if config.local is None else jnp.array(config.local), scale_L)
+        local_L = None if config.local is None else jnp.array(config.local)
+        return cls(local_L, scale_L, *_rotations(config.ropes, config.rope_dim))
+
+
+def _rotations(ropes: tuple[Rope | None, ...], dim: int) -> tuple[jax.Array, jax.Array] | tuple[()]:
+    """(frequencies float32[L, J], factors float32[L] on the rotated dimensions), if they differ from layer to layer."""
+    if len(set(ropes)) == 1:
+        return ()
+    tables = [np.zeros(dim // 2) if rope is None else frequencies(dim, *rope) for rope in ropes]
+    magnitudes = [1.0 if rope is None else rope.magnitude for rope in ropes]
+    return jnp.array(tables, jnp.float32), jnp.array(magnitudes, jnp.float32)
 
 
 class Block(nnx.Module):
@@ -78,27 +93,34 @@ class Block(nnx.Module):
             half, name = site.split(".")
             site_key = jax.random.fold_in(key, number)
             halves[half][name] = linear(site_key, (config.L,), inputs, outputs, config.bias(site), dtype)
-        norms = {name: norm(config, (config.L, width), dtype) for name, width in _norm_widths(config).items()}
+        norms = {name: norm(config, (config.L, *shape), dtype) for name, shape in _norm_shapes(config).items()}
         return cls(config, Maps(halves["attn"]), Maps(halves["mlp"]), norms)
 
     def __call__(self, x_BTD, frame: Frame, layer: Layer, hook, cached):
         """(x_BTD after this layer, (k_BTKH, v_BTKH) of these tokens)."""
         normed_BTD = _normed(self.attn_norm, x_BTD)
         attended_BTD, new = self.attention(normed_BTD, frame, layer, hook, cached)
-        residual_BTD = x_BTD + _normed(self.attn_post_norm, attended_BTD)
+        residual_BTD = x_BTD + self.residual(self.attn_post_norm, attended_BTD)
         if self.config.parallel:
             read_BTD = _normed(self.mlp_norm, x_BTD) if self.config.two_norms else normed_BTD
         else:
             read_BTD = _normed(self.mlp_norm, residual_BTD)
-        return residual_BTD + _normed(self.mlp_post_norm, self.feed_forward(read_BTD, hook)), new
+        return residual_BTD + self.residual(self.mlp_post_norm, self.feed_forward(read_BTD, hook)), new
+
+    def residual(self, norm: Norm | None, y_BTD):
+        """What attention or MLP add to the hidden state, from their output."""
+        y_BTD = _normed(norm, y_BTD)
+        if self.config.residual_scale == 1:
+            return y_BTD
+        return (self.config.residual_scale * y_BTD.astype(jnp.float32)).astype(y_BTD.dtype)
 
     def attention(self, x_BTD, frame: Frame, layer: Layer, hook, cached):
         """(output float[B, T, D], (k_BTKH, v_BTKH) of these tokens)."""
         config = self.config
         q_BTNH, k_BTKH, v_BTKH = self.heads(x_BTD, hook)
-        if frame.angles_BTJ is not None:
-            magnitude = 1.0 if config.rope_scaling is None else config.rope_scaling.magnitude
-            q_BTNH, k_BTKH = (rotate(y_BTNH, frame.angles_BTJ, magnitude) for y_BTNH in (q_BTNH, k_BTKH))
+        q_BTNH, k_BTKH = (self.rotated(y_BTNH, frame, layer) for y_BTNH in (q_BTNH, k_BTKH))
+        if frame.query_scale_BT is not None:
+            q_BTNH = q_BTNH * frame.query_scale_BT[:, :, None, None].astype(q_BTNH.dtype)
         k_BSKH, v_BSKH = k_BTKH, v_BTKH
         if cached is not None:
             k_BSKH, v_BSKH = frame.joined(cached[0], k_BTKH), frame.joined(cached[1], v_BTKH)
@@ -121,6 +143,8 @@ class Block(nnx.Module):
             if self.config.fused_qkv == "interleaved":
                 return tuple(jnp.moveaxis(qkv_BTO.reshape(B, T, N, 3, H), 3, 0))
             q_BTO, k_BTO, v_BTO = jnp.split(qkv_BTO, (N * H, (N + K) * H), axis=-1)
+        if clip := self.config.qkv_clip:
+            q_BTO, k_BTO, v_BTO = (jnp.clip(y_BTO, -clip, clip) for y_BTO in (q_BTO, k_BTO, v_BTO))
         full = self.config.qk_norm == "full"
         if full:
             q_BTO, k_BTO = _normed(self.q_norm, q_BTO), _normed(self.k_norm, k_BTO)
@@ -128,6 +152,17 @@ class Block(nnx.Module):
         if not full:
             q_BTNH, k_BTKH = _normed(self.q_norm, q_BTNH), _normed(self.k_norm, k_BTKH)
         return q_BTNH, k_BTKH, v_BTKH
+
+    def rotated(self, x_BTNH, frame: Frame, layer: Layer) -> jax.Array:
+        """Queries or keys after the rotary embedding of this layer, if it has one."""
+        angles_BTJ, magnitude = frame.angles_BTJ, layer.magnitude
+        if layer.frequencies_J is not None:
+            angles_BTJ = rope_angles(frame.positions_BT, layer.frequencies_J)
+        elif angles_BTJ is None:
+            return x_BTNH
+        else:
+            magnitude = 1.0 if self.config.rope_scaling is None else self.config.rope_scaling.magnitude
+        return rotate(x_BTNH, angles_BTJ, magnitude, self.config.rope_adjacent)
 
     def feed_forward(self, x_BTD, hook):
         """Output of the MLP, float[B, T, D]."""
@@ -162,20 +197,23 @@ class Block(nnx.Module):
 NORMS = ("attn_norm", "attn_post_norm", "mlp_norm", "mlp_post_norm", "q_norm", "k_norm")
 
 
-def _norm_widths(config: ModelConfig) -> dict[str, int]:
-    """{norm: width} of the norms that a block of this config has."""
-    widths = {}
+def _norm_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """{norm: shape of its scale} of the norms that a block of this config has."""
+    N, K, H = config.N, config.K, config.H
+    shapes = {}
     if config.pre_norm:
-        widths["attn_norm"] = config.D
+        shapes["attn_norm"] = (config.D,)
         if config.two_norms or not config.parallel:
-            widths["mlp_norm"] = config.D
+            shapes["mlp_norm"] = (config.D,)
     if config.post_norm:
-        widths |= {"attn_post_norm": config.D, "mlp_post_norm": config.D}
+        shapes |= {"attn_post_norm": (config.D,), "mlp_post_norm": (config.D,)}
     if config.qk_norm == "head":
-        widths |= {"q_norm": config.H, "k_norm": config.H}
+        shapes |= {"q_norm": (H,), "k_norm": (H,)}
+    if config.qk_norm == "each_head":
+        shapes |= {"q_norm": (N, H), "k_norm": (K, H)}
     if config.qk_norm == "full":
-        widths |= {"q_norm": config.N * config.H, "k_norm": config.K * config.H}
-    return widths
+        shapes |= {"q_norm": (N * H,), "k_norm": (K * H,)}
+    return shapes
 
 
 def linear(key: jax.Array, lead: tuple[int, ...], inputs: int, outputs: int, bias: bool, dtype) -> Linear:
@@ -184,10 +222,11 @@ def linear(key: jax.Array, lead: tuple[int, ...], inputs: int, outputs: int, bia
 
 
 def norm(config: ModelConfig, shape: tuple[int, ...], dtype) -> Norm:
-    """A norm whose factor is 1 and whose bias, if any, is 0."""
-    bias = jnp.zeros(shape, dtype) if config.norm == "layer" else None
+    """A norm whose factor, if any, is 1 and whose bias, if any, is 0."""
     offset = 1.0 if config.norm == "rms_offset" else 0.0
-    return Norm(jnp.full(shape, 1.0 - offset, dtype), bias, config.norm_eps, offset)
+    scale = None if config.norm == "layer_plain" else jnp.full(shape, 1.0 - offset, dtype)
+    bias = jnp.zeros(shape, dtype) if config.norm == "layer" else None
+    return Norm(scale, bias, config.norm_eps, offset, centred=config.norm.startswith("layer"))
 
 
 def normal(key: jax.Array, shape: tuple[int, ...], dtype) -> jax.Array:

@@ -8,16 +8,17 @@ from typing import Any
 
 from modjax.errors import InputError
 from modjax.models.families import FAMILIES
-from modjax.models.family import ONLY
+from modjax.models.families.multimodal import MULTIMODAL
+from modjax.models.family import KINDS_WITHOUT_EFFECT, ONLY, check_unquantised
 from modjax.models.values import Values
-from modjax.ops.rope import Scaling
+from modjax.ops.rope import Rope, Scaling
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The sizes and options of one decoder; hashable, so it can be a static argument of a jitted function."""
 
-    family: str  # a key of FAMILIES, which decides how a checkpoint names its tensors
+    family: str  # a key of FAMILIES or MULTIMODAL, which decides how a checkpoint names its tensors
     V: int  # vocabulary
     D: int  # model width
     N: int  # query heads
@@ -26,7 +27,7 @@ class ModelConfig:
     F: int  # MLP width
     L: int  # layers
     context: int  # longest sequence trained on, in tokens
-    norm: str = "rms"  # "rms", "rms_offset" (scale - 1 is stored) or "layer"
+    norm: str = "rms"  # "rms", "rms_offset" (scale - 1 is stored), "layer", "layer_scale" (no bias), "layer_plain"
     norm_eps: float = 1e-5  # added to the mean square, or variance, under the square root
     rope_theta: float = 10_000.0  # base of the rotary frequencies
     rope_dim: int = 0  # rotated dimensions per head; even, at most H
@@ -47,12 +48,21 @@ class ModelConfig:
     two_norms: bool = False  # if parallel: attention and MLP have a norm each; if False, they share one
     pre_norm: bool = True  # the inputs of attention and MLP are normalised
     post_norm: bool = False  # the outputs of attention and MLP are normalised before they are added
-    qk_norm: str | None = None  # norm of queries and keys before rotation: "head", per head; "full", over all heads
+    # Norm of queries and keys before rotation: "head", per head; "each_head", that with a scale for each head; "full",
+    # over all heads.
+    qk_norm: str | None = None
     embed_scale: float = 1.0  # factor on token embeddings
     attn_scale: float | None = None  # factor on attention scores; None: 1 / sqrt(H)
     inverse_layer_scale: bool = False  # attention scores of layer i, counted from 1, are also divided by i
     attn_softcap: float | None = None  # c: attention scores s become c tanh(s / c)
     logit_softcap: float | None = None  # the same for logits
+    rope_adjacent: bool = False  # dimensions 2 i and 2 i + 1 are rotated together; if False, i and i + rope_dim / 2
+    rotary: tuple[bool, ...] | None = None  # per layer: whether queries and keys are rotated; None: in all layers
+    local_rope: Rope | None = None  # rotary embedding of local layers; None: that of the other layers
+    position_scale: tuple[float, int] | None = None  # (b, n): queries at p are scaled by 1 + b log(1 + floor(p / n))
+    qkv_clip: float | None = None  # c: queries, keys and values are clipped to [-c, c]
+    residual_scale: float = 1.0  # factor on what attention and MLP add to the hidden state
+    logit_scale: float = 1.0  # factor on logits
 
     @property
     def sites(self) -> dict[str, tuple[int, int]]:
@@ -74,20 +84,36 @@ class ModelConfig:
             return self.mlp_bias
         return self.out_bias if site == "attn.o" else self.qkv_bias
 
+    @property
+    def ropes(self) -> tuple[Rope | None, ...]:
+        """The rotary embedding of each layer; None for a layer without."""
+        everywhere, nowhere = (True,) * self.L, (False,) * self.L
+        rotary = self.rotary or (everywhere if self.rope_dim else nowhere)
+        own = self.local if self.local_rope and self.local else nowhere
+        rope = Rope(self.rope_theta, self.rope_scaling)
+        ropes = (self.local_rope if local else rope for local in own)
+        return tuple(rope if rotated else None for rope, rotated in zip(ropes, rotary, strict=True))
+
     @classmethod
     def from_hf(cls, found: Mapping[str, Any], where: str) -> ModelConfig:
-        """The config that a Hugging Face config.json describes.
+        """The config that a Hugging Face config.json describes; for a multimodal model, that of its text decoder.
 
         found: content of the file; where: its path, for messages.
         Raises InputError naming file and key for missing or invalid sizes and for unsupported values; warns about keys
         that are unknown and may have an effect.
         """
         model_type = found.get("model_type")
-        if not isinstance(model_type, str) or model_type not in FAMILIES:
-            raise InputError(f"{where}: model_type is {model_type!r}; supported are {', '.join(FAMILIES)}")
+        if not isinstance(model_type, str) or model_type not in {*FAMILIES, *MULTIMODAL}:
+            raise InputError(
+                f"{where}: model_type is {model_type!r}; supported are {', '.join([*FAMILIES, *MULTIMODAL])}"
+            )
+        if model_type in MULTIMODAL:
+            text = MULTIMODAL[model_type].text(found, where)
+            return dataclasses.replace(cls.from_hf(text, f"{where}: text_config"), family=model_type)
         family = FAMILIES[model_type]
         values = Values(found, family.defaults, family.nullable, where)
-        values.warn_of_unknown(family.known)
+        check_unquantised(values)
+        values.warn_of_unknown(family.known, KINDS_WITHOUT_EFFECT)
         for key, only in (ONLY | family.only).items():
             values.require(key, only)
         sizes = family.read_sizes(values)

@@ -149,6 +149,8 @@ class Decoder(nnx.Module):
             logits = jnp.einsum("...d,vd->...v", hidden, self.embed[...], preferred_element_type=jnp.float32)
         if self.tied_bias is not None:
             logits = logits + jnp.broadcast_to(self.tied_bias[...], logits.shape)
+        if self.config.logit_scale != 1:
+            logits = logits * self.config.logit_scale
         cap = self.config.logit_softcap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
@@ -166,16 +168,23 @@ def _positions_and_segments(tokens_BT, positions_BT, segments_BT, cache: Cache |
 def _frame(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> Frame:
     keys = (positions_BT, segments_BT) if cache is None else (cache.positions, cache.segments)
     some_layers = config.local is not None
+    one_rope = len(set(config.ropes)) == 1 and config.ropes[0] is not None
 
     def mask(window: int | None) -> jax.Array:
         return causal_mask(positions_BT, keys[0], segments_BT, keys[1], window)
 
     return Frame(
-        angles_BTJ=_angles(config, positions_BT, segments_BT, cache) if config.rope_dim else None,
+        positions_BT=positions_BT,
+        angles_BTJ=_angles(config, positions_BT, segments_BT, cache) if one_rope else None,
+        query_scale_BT=None if config.position_scale is None else _query_scale(positions_BT, *config.position_scale),
         mask_BTS=mask(None if some_layers else config.window),
         window_BTS=mask(config.window) if some_layers else None,
         column=None if cache is None else cache.index,
     )
+
+
+def _query_scale(positions_BT: jax.Array, weight: float, length: int) -> jax.Array:
+    return 1 + weight * jnp.log1p(jnp.floor(positions_BT / length))
 
 
 def _angles(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> jax.Array:

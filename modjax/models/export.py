@@ -1,6 +1,7 @@
 """Export of a decoder as a Hugging Face checkpoint: config.json, safetensors files and the tokenizer.
 
-transformers' AutoModelForCausalLM, vLLM and `modjax.load` can load it. Tensors are converted one at a time, by the
+transformers' AutoModelForCausalLM, vLLM and `modjax.load` can load it. Of a multimodal model, whose text decoder alone
+is read, it holds the text decoder, as a model of the text's own family. Tensors are converted one at a time, by the
 inverse of the conversions that loading uses, so the host holds one tensor in addition to the decoder.
 """
 
@@ -23,6 +24,7 @@ from modjax.models import safetensors_file
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.families import FAMILIES
+from modjax.models.families.multimodal import MULTIMODAL
 from modjax.models.hf import INDEX, SINGLE
 from modjax.models.hf_names import rows
 from modjax.models.tokenizer import GENERATION
@@ -87,16 +89,17 @@ def write(
         raise InputError(f"dtype={dtype.name}: expected one of {', '.join(FORMATS)}")
     folder = None if like is None or isinstance(like, Mapping) else pathlib.Path(like)
     described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}
+    config = dataclasses.replace(decoder.config, family=described["model_type"])
     described.pop("dtype", None)  # newer name of torch_dtype; every version of transformers reads the older one
     if tokenizer is not None and like is None:
         described |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    pieces = _pieces(decoder)
+    pieces = _pieces(decoder, config)
     draft = path.with_name(path.name + ".writing")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     write_json(draft / "config.json", described)
     _write_tokenizer(draft, folder, tokenizer, ends)
-    _write_shards(draft, pieces, decoder.config, dtype, shard_bytes)
+    _write_shards(draft, pieces, config, dtype, shard_bytes)
     os.replace(draft, path)
 
 
@@ -104,9 +107,10 @@ def _described(config: ModelConfig, like, folder) -> dict[str, Any]:
     if like is None:
         return hf_config(config)
     described, where = (like, "like") if folder is None else (read_json_object(folder / "config.json"), str(folder))
+    described = {**described, "tie_word_embeddings": config.tied}
     if ModelConfig.from_hf(described, where) != config:
         raise InputError(f"{where}: describes another model than the decoder to write")
-    return dict(described)
+    return MULTIMODAL[config.family].text(described, where) if config.family in MULTIMODAL else described
 
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
@@ -132,9 +136,9 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
     return found
 
 
-def _pieces(decoder: Decoder) -> dict[str, Piece]:
+def _pieces(decoder: Decoder, config: ModelConfig) -> dict[str, Piece]:
     """{name of a tensor: Piece}, in the order of the decoder's leaves."""
-    table, found = rows(decoder.config), {}
+    table, found = rows(config), {}
     for path, leaf in leaves(decoder).items():
         if path not in table:
             raise InputError(f"{path}: quantised weights cannot be written; load the model without quantize=")

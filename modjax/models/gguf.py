@@ -1,50 +1,30 @@
-"""GGUF files of llama-like models: their config, and their weights, dequantised.
+"""GGUF files, read as the Hugging Face checkpoints that they were made of: config, and weights, dequantised.
 
-The factors of the rotary frequencies that llama.cpp stores with the weights (`rope_freqs.weight`, for Llama 3.1 and
-later) are read too.
+llama.cpp's converter names tensors by the tables of the `gguf` package and changes the order or the values of some;
+both are undone here.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import pathlib
-from typing import Any
+import re
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
-from modjax.models import gguf_file
+from modjax.models import gguf_config, gguf_file, hf_names
 from modjax.models.assembly import Layout
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.gguf_file import Header, header
-from modjax.models.weights import Source, Transform, fill, table
-from modjax.ops.rope import Scaling
+from modjax.models.weights import AS_IS, TRANSPOSED, Row, Source, Transform, fill
 
 EMBEDDED = "SmolLM2-135M-Instruct.Q4_1.gguf"
-ROPE_FACTORS = "rope_freqs.weight"
-
-# {general.architecture: the fields of ModelConfig that differ from those of llama}
-ARCHITECTURES: dict[str, dict[str, Any]] = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": "head"}}
-
-_BLOCK = "blk.{i}."
-MODULES = {
-    "embed": "token_embd",
-    "final_norm": "output_norm",
-    "head": "output",
-    "blocks.attn_norm": _BLOCK + "attn_norm",
-    "blocks.q_norm": _BLOCK + "attn_q_norm",
-    "blocks.k_norm": _BLOCK + "attn_k_norm",
-    "blocks.attn.q": _BLOCK + "attn_q",
-    "blocks.attn.k": _BLOCK + "attn_k",
-    "blocks.attn.v": _BLOCK + "attn_v",
-    "blocks.attn.o": _BLOCK + "attn_output",
-    "blocks.mlp_norm": _BLOCK + "ffn_norm",
-    "blocks.mlp.gate": _BLOCK + "ffn_gate",
-    "blocks.mlp.up": _BLOCK + "ffn_up",
-    "blocks.mlp.down": _BLOCK + "ffn_down",
-}
+IGNORED = "|".join(map(re.escape, (gguf_config.FACTORS, gguf_config.SHORT, gguf_config.LONG)))
+FUSED = re.compile(r"(blk\.\d+\.)attn_qkv\.(weight|bias)")  # some files of families with q, k and v have one tensor
 
 
 def embedded() -> pathlib.Path:
@@ -62,8 +42,11 @@ def embedded() -> pathlib.Path:
 
 
 def config(path: str | pathlib.Path) -> ModelConfig:
-    """The config in the metadata of a file. Raises InputError naming the key for missing or unsupported values."""
-    return _config(header(path), path)
+    """The config in the metadata of a file: that of the Hugging Face checkpoint, as far as the file tells.
+
+    Raises InputError for another architecture, and for missing and unsupported values.
+    """
+    return gguf_config.read(header(path), path)
 
 
 def read(
@@ -74,96 +57,84 @@ def read(
 ) -> Decoder:
     """The decoder in a GGUF file, dequantised to dtype. Arguments and errors are those of modjax.models.hf.read."""
     head = header(path)
-    chosen = _config(head, path)
-    transforms = {}
-    if chosen.family == "llama":
-        transforms = {"blocks.attn.q.kernel": _unpermuted("N"), "blocks.attn.k.kernel": _unpermuted("K")}
-    source = Source(
-        names=head.tensors,
-        shape=lambda name: head.tensors[name].shape,
-        read=lambda name: gguf_file.read(path, name, head.tensors[name]),
-        file=lambda name: str(path),
-        ignored=ROPE_FACTORS.replace(".", r"\."),
+    chosen = gguf_config.read(head, path)
+    parts = _parts(head, chosen)
+
+    def array(name: str) -> np.ndarray:
+        stored, rows = parts[name]
+        return gguf_file.read(path, stored, head.tensors[stored])[rows]
+
+    def shape(name: str) -> tuple[int, ...]:
+        stored, rows = parts[name]
+        first, *rest = head.tensors[stored].shape
+        return (len(range(first)[rows]), *rest)
+
+    source = Source(parts, shape, array, lambda name: str(path), ignored=IGNORED)
+    return fill(chosen, _rows(chosen, head, path), source, dtype, layout, quantize)
+
+
+def _parts(head: Header, config: ModelConfig) -> dict[str, tuple[str, slice]]:
+    """{tensor: (the tensor of the file that holds it, its rows there)}."""
+    parts = {}
+    query, key = config.N * config.H, config.K * config.H
+    for name in head.tensors:
+        fused = None if config.fused_qkv else FUSED.fullmatch(name)
+        ends = {"q": query, "k": query + key, "v": query + 2 * key} if fused else {}
+        start = 0
+        for letter, end in ends.items():
+            parts[f"{fused[1]}attn_{letter}.{fused[2]}"] = name, slice(start, end)
+            start = end
+        if not fused:
+            parts[name] = name, slice(None)
+    return parts
+
+
+def _rows(config: ModelConfig, head: Header, path: str | pathlib.Path) -> dict[str, Row]:
+    """{leaf path: Row}: the family's table of a Hugging Face checkpoint, in llama.cpp's names and conventions."""
+    package, name = gguf_file.package(path), head.metadata[gguf_config.ARCHITECTURE]
+    known = {its_name: number for number, its_name in package.MODEL_ARCH_NAMES.items()}
+    if name not in known:
+        raise InputError(f"{path}: the installed gguf package does not know {name!r}; run: pip install -U gguf")
+    names = package.get_tensor_name_map(known[name], 1)
+    changed = CHANGED.get(name, {})
+
+    def row(leaf: str, of: Row) -> Row:
+        found = names.get_name(of.source.format(i=0), (".weight", ".bias")) or of.source
+        back = next((how for pattern, how in changed.items() if re.fullmatch(pattern, leaf)), AS_IS)
+        return Row(found.replace("blk.0.", "blk.{i}."), _both(back, of.transform))
+
+    return {leaf: row(leaf, of) for leaf, of in hf_names.rows(config).items()}
+
+
+def _both(first: Transform, then: Transform) -> Transform:
+    """From a tensor of the file to that of the Hugging Face checkpoint, and from there to the leaf."""
+    return Transform(
+        lambda shape: first.shape(then.shape(shape)),
+        lambda array, config: then.apply(first.apply(array, config), config),
     )
-    return fill(chosen, table(MODULES, transforms), source, dtype, layout, quantize)
 
 
-def _config(head: Header, path: str | pathlib.Path) -> ModelConfig:
-    architecture = _value(head, path, "general.architecture")
-    if architecture not in ARCHITECTURES:
-        supported = ", ".join(map(repr, ARCHITECTURES))
-        raise InputError(f"{path}: general.architecture is {architecture!r}; supported are {supported}")
-
-    def value(key: str, default: Any = None) -> Any:
-        return _value(head, path, f"{architecture}.{key}", default)
-
-    if experts := value("expert_count", 0):
-        raise InputError(
-            f"{path}: {architecture}.expert_count is {experts}; expected 0: mixture-of-experts models are not supported"
-        )
-    heads, width = value("attention.head_count"), value("embedding_length")
-    head_width = value("attention.key_length", width // heads)
-    rope_dim, context = value("rope.dimension_count", head_width), value("context_length")
-    return ModelConfig(
-        family=architecture,
-        V=value("vocab_size", len(_value(head, path, "tokenizer.ggml.tokens", []))),
-        D=width,
-        N=heads,
-        K=value("attention.head_count_kv", heads),
-        H=head_width,
-        F=value("feed_forward_length"),
-        L=value("block_count"),
-        context=context,
-        norm_eps=_decimal(value("attention.layer_norm_rms_epsilon")),
-        rope_theta=_decimal(value("rope.freq_base", 10_000.0)),
-        rope_dim=rope_dim,
-        rope_scaling=_scaling(head, path, architecture, rope_dim, context),
-        tied="output.weight" not in head.tensors,
-        **ARCHITECTURES[architecture],
-    ).checked(str(path))
+def _changed(apply: Callable[[np.ndarray, ModelConfig], np.ndarray]) -> Transform:
+    """Conversion of a tensor of the file to that of the Hugging Face checkpoint, which has the same shape."""
+    return Transform(lambda shape: shape, apply)
 
 
-def _value(head: Header, path, key: str, default: Any = None) -> Any:
-    found = head.metadata.get(key, default)
-    if found is None:
-        raise InputError(f"{path}: the metadata has no {key!r}")
-    return found
+def _swapped(array: np.ndarray, groups: tuple[int, ...], axis: int) -> np.ndarray:
+    """The rows, numbered along axes of these sizes, with two neighbouring axes swapped."""
+    return array.reshape(*groups, *array.shape[1:]).swapaxes(axis, axis + 1).reshape(array.shape)
 
 
-def _scaling(head: Header, path, architecture: str, rope_dim: int, context: int) -> Scaling | None:
-    kind = head.metadata.get(f"{architecture}.rope.scaling.type", "none")
-    if kind not in ("none", "linear"):
-        raise InputError(f"{path}: rope scaling {kind!r}; supported are 'none' and 'linear'")
-    if kind == "linear":
-        return Scaling("linear", _decimal(_value(head, path, f"{architecture}.rope.scaling.factor")))
-    if ROPE_FACTORS not in head.tensors:
-        return None
-    factors_J = gguf_file.read(path, ROPE_FACTORS, head.tensors[ROPE_FACTORS])
-    if factors_J.shape != (rope_dim // 2,):
-        raise InputError(f"{path}: {ROPE_FACTORS!r} has shape {factors_J.shape}, expected {(rope_dim // 2,)}")
-    divisors = tuple(factors_J.tolist())  # one per rotary pair, as in longrope; the same for every length
-    return Scaling("longrope", original=context, short=divisors, long=divisors)
+# llama.cpp rotates adjacent dimensions, so that its files interleave the two halves of each head's rows.
+_INTERLEAVED = {
+    r"blocks\.attn\.q\..*": _changed(lambda array, config: _swapped(array, (config.N, -1, 2), 1)),
+    r"blocks\.attn\.k\..*": _changed(lambda array, config: _swapped(array, (config.K, -1, 2), 1)),
+}
+_WITH_ONE = {r".*norm\.scale": _changed(lambda array, _: array - 1)}
 
-
-def _decimal(value: float) -> float:
-    """The shortest decimal of a float32: 1e-05, not 9.99999974e-06, so that configs equal those of config.json."""
-    return float(str(np.float32(value)))
-
-
-def _unpermuted(heads: str) -> Transform:
-    """The Transform that undoes llama.cpp's order of rows, then transposes.
-
-    llama.cpp rotates adjacent pairs, so its files interleave the two halves of each head's rows.
-    """
-
-    def apply(array: np.ndarray, config: ModelConfig) -> np.ndarray:
-        rows, columns = array.shape
-        count = getattr(config, heads)
-        return array.reshape(count, rows // count // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns).T
-
-    def undo(array: np.ndarray, config: ModelConfig) -> np.ndarray:
-        columns, rows = array.shape
-        count = getattr(config, heads)
-        return array.T.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-    return Transform(lambda shape: shape[::-1], apply, undo)
+# {architecture: {pattern of leaf paths: what converts the tensors that llama.cpp changes}}
+CHANGED: dict[str, dict[str, Transform]] = {
+    **dict.fromkeys(("llama", "mistral3", "smollm3", "granite", "olmo"), _INTERLEAVED),
+    "gptneox": {r"blocks\.attn\.qkv\..*": _changed(lambda array, config: _swapped(array, (3, config.N, -1), 0))},
+    "gpt2": {r"blocks\.(attn|mlp)\..*\.kernel": TRANSPOSED},
+    **dict.fromkeys(("gemma", "gemma2", "gemma3"), _WITH_ONE),
+}

@@ -13,6 +13,7 @@ import mmap
 import os
 import pathlib
 import struct
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -76,15 +77,21 @@ def read(path: str | pathlib.Path, name: str, tensor: Tensor) -> np.ndarray:
     return out.reshape(tensor.shape)
 
 
-def _format(path, name, tensor):
-    """The format of a tensor, checked to be readable, and the bytes per row."""
+def package(path: str | pathlib.Path) -> ModuleType:
+    """The `gguf` package. Raises InputError, naming the file that needs it, if it is not installed."""
     try:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+        import gguf
     except ImportError as error:
         raise InputError(f"{path}: reading GGUF files needs the gguf package; run: pip install gguf") from error
+    return gguf
+
+
+def _format(path, name, tensor):
+    """The format of a tensor, checked to be readable, and the bytes per row."""
+    known = package(path)
     try:
-        kind = GGMLQuantizationType(tensor.kind)
-        per_block, block_bytes = GGML_QUANT_SIZES[kind]
+        kind = known.GGMLQuantizationType(tensor.kind)
+        per_block, block_bytes = known.GGML_QUANT_SIZES[kind]
         _dequantised(np.zeros((1, block_bytes), np.uint8), kind)
     except (NotImplementedError, ValueError, KeyError) as error:
         raise InputError(f"{path}: {name!r} has format {tensor.kind}, which the gguf package cannot read") from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
 
 import jax.numpy as jnp
+import numpy as np
 
 from modjax.errors import InputError
 from modjax.files import read_json_object
@@ -15,7 +17,8 @@ from modjax.models import safetensors_file
 from modjax.models.assembly import Layout
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.models.hf_names import MODULES, rows
+from modjax.models.families.multimodal import MULTIMODAL
+from modjax.models.hf_names import MODULES, VISION, current, rows
 from modjax.models.weights import Source, fill
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -67,30 +70,41 @@ def read(
     """
     path = pathlib.Path(path)
     chosen = config(path)
-    return fill(chosen, rows(chosen), _source(path, chosen), dtype, layout, quantize)
+    chosen, source = _with_head(chosen, _source(path, chosen.family))
+    return fill(chosen, rows(chosen), source, dtype, layout, quantize)
 
 
-def _source(path: pathlib.Path, chosen: ModelConfig) -> Source:
+def _with_head(chosen: ModelConfig, source: Source) -> tuple[ModelConfig, Source]:
+    """The config without `tied` if the file has a head that differs from the embedding, as transformers decides."""
+    embed, head = (f"{MODULES[chosen.family][part]}.weight" for part in ("embed", "head"))
+    if not chosen.tied or not {embed, head} <= set(source.names):
+        return chosen, source
+    if np.array_equal(source.read(embed), source.read(head)):
+        return chosen, dataclasses.replace(source, ignored=f"{source.ignored}|{re.escape(head)}")
+    return dataclasses.replace(chosen, tied=False), source
+
+
+def _source(path: pathlib.Path, family: str) -> Source:
     files = _files(path)
     held = {name: tensor for file in files for name, tensor in safetensors_file.tensors(path / file).items()}
-    stored = _stored_names(held, MODULES[chosen.family])
-    head = re.escape(f"{MODULES[chosen.family]['head']}.weight")
+    stored = _stored_names(held, MODULES[family])
     absent = path / (files[0] if len(files) == 1 else INDEX)
     return Source(
         names=stored,
         shape=lambda name: held[stored[name]].shape,
         read=lambda name: safetensors_file.read(stored[name], held[stored[name]]),
         file=lambda name: str(held[stored[name]].file if name in stored else absent),
-        ignored=f"{BUFFERS}|{head}" if chosen.tied else BUFFERS,
+        ignored=f"{BUFFERS}|{VISION}" if family in MULTIMODAL else BUFFERS,
     )
 
 
 def _stored_names(names: Iterable[str], modules: Mapping[str, str]) -> dict[str, str]:
     """{name in the family's table: name in the file}; files of a model saved without its head lack the prefix."""
-    body, head = modules["embed"].rpartition(".")[0] + ".", modules["head"] + "."
-    whole = any(name.startswith(body) for name in names)
+    body, head = modules["embed"].partition(".")[0] + ".", modules["head"] + "."
+    whole = any(current(name).startswith(body) for name in names)
 
     def by_table(name: str) -> str:
+        name = current(name)
         for alias in (head, "lm_head."):
             if name.startswith(alias):
                 return head + name.removeprefix(alias)

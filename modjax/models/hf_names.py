@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from modjax.models.config import ModelConfig
 from modjax.models.weights import AS_IS, Row, table
 
@@ -22,10 +24,36 @@ _GPT_COMMON = {
 }
 _GPT_MLP = {"blocks.mlp.fc1": _GPT + "mlp.c_fc", "blocks.mlp.fc2": _GPT + "mlp.c_proj"}
 
+_OLMO2 = (
+    _ENDS
+    | _ATTENTION
+    | _MLP
+    | _QK_NORMS
+    | {
+        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
+        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
+    }
+)
+_GEMMA2 = (
+    _ENDS
+    | _ATTENTION
+    | _MLP
+    | {
+        "blocks.attn_norm": _BODY + "input_layernorm",
+        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
+        "blocks.mlp_norm": _BODY + "pre_feedforward_layernorm",
+        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
+    }
+)
+_COHERE = _ENDS | _ATTENTION | _MLP | {"blocks.attn_norm": _BODY + "input_layernorm"}
+
 # {family: {part of the decoder: its module in the checkpoint}}, sites in the order of the forward pass.
 MODULES = {
     "llama": _LLAMA,
     "mistral": _LLAMA,
+    "ministral3": _LLAMA,
+    "smollm3": _LLAMA,
+    "granite": _LLAMA,
     "phi": _ENDS
     | _ATTENTION
     | {
@@ -63,28 +91,40 @@ MODULES = {
     | {"blocks.attn.o": _GPT + "attn.attention.out_proj"}
     | _GPT_MLP,
     "gpt2": _GPT_COMMON | {"blocks.attn.qkv": _GPT + "attn.c_attn", "blocks.attn.o": _GPT + "attn.c_proj"} | _GPT_MLP,
-    "olmo2": _ENDS
+    "olmo": _ENDS | _ATTENTION | _MLP,
+    "olmo2": _OLMO2,
+    "olmo3": _OLMO2,
+    "gemma": _LLAMA,
+    "gemma2": _GEMMA2,
+    "gemma3_text": _GEMMA2 | _QK_NORMS,
+    "stablelm": _LLAMA,
+    "starcoder2": _ENDS
     | _ATTENTION
-    | _MLP
-    | _QK_NORMS
-    | {
-        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
-        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
-    },
-    "gemma2": _ENDS
-    | _ATTENTION
-    | _MLP
-    | {
-        "blocks.attn_norm": _BODY + "input_layernorm",
-        "blocks.attn_post_norm": _BODY + "post_attention_layernorm",
-        "blocks.mlp_norm": _BODY + "pre_feedforward_layernorm",
-        "blocks.mlp_post_norm": _BODY + "post_feedforward_layernorm",
-    },
+    | _PRE_NORMS
+    | {"blocks.mlp.fc1": _BODY + "mlp.c_fc", "blocks.mlp.fc2": _BODY + "mlp.c_proj"},
+    "cohere": _COHERE | _QK_NORMS,
+    "cohere2": _COHERE,
 }
+# Within a multimodal model, the text decoder has a prefix.
+MODULES |= {
+    family: {part: re.sub(r"^model\.", "model.language_model.", path) for part, path in MODULES[text].items()}
+    for family, text in (("gemma3", "gemma3_text"), ("mistral3", "mistral"))
+}
+# {beginning of a name: what transformers 4.52 and later say}, in multimodal checkpoints and their adapters.
+OLDER = {"language_model.model.": "model.language_model.", "language_model.lm_head": "lm_head"}
+VISION = r"(model\.)?(vision_tower|multi_modal_projector)\..*"  # tensors of multimodal checkpoints that are not read
 # GPT-2's linear maps are Conv1D modules, which store weights as [I, O], like our kernels.
 TRANSFORMS = {
     "gpt2": {f"{part}.kernel": AS_IS for part in MODULES["gpt2"] if part.startswith(("blocks.attn.", "blocks.mlp."))}
 }
+
+
+def current(name: str) -> str:
+    """The name that the current version of transformers gives to the module or tensor of this name."""
+    for older, newer in OLDER.items():
+        if name.startswith(older):
+            return newer + name.removeprefix(older)
+    return name
 
 
 def rows(config: ModelConfig) -> dict[str, Row]:

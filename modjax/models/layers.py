@@ -32,18 +32,21 @@ class Linear(nnx.Module):
 
 
 class Norm(nnx.Module):
-    """Layer norm if there is a bias; otherwise RMS norm, with the factor `offset + scale`."""
+    """RMS norm with the factor `offset + scale`; if centred, layer norm, which may lack its bias or both."""
 
-    def __init__(self, scale: jax.Array, bias: jax.Array | None, eps: float, offset: float = 0.0):
-        self.scale = nnx.Param(scale)
+    def __init__(
+        self, scale: jax.Array | None, bias: jax.Array | None, eps: float, offset: float = 0.0, centred: bool = False
+    ):
+        self.scale = None if scale is None else nnx.Param(scale)
         self.bias = None if bias is None else nnx.Param(bias)
-        self.eps, self.offset = eps, offset
+        self.eps, self.offset, self.centred = eps, offset, centred
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x: float[..., D]; result: like x."""
-        if self.bias is None:
-            return rms_norm(x, self.scale[...], self.eps, self.offset)
-        return layer_norm(x, self.scale[...], self.bias[...], self.eps)
+        scale, bias = (None if part is None else part[...] for part in (self.scale, self.bias))
+        if self.centred:
+            return layer_norm(x, scale, bias, self.eps)
+        return rms_norm(x, scale, self.eps, self.offset)
 
 
 class Maps(nnx.Module):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from modjax.errors import InputError
+
+NONE = re.compile(r"(?!)")  # matches nothing
 
 
 class Values:
@@ -30,9 +33,13 @@ class Values:
         if self.values.get(key, only) != only:
             raise InputError(f"{self.where}: {key} = {self[key]!r} is not supported; expected {only!r}")
 
-    def warn_of_unknown(self, known: Collection[str]) -> None:
-        """Warns about keys of the file that are not in `known`."""
-        unknown = sorted(set(self.given) - set(known))
+    def warn_of_unknown(self, known: Collection[str], ignored: re.Pattern[str] = NONE) -> None:
+        """Warns about keys of the file that are not in `known` and that `ignored` does not match.
+
+        Keys that are false, 0 or empty are left out: they turn something off that modjax does not have.
+        """
+        unknown = sorted(key for key, value in self.given.items() if value and key not in known)
+        unknown = [key for key in unknown if not ignored.fullmatch(key)]
         if unknown:
             warnings.warn(
                 f"{self.where}: {', '.join(unknown)}: not known to modjax and ignored; "

@@ -30,7 +30,7 @@ class Transform(NamedTuple):
 
     shape: Callable[[tuple[int, ...]], tuple[int, ...]]  # leaf shape -> source shape
     apply: Callable[[np.ndarray, ModelConfig], np.ndarray]  # source -> leaf
-    undo: Callable[[np.ndarray, ModelConfig], np.ndarray]  # leaf -> source
+    undo: Callable[[np.ndarray, ModelConfig], np.ndarray] | None = None  # leaf -> source; None: only read
 
 
 class Row(NamedTuple):

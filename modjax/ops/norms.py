@@ -19,15 +19,20 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float, offset: float = 0.0) ->
     return (normed * (offset + _along_last(scale, x))).astype(x.dtype)
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
+def layer_norm(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None, eps: float) -> jax.Array:
     """(x - mean(x)) / sqrt(var(x) + eps) * scale + bias (Ba et al. 2016, arXiv:1607.06450, section 3).
 
-    x: float[..., D]; scale, bias: float[D]; result: like x.
+    x: float[..., D]; result: like x.
+    scale, bias: float[D], float[N, D] if each of N vectors side by side has its own, or None for a norm without them.
     """
     x32 = x.astype(jnp.float32)
     centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
     normed = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + eps)
-    return (normed * _along_last(scale, x) + _along_last(bias, x)).astype(x.dtype)
+    if scale is not None:
+        normed = normed * _along_last(scale, x)
+    if bias is not None:
+        normed = normed + _along_last(bias, x)
+    return normed.astype(x.dtype)
 
 
 def unit(x: Array) -> Array:

@@ -1,4 +1,7 @@
-"""Rotary position embedding in the "half" layout: dimension i is rotated with dimension i + rotated / 2."""
+"""Rotary position embedding, in two layouts of the pairs of dimensions that are rotated together.
+
+"half": dimension i is rotated with dimension i + rotated / 2; "adjacent": dimension 2 i with dimension 2 i + 1.
+"""
 
 import math
 from typing import NamedTuple
@@ -20,6 +23,18 @@ class Scaling(NamedTuple):
     magnitude: float = 1.0  # factor on the rotated dimensions
     short: tuple[float, ...] = ()  # longrope: divisor of each pair's frequency, for sequences up to `original`
     long: tuple[float, ...] = ()  # longrope: the same for longer sequences
+
+
+class Rope(NamedTuple):
+    """One rotary embedding: the base of its frequencies, and their scaling if there is any."""
+
+    theta: float
+    scaling: Scaling | None = None
+
+    @property
+    def magnitude(self) -> float:
+        """The factor on the rotated dimensions."""
+        return 1.0 if self.scaling is None else self.scaling.magnitude
 
 
 def frequencies(dim: int, theta: float, scaling: Scaling | None = None, long: bool = False) -> np.ndarray:
@@ -67,16 +82,23 @@ def rope_angles(positions_BT: jax.Array, frequencies: jax.Array) -> jax.Array:
     return positions_BT[:, :, None].astype(jnp.float32) * frequencies_BTJ
 
 
-def rotate(x_BTNH: jax.Array, angles_BTJ: jax.Array, magnitude: float = 1.0) -> jax.Array:
+def rotate(
+    x_BTNH: jax.Array, angles_BTJ: jax.Array, magnitude: float | jax.Array = 1.0, adjacent: bool = False
+) -> jax.Array:
     """Rotates the first 2 J dimensions of each head by the angles; the others stay (partial rotary if 2 J < H).
 
     x_BTNH: float[B, T, N, H]; angles_BTJ: float32[B, T, J]; magnitude: factor on the rotated dimensions.
+    adjacent: pairs of neighbouring dimensions are rotated, not one of each half.
     Computed in float32; result like x_BTNH.
     """
     half = angles_BTJ.shape[-1]
     cos = magnitude * jnp.cos(angles_BTJ)[:, :, None, :]
     sin = magnitude * jnp.sin(angles_BTJ)[:, :, None, :]
-    first = x_BTNH[..., :half].astype(jnp.float32)
-    second = x_BTNH[..., half : 2 * half].astype(jnp.float32)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    places = (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if adjacent else (slice(half), slice(half, 2 * half))
+    first, second = (x_BTNH[..., place].astype(jnp.float32) for place in places)
+    pair = [first * cos - second * sin, second * cos + first * sin]
+    if adjacent:
+        rotated = jnp.stack(pair, axis=-1).reshape(*first.shape[:-1], 2 * half)
+    else:
+        rotated = jnp.concatenate(pair, axis=-1)
     return jnp.concatenate([rotated.astype(x_BTNH.dtype), x_BTNH[..., 2 * half :]], axis=-1)

@@ -39,7 +39,7 @@ def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
     """
     coordinates = np.indices(mesh.devices.shape).reshape(mesh.devices.ndim, -1)  # [axis, partition]
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if instruction := _INSTRUCTION.search(line):
             groups = _groups(line, mesh.devices.size)
             differs = [any(np.ptp(coordinate[group]) > 0 for group in groups) for coordinate in coordinates]

@@ -42,7 +42,8 @@ def write(draw: Callable[[Mapping[str, str]], Figure], stem: pathlib.Path, label
     head = HEAD.format(width=width, height=height, label=label, font=FONT, **shades)
     stem.with_suffix(".svg").write_text(head + body.partition(">")[2], encoding="utf-8")
     own = {svg.STAND_IN[variable]: light[variable] for variable in svg.VARIABLES}
-    with matplotlib.rc_context({key: own.get(value, value) for key, value in svg.STYLE.items()}):
+    style = {key: own.get(value, value) for key, value in svg.STYLE.items()}
+    with matplotlib.rc_context(style), svg.any_glyph():
         _padded(draw(light)).savefig(stem.with_suffix(".png"), dpi=72 * PNG_SCALE, facecolor=light["surface"])
 
 

@@ -1,9 +1,10 @@
 """Matplotlib figures as inline SVG in the font and in the light or dark colours of the page."""
 
+import contextlib
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 
 import matplotlib
@@ -49,6 +50,7 @@ STYLE = {
     "text.color": STAND_IN["ink"],
 }
 
+NOT_IN_XML = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 METADATA = ("Creator", "Date", "Format", "Type")  # left out of the file
 
 styled = matplotlib.rc_context(STYLE)  # decorates a function that draws and renders one figure
@@ -66,9 +68,7 @@ def render(drawing: Figure, name: str, label: str, titles: Mapping[str, str] | N
     `titles` are tooltips, {gid of an artist: text}.
     """
     buffer = io.StringIO()
-    with warnings.catch_warnings():
-        # the page's font may have glyphs that matplotlib's lacks
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+    with any_glyph():
         drawing.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(METADATA))
     body = buffer.getvalue().partition("<svg")[2].partition(">")[2]
     # a style element within the drawing would style the whole page
@@ -84,7 +84,15 @@ def render(drawing: Figure, name: str, label: str, titles: Mapping[str, str] | N
     )
 
 
+@contextlib.contextmanager
+def any_glyph() -> Iterator[None]:
+    """Keeps matplotlib from warning of glyphs that its font lacks; the font of the page may have them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        yield
+
+
 def shorten(text: str, length: int = 30) -> str:
-    """A name as a label: on one line, cut to `length` characters."""
-    text = " ".join(str(text).split())
+    """A name as a label: on one line, cut to `length` characters, with a sign for those that no SVG may hold."""
+    text = NOT_IN_XML.sub("\ufffd", " ".join(str(text).split()))
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -13,27 +13,18 @@ import safetensors
 import safetensors.numpy
 
 from modjax.arguments import choice
+from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
 
-class BaseModel(Protocol):
+class BaseModel(Reader, Protocol):
     """The interface of a model that routers use; `modjax.Model` has it."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
     def params(self) -> Decoder: ...
-
-    @property
-    def tokenizer(self) -> Any: ...  # a tokenizer of transformers, or None
-
-    @property
-    def config(self) -> ModelConfig: ...
 
     def check(self, library: Library) -> None:
         """Raises InputError unless the library's experts are for this model."""

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import Prompt
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.files import read_lines
 from modjax.routing.base import BaseModel
 from modjax.routing.prompt import batches, encoded
 
@@ -71,8 +72,8 @@ def neutral_prompts(tasks: Tasks, of: str | int) -> list[str]:
     of: the path of the file, or the number of prompts per task. Raises InputError if it is neither.
     """
     if pathlib.Path(str(of)).is_file():
-        return pathlib.Path(str(of)).read_text(encoding="utf-8").splitlines()
-    if not str(of).isdigit():
+        return read_lines(str(of))
+    if not str(of).isdecimal():
         raise InputError(f"calibrate = {of!r}; expected a text file, or a number of prompts per task")
     return [one.source for task in tasks.values() for one in task.split("validation")[: int(of)]]
 

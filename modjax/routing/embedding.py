@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tasks import Tasks
-from modjax.data.tokenize import Prompt
+from modjax.data.messages import Prompt
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.models.decoder import Decoder
 from modjax.routing.base import BaseModel
 from modjax.routing.examples import first_of
@@ -47,6 +47,7 @@ def task_embeddings(
 
     Raises InputError for a task without examples in the split.
     """
+    tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
     embedded_nD = embed(model, [source for own in sources.values() for source in own], system, batch)
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]

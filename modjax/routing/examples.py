@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modjax.data.tasks import Example, Tasks
-from modjax.data.tokenize import Encoded, encode
+from modjax.data import inputs
+from modjax.data.tasks import Example, Tasks, checked_tasks
+from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
 from modjax.experts.failed import left_out
 from modjax.experts.library import Library
@@ -14,6 +15,7 @@ from modjax.routing.base import BaseModel
 
 def groups(library: Library, tasks: Tasks) -> dict[str, tuple[str, ...]]:
     """{expert: those of its tasks that are in `tasks`}. Raises InputError for an expert with none."""
+    tasks = checked_tasks(tasks)
     found = {info.name: tuple(task for task in info.tasks if task in tasks) for info in library.infos}
     for info in library.infos:
         if not found[info.name]:
@@ -31,7 +33,7 @@ def known_tasks(library: Library, tasks: Tasks, failed: bool = False) -> tuple[l
     """
     without = left_out(library, failed)
     owned = [() if i in without else own for i, own in enumerate(library.tasks)]
-    names = [name for name in tasks if any(name in own for own in owned)]
+    names = [name for name in checked_tasks(tasks) if any(name in own for own in owned)]
     if not names:
         raise InputError(f"no expert was trained on any of {', '.join(tasks)}; expected tasks of the library")
     trained_KE = np.array([[name in own for own in owned] for name in names], np.float32)
@@ -53,12 +55,10 @@ def examples_of(
 
     Prompts longer than the context are truncated on the left.
     """
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected one, to read examples of tasks")
     encoded, owners = [], []
     for e, names in enumerate(groups(library, tasks).values()):
         for name in names:
             chosen = first_of(tasks, name, examples, split)
-            encoded += encode(model.tokenizer, tasks[name], chosen, model.config.context, system, "truncate")
+            encoded += inputs.examples(model, tasks[name], chosen, model.config.context, system, "truncate")
             owners += [e] * len(chosen)
     return encoded, np.asarray(owners)

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tokenize import Prompt
-from modjax.data.tokenize import prompts as encode_prompts
+from modjax.data import inputs
+from modjax.data.messages import Prompt
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, left_padded
@@ -99,17 +99,12 @@ def _weights(decoder, bound, rows):
 def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:
     """Token ids of each prompt, int32[n]: arrays unchanged, texts and conversations as in `Model.generate`.
 
-    Raises InputError for texts if the model has no tokenizer, and for a prompt that is empty or exceeds the context.
+    Raises InputError as `modjax.data.inputs.prompts`, and for no prompts.
     """
-    if model.tokenizer is None and not all(isinstance(prompt, np.ndarray) for prompt in prompts):
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer; expected prompts as arrays of token ids")
-    prompts = encode_prompts(model.tokenizer, prompts, system)
-    if not prompts:
+    found = inputs.prompts(model, prompts, system)
+    if not found:
         raise InputError("no prompts; expected at least one")
-    for i, tokens in enumerate(prompts):
-        if not 0 < len(tokens) <= model.config.context:
-            raise InputError(f"prompt {i} has {len(tokens)} tokens; expected 1 to {model.config.context}, the context")
-    return prompts
+    return found
 
 
 def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:

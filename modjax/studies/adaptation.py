@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from modjax import adapt
+from modjax import adapt, digest
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError, suggestion
 from modjax.experts.library import Library
@@ -14,6 +14,7 @@ from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.routing.base import load_router
 from modjax.routing.poly import Poly
+from modjax.studies import content
 from modjax.studies.experiment import Experiment
 from modjax.studies.stages import Stages
 
@@ -28,10 +29,11 @@ def adapted(
     Args:
       library: the experts that the method starts from, if it does.
       options: those that differ from `experiment.adapt`.
-      folder: for the method's work; what is done there is not repeated. The experts by which others are retrieved are
-        trained once for all methods, in the experiment's workdir.
+      folder: for the method's work; what is done there is not repeated, and adaptation.json ties it to what it is made
+        of. The experts by which others are retrieved are trained once for all methods, in the experiment's workdir.
 
-    Raises InputError without a folder, without held-out tasks, and for options that do not fit.
+    Raises InputError without a folder, for the folder of another adaptation, without held-out tasks, and for options
+    that do not fit.
     """
     if folder is None:
         raise InputError("adaptation needs a folder for its work; expected a workdir")
@@ -42,6 +44,7 @@ def adapted(
     tasks = adapt.few(experiment.tasks.held_out, options["examples"], options["validation"])
     job = _Job(experiment, tasks, library, options, folder)
     path = folder / "library"
+    Stages(folder).claim(job.made_of(), "adaptation", [path.name])
     if not from_first(path.exists):
         found = METHODS[options["method"]](job)
         from_first(lambda: found.save(path))
@@ -81,6 +84,21 @@ class _Job:
     def model(self) -> Model:
         return self.experiment.model
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """The inputs of training on the tasks, as plain data with digests."""
+        return content.of_training(self.model, self.tasks, self.experiment.train)
+
+    def made_of(self) -> dict[str, Any]:
+        """All that the experts depend on."""
+        router = self.options.get("router")
+        return {
+            "options": dict(self.options),
+            **self.training,
+            "library": None if self.library is None else self.library.fingerprint,
+            "router": digest.of_file(pathlib.Path(router)) if router else None,
+        }
+
     @functools.cached_property
     def experts(self) -> Library:
         if self.library is None:
@@ -104,7 +122,8 @@ class _Job:
 
     def _own(self) -> Library:
         """An expert of each new task, trained on it alone."""
-        name = f"retrieval-{self.options['examples']}-{self.options['validation']}"
+        shots = f"{self.options['examples']}-{self.options['validation']}"
+        name = f"retrieval-{shots}-{digest.of_json(self.training)}"  # so other inputs have another folder
         return Stages(self.experiment.workdir or self.folder).library(
             name, lambda folder: adapt.lora(self.model, self.tasks, workdir=folder, **self.experiment.train)
         )

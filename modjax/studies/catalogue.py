@@ -139,6 +139,13 @@ def saved(name: str, root: pathlib.Path | None = None) -> pathlib.Path | None:
     return path if path.suffix == ".safetensors" or path.is_file() else None
 
 
+def code(name: str) -> pathlib.Path | None:
+    """The file with the code of a router of your own, "module:function" or "module:file"; None for other names."""
+    module = _split(name)[0]
+    found = getattr(_imported(module), "__file__", None) if module else None
+    return found and pathlib.Path(found)
+
+
 def _split(name) -> tuple[str, str]:
     """(module, rest) of "module:function" and "module:file"; other names have no module."""
     module, _, rest = name.partition(":")

@@ -52,7 +52,9 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    experiment = Experiment(model, tasks, {kind: libraries.path(kind) for kind in TRAINED}, sample, max_new_tokens)
+    trained = {kind: libraries.path(kind) for kind in TRAINED}
+    stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
+    experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
     lines = {name: methods.normalised(line) for name, line in METHODS.items()}
     scores = {name: from_json(stages.json(f"evaluate {name}", _scored(name, lines, experiment))) for name in lines}
     analysed = stages.json("routing", lambda: {name: _routing(name, lines, experiment, shown) for name in ANALYSED})

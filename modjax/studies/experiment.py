@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval.sample import Sample
@@ -41,11 +42,13 @@ class Experiment:
           adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
           workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
         """
+        for name in libraries or ():
+            arguments.title("library name", name)  # "" stands for no library
         self.sample, self.max_new_tokens = sample, max_new_tokens
         self.libraries, self.train, self.adapt = dict(libraries or {}), dict(train or {}), dict(adapt or {})
         self.workdir = None if workdir is None else pathlib.Path(workdir)
         self._model, self._tasks = model, tasks
-        self._read: dict[str, Library] = {}
+        self._read: dict[str, tuple[str, Library]] = {}  # with the digest that it had when it was read
 
     @functools.cached_property
     def model(self) -> Model:
@@ -61,12 +64,15 @@ class Experiment:
         return inputs | {"adapt": self.adapt}
 
     def library(self, name: str) -> Library:
-        """A library by its name or folder, read once. Raises InputError if there is none."""
-        if name not in self._read:
-            self.check_library(name)
-            found = self.libraries.get(name, name)
-            self._read[name] = found if isinstance(found, Library) else Library.load(found)
-        return self._read[name]
+        """A library by its name or folder, read once until its folder changes. Raises InputError if there is none."""
+        found = self.libraries.get(name, name)
+        if isinstance(found, Library):
+            return found
+        self.check_library(name)
+        digest, read = content.of_library(found), self._read.get(name)
+        if read is None or read[0] != digest:
+            read = self._read[name] = digest, Library.load(found)
+        return read[1]
 
     def folder_of(self, name: str) -> pathlib.Path | None:
         """The folder of a library; None for one that is in memory."""

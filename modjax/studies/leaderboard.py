@@ -2,23 +2,22 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from modjax import arguments, digest
 from modjax.errors import InputError
 from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
 from modjax.eval.score import as_json, from_json, summary
 from modjax.experts.library import Library
-from modjax.files import read_json
+from modjax.files import plain, read_json
 from modjax.model import Model, load
 from modjax.parallel.distributed import from_first
-from modjax.studies import content, methods, results
+from modjax.studies import methods, results
 from modjax.studies.experiment import DEFAULT, Experiment
 from modjax.studies.stages import Stages
 
@@ -63,7 +62,7 @@ class _Board:
         """The normalised lines, without those of libraries and models that have no folder."""
         found = {}
         for name, line in lines.items():
-            where = f"methods.{name}"
+            where = f"methods.{arguments.title('method name', name)}"
             line = methods.normalised(line, where)
             if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):
                 known = ", ".join(self.models) or "none"
@@ -71,9 +70,6 @@ class _Board:
             if all(self.sources(line)):
                 methods.check(line, self.experiment, where)
                 found[name] = line
-        files = [self.stages.path(f"method {name}") for name in found]
-        if len(set(files)) < len(files):
-            raise InputError(f"methods {', '.join(found)}: two of them would have the same file; rename one")
         return found
 
     def sources(self, line) -> list[Library | str | pathlib.Path]:
@@ -83,17 +79,13 @@ class _Board:
 
     def made_of(self, line) -> dict[str, Any]:
         """The inputs of a method's measures, as plain data; equal in all processes."""
-        common = self.common  # by all processes, since the model may lie across them
-
-        def found():
-            other = {"model": content.of_folder(self.models[line["model"]])} if "model" in line else {}
-            return methods.made_of(line, self.experiment) | other | {"experiment": common}
-
-        return from_first(lambda: json.loads(json.dumps(found())))
+        path = pathlib.Path(self.models[line["model"]]) if "model" in line else None
+        other = from_first(lambda: digest.of_large(path)) if path else None
+        return methods.made_of(line, self.experiment) | {"other": other, "experiment": self.common}
 
     @functools.cached_property
     def common(self) -> dict[str, Any]:
-        return self.experiment.made_of()
+        return plain(self.experiment.made_of())
 
     def results(self) -> dict[str, Any]:
         found, errors = {}, {}
@@ -132,8 +124,7 @@ class _Board:
 
     def folder(self, name, line) -> pathlib.Path:
         """The folder for a method's own work: another one if its line or its libraries change."""
-        digest = zlib.crc32(json.dumps(self.made_of(line), sort_keys=True).encode())
-        return self.stages.path(f"{name}-{digest:08x}").with_suffix("")
+        return self.stages.path(f"{name}-{digest.of_json(self.made_of(line))}").with_suffix("")
 
     def collected(self, found, errors) -> dict[str, Any]:
         """Methods by their loss in distribution; after them, by held-out loss, those scored only on held-out tasks."""

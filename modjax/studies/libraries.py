@@ -13,6 +13,7 @@ from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.routing.embedding import task_embeddings
+from modjax.studies import content
 from modjax.studies.stages import Stages
 from modjax.train.full import train_full
 from modjax.train.groups import private, shared
@@ -26,6 +27,8 @@ FULL_RATE = 3e-5  # learning rate of full fine-tuning in the paper; an expert's 
 @dataclasses.dataclass(frozen=True)
 class Libraries:
     """Libraries of one collection of tasks, trained when they are first asked for.
+
+    The file libraries.json of the stages' folder ties them to all that they are made of.
 
     Attributes:
       settings: of the private library; see `modjax.train.settings.Settings`.
@@ -48,10 +51,11 @@ class Libraries:
     def path(self, kind: str) -> pathlib.Path:
         """The folder of a library, or of the model of "full", trained if it is missing.
 
-        Raises InputError unless the kind is one of KINDS.
+        Raises InputError unless the kind is one of KINDS, and if the folder's libraries are made of other inputs.
         """
         if kind not in KINDS:
             raise InputError(f"no library of kind {kind!r}; expected one of {', '.join(KINDS)}")
+        self._claim()
         return KINDS[kind](self, kind)
 
     def library(self, kind: str) -> Library:
@@ -59,7 +63,18 @@ class Libraries:
 
     def clusters(self) -> dict[str, Any]:
         """MBC's clusters of the private experts in the form of clusters.json, with the measures of agreement."""
+        self._claim()
         return self.stages.json("clusters", self._clusters)
+
+    def _claim(self):
+        given = self.private_folder
+        inputs = content.of_training(self.model, self.tasks, self.settings) | {
+            "cluster": dict(self.cluster),
+            "rows": dict(self.rows),
+            "poly": dict(self.poly),
+            "private": content.of_library(given) if given else None,
+        }
+        self.stages.claim(inputs, "libraries", [*KINDS, "clusters.json"])
 
     def _clusters(self):
         private_library = self.library("private")

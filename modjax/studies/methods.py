@@ -23,10 +23,13 @@ from typing import Any
 
 import jax
 
+from modjax import digest
 from modjax.errors import InputError, suggestion
 from modjax.eval.method import Method
 from modjax.experts.library import Library
+from modjax.files import plain
 from modjax.merge.genknowsub import genknowsub
+from modjax.parallel.distributed import from_first
 from modjax.routing.base import Router
 from modjax.routing.calibration import calibrate, neutral_prompts
 from modjax.routing.oracle import oracle
@@ -84,15 +87,31 @@ def libraries_of(method: Mapping[str, Any]) -> list[str]:
 
 
 def made_of(method: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
-    """The inputs of a normalised method's results besides `Experiment.made_of`: its parts, and digests of files."""
-    names = libraries_of(method)
-    router = saved(method["router"]["name"], experiment.folder_of(names[0])) if "router" in method and names else None
-    files = [router, pathlib.Path(str(method.get("calibrate", "")))]
-    return {
-        "line": method,
-        "libraries": {name: content.of_library(experiment.libraries.get(name, name)) for name in names},
-        "files": [content.of_file(file) for file in files if file],
-    }
+    """The inputs of a normalised method's results besides `Experiment.made_of`: its parts, and digests of files.
+
+    All processes must call it alike, and get what the first has found.
+    """
+    folders = {name: experiment.folder_of(name) for name in libraries_of(method)}
+    loaded = {name: experiment.library(name).fingerprint for name, folder in folders.items() if folder is None}
+
+    def found():
+        libraries = {name: content.of_library(folder) for name, folder in folders.items() if folder}
+        return {
+            "line": method,
+            "libraries": loaded | libraries,
+            "files": {str(file): digest.of_file(file) for file in _files(method, experiment)},
+        }
+
+    return from_first(lambda: plain(found()))
+
+
+def _files(method, experiment) -> list[pathlib.Path]:
+    """The files that a method reads besides its libraries: a router's file or code, and a text for calibration."""
+    names, files = libraries_of(method), [pathlib.Path(str(method.get("calibrate", "")))]
+    if "router" in method and names:
+        name = method["router"]["name"]
+        files += [saved(name, experiment.folder_of(names[0])), catalogue.code(name)]
+    return [file for file in files if file and file.is_file()]
 
 
 def check(method: Mapping[str, Any], experiment: Experiment, where: str = "method") -> None:

@@ -1,14 +1,13 @@
 """The stages of a long study: each leaves a file or folder, records its time, and is not repeated."""
 
 import pathlib
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from modjax.claim import claim
 from modjax.experts.library import Library
-from modjax.files import read_json, write_json
+from modjax.files import own_name, read_json, write_json
 from modjax.parallel.distributed import from_first
 
 
@@ -22,9 +21,12 @@ class Stages:
         self.folder = pathlib.Path(folder)
         self._times = self.folder / "stages.json"
 
-    def claim(self, inputs: dict[str, Any]) -> None:
-        """Ties the folder to the inputs of the study. Raises InputError if its results are of other inputs."""
-        from_first(lambda: claim(self.folder / "inputs.json", inputs))
+    def claim(self, inputs: dict[str, Any], name: str = "inputs", kept: Iterable[str] = ("stages.json",)) -> None:
+        """Ties the folder to the inputs of its results by NAME.json. Raises InputError if they are of other inputs.
+
+        kept: the files and folders of these results.
+        """
+        from_first(lambda: claim(self.folder / f"{name}.json", inputs, [self.folder / one for one in kept]))
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -50,8 +52,8 @@ class Stages:
         return from_first(lambda: read_json(path))
 
     def path(self, name: str) -> pathlib.Path:
-        """The file of a stage, for any text as its name."""
-        return self.folder / (re.sub(r"[^\w.,()+=-]", "-", name) + ".json")
+        """The file of a stage, whose name may be any text; a first space, as after its kind, becomes a dash."""
+        return self.folder / (own_name(name.replace(" ", "-", 1)) + ".json")
 
     def _timed(self, name, work):
         print(f"{name} ...", flush=True)

@@ -97,10 +97,12 @@ def transfer(
         | {"sparsity": sparsity, "components": components}
     )
     joint = stages.library("joint", lambda own: _joint(model, tasks, library, chosen, own, settings))
+    stages.claim({"joint": joint.fingerprint}, "trained", ["losses.json"])
     private = library[sorted({i for pair in chosen for i in pair})]
     kinds = {"private": private, "joint": joint}
     measured = stages.json("losses", lambda: {kind: losses(model, own, tasks, sample) for kind, own in kinds.items()})
-    rows = [_row(library, tasks, measured, *pair, float(s_EE[pair])) for pair in chosen]
+    names = joint_names(library, chosen)
+    rows = [_row(library, tasks, measured, names[pair], *pair, float(s_EE[pair])) for pair in chosen]
     similarities, gains = ([row[key] for row in rows] for key in ("similarity", "gain"))
     found = {
         "spearman": spearman(similarities, gains).as_json(),
@@ -146,6 +148,15 @@ def levelled(tasks: Sequence[Task]) -> list[Task]:
         repeated = itertools.islice(itertools.cycle(own), round(len(own) * max(sizes) / max(size, 1)))
         rest = (one for one in task if one.split != "train")
         found.append(dataclasses.replace(task, examples=(*repeated, *rest)))
+    return found
+
+
+def joint_names(library: Library, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """{pair: the name of its joint expert}, all different, though "a + b" may also be the name of an expert."""
+    found: dict[tuple[int, int], str] = {}
+    for i, j in pairs:
+        name = f"{library.names[i]} + {library.names[j]}"
+        found[i, j] = name if name not in found.values() else f"{name} ({i}, {j})"
     return found
 
 
@@ -217,12 +228,11 @@ def _check_comparable(library, settings) -> None:
 
 def _joint(model, tasks, library, pairs, folder, settings) -> Library:
     """One expert per pair. Each has copies of its tasks under its own names, repeated as often as the pair needs."""
-    groups = {_name(library, *pair): library.tasks[pair[0]] + library.tasks[pair[1]] for pair in pairs}
+    names = joint_names(library, pairs)
+    groups = {names[pair]: library.tasks[pair[0]] + library.tasks[pair[1]] for pair in pairs}
     own = {
-        group: [
-            dataclasses.replace(task, name=f"{task.name} of {group}") for task in levelled([tasks[n] for n in names])
-        ]
-        for group, names in groups.items()
+        group: [dataclasses.replace(task, name=f"{pair} {task.name}") for task in levelled([tasks[n] for n in names])]
+        for pair, (group, names) in enumerate(groups.items())
     }
     renamed = {group: [task.name for task in one] for group, one in own.items()}
     settings = {**settings, "batch": 2 * settings["batch"]}
@@ -231,13 +241,9 @@ def _joint(model, tasks, library, pairs, folder, settings) -> Library:
     return dataclasses.replace(joint, infos=tuple(infos))
 
 
-def _name(library, i, j) -> str:
-    return f"{library.names[i]} + {library.names[j]}"
-
-
-def _row(library, tasks, measured, i, j, similarity) -> dict[str, Any]:
-    """The losses and gains of one pair."""
-    names, joint = [library.names[i], library.names[j]], measured["joint"][_name(library, i, j)]
+def _row(library, tasks, measured, name, i, j, similarity) -> dict[str, Any]:
+    """The losses and gains of one pair; name: of its joint expert."""
+    names, joint = [library.names[i], library.names[j]], measured["joint"][name]
     own = {name: measured["private"][name] for name in names}
     private = [float(np.mean(list(own[name].values()))) for name in names]
     together = [float(np.mean([joint[task] for task in own[name]])) for name in names]

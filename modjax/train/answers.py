@@ -6,7 +6,7 @@ import numpy as np
 
 from modjax.data.tasks import Tasks
 from modjax.eval.metrics import rouge_l
-from modjax.eval.sample import Sample, check_room, prepared
+from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import ExpertInfo, Library
 from modjax.model import Model
 from modjax.ops.lora import Loras
@@ -22,10 +22,11 @@ class Answers:
         self.model, self.settings, self.names = model, settings, tuple(members)
         sample = Sample(0, "validation", length=settings.length, system=settings.system, too_long=settings.too_long)
         found = [
-            (number, one) for number, tasks in enumerate(members.values()) for one in prepared(model, tasks, sample)
+            (number, one)
+            for number, tasks in enumerate(members.values())
+            for one in prepared(model, tasks, sample, settings.max_new_tokens)
         ]
         self.ids, chosen = zip(*found, strict=True)
-        check_room(chosen, model.config.context - settings.max_new_tokens)
         self.prompts = [one.encoded.tokens[: one.encoded.n_prompt] for one in chosen]
         self.accepted = [one.example.answers for one in chosen]
 

@@ -1,6 +1,7 @@
 """One training run: data in, one jitted step many times, trained arrays out. A killed run resumes when repeated."""
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,21 +13,26 @@ import numpy as np
 from absl import logging
 
 from modjax.checkpoint import Checkpoints
-from modjax.data import loader
+from modjax.claim import claim
+from modjax.data import inputs, loader
 from modjax.data.pack import Rows, joined, pack
 from modjax.data.tasks import Tasks
-from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
 from modjax.train.answers import Answers
+from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
 from modjax.train.programs import along_members, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, StopBy
 from modjax.train.state import State, member_keys
+
+CHECKPOINTS = "checkpoints"
+# The settings that change nothing but files. All others are recorded: the last bits may depend on remat and loss_chunk.
+UNRECORDED = ("save_every", "log_every")
 
 
 class Fitted(NamedTuple):
@@ -67,21 +73,41 @@ def fit(
       groups: {member: [task, ...]}, the tasks that each learns from.
       recipe: the trained arrays and how they act.
       workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated,
-        with the same result as an uninterrupted one.
+        with the same result as an uninterrupted one. Its inputs.json ties it to what the run is made of.
 
     With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
-    Raises InputError for settings, sites and tasks that do not fit, before anything is trained.
+    Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
+    is trained.
     """
-    run = _Run(model, tasks, dict(groups), recipe, settings)
-    state = run.train(None if workdir is None else pathlib.Path(workdir), progress)
+    run, folder = _Run(model, tasks, groups, recipe, settings), None
+    if workdir is not None:
+        folder, made = pathlib.Path(workdir), made_of(model, tasks, run.groups, recipe, settings)
+        distributed.from_first(lambda: claim(folder / "inputs.json", made, [folder / CHECKPOINTS]))
+    state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
+
+
+def made_of(
+    model: Model, tasks: Tasks, groups: Mapping[str, Sequence[str]], recipe: Recipe, settings: Settings
+) -> dict[str, Any]:
+    """All that the result of a run depends on, as plain data with digests. All processes must call it alike."""
+    recorded = {name: value for name, value in dataclasses.asdict(settings).items() if name not in UNRECORDED}
+    return {
+        "kind": type(recipe).__name__,
+        "settings": recorded,
+        "groups": [[name, list(own)] for name, own in groups.items()],
+        "tasks": {name: tasks[name].fingerprint for own in groups.values() for name in own},
+        "model": model.content,
+        **recipe.made_of(),
+    }
 
 
 class _Run:
     """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
-        _check(model, groups, settings)
+        _check(model, settings)
+        groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
         self.rows = self._rows(tasks, "train")
@@ -132,7 +158,7 @@ class _Run:
         with contextlib.ExitStack() as stack:
             checkpoints = None
             if folder and settings.save_every:
-                checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints", settings.save_every))
+                checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, settings.save_every))
                 state = checkpoints.restore(state)
             done = int(state.step)
             log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))
@@ -225,14 +251,10 @@ def _pick(chosen_E):
     return pick
 
 
-def _check(model, groups, settings) -> None:
+def _check(model, settings) -> None:
     config = model.config
     if settings.length > config.context:
         raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
-    if model.tokenizer is None:
-        raise InputError(f"{model.name}: the checkpoint has no tokenizer, so there are no tokens to train on")
-    if not groups:
-        raise InputError("no groups of tasks: expected at least one, {expert: [task, ...]}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)
@@ -244,4 +266,4 @@ def _encoded(model, task, split, settings):
     examples = task.split(split)
     if not examples:
         raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
-    return encode(model.tokenizer, task, examples, settings.length, settings.system, settings.too_long)
+    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)

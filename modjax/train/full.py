@@ -7,7 +7,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.model import Model
 from modjax.models import weights
@@ -23,6 +23,9 @@ class FullTraining(Recipe):
 
     def __init__(self, decoder: Decoder):
         self.given = weights.leaves(decoder)
+
+    def made_of(self):
+        return {}  # the model's own weights
 
     def start(self, key, given):
         return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
@@ -67,7 +70,7 @@ def train_full(
     integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]
     if integers:
         raise InputError(f"{integers[0]}: quantised weights cannot be trained; load the model without quantize")
-    settings, tasks = Settings(learning_rate=learning_rate, **settings), tasks.training
+    settings, tasks = Settings(learning_rate=learning_rate, **settings), checked_tasks(tasks).training
     fitted = fit(model, tasks, {"full": tuple(tasks)}, FullTraining(model.params), settings, workdir, progress)
     layout = (lambda path, leaf: None) if model.mesh is None else rules.layout(model.mesh)
     leaves = {path: jax.device_put(leaf[:, 0], layout(path, leaf[:, 0])) for path, leaf in fitted.trained.items()}

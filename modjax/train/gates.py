@@ -36,8 +36,12 @@ class GateTraining(Recipe):
     """A gate for each frozen expert and site, {site: float32[L,E,I]}, which scales the expert's output per token."""
 
     def __init__(self, library: Library):
+        self.library = library
         self.shapes = {site: (*lora.b.shape[:2], lora.a.shape[-1]) for site, lora in library.loras.items()}
         self.frozen = jax.tree.map(np.asarray, library.loras)
+
+    def made_of(self):
+        return {"library": self.library.fingerprint}
 
     def start(self, key, given):
         return {site: jnp.zeros(shape, jnp.float32) for site, shape in self.shapes.items()}

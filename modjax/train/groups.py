@@ -1,8 +1,9 @@
 """Groups of tasks, {expert: [task, ...]}: the tasks that each expert is trained on."""
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.files import read_json_object
 
@@ -17,6 +18,23 @@ def private(tasks: Iterable[str]) -> Groups:
 def shared(tasks: Iterable[str]) -> Groups:
     """One expert of all tasks."""
     return {"shared": tuple(tasks)}
+
+
+def checked_groups(groups: Mapping[str, Iterable[str]]) -> Groups:
+    """The groups, with the tasks of each as a tuple.
+
+    Raises InputError for anything but {expert: [task, ...]}, for no groups, and for a group without tasks.
+    """
+    if not isinstance(groups, Mapping) or not groups:
+        raise arguments.refused("groups", groups, "at least one group of tasks, {expert: [task, ...]}")
+    found = {}
+    for name, own in groups.items():
+        arguments.title("the name of a group", name)
+        tasks = arguments.items(f"groups[{name!r}]", own, "a list of names of tasks")
+        found[name] = tuple(arguments.text(f"groups[{name!r}]", task) for task in tasks)
+        if not tasks or len(set(tasks)) < len(tasks):
+            raise arguments.refused(f"groups[{name!r}]", own, "at least one task, each named once")
+    return found
 
 
 def groups_of(kind: str, tasks: Iterable[str]) -> Groups:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.loader import key_of
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts import tie
 from modjax.experts.library import ExpertInfo, Library
@@ -18,6 +18,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors, LoRA, Loras, low_rank
 from modjax.train.fit import Fitted, fit
+from modjax.train.groups import checked_groups, private
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -51,8 +52,8 @@ def train_library(
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
-    settings, tasks = Settings(**settings), tasks.training
-    groups = dict(groups) if groups is not None else {name: (name,) for name in tasks}
+    settings, tasks = Settings(**settings), checked_tasks(tasks).training
+    groups = checked_groups(private(tasks) if groups is None else groups)
     if init is not None:
         _check_init(model, groups, settings, init)
     kind = SharedATraining if settings.shared_a else LoRATraining
@@ -109,10 +110,13 @@ class LoRATraining(Recipe):
     """E experts of one rank, each with its own A and B: {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        self.config, self.settings, self.n_experts = config, settings, n_experts
+        self.config, self.settings, self.n_experts, self.init = config, settings, n_experts, init
         self.given = None if init is None else {site: lora.factors for site, lora in init.loras.items()}
         scale_LE = np.full((config.L, n_experts), settings.alpha / settings.rank, np.float32)
         self.frozen = dict.fromkeys(settings.sites, scale_LE)
+
+    def made_of(self):
+        return {"init": None if self.init is None else self.init.fingerprint}
 
     def start(self, key, given):
         if given is None:
@@ -131,7 +135,7 @@ class SharedATraining(LoRATraining):
     """E experts that share one frozen A; only B is trained (SEQR, arXiv 2509.18093): {site: b[L,E,R,O]}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        super().__init__(config, settings, n_experts)
+        super().__init__(config, settings, n_experts, init)
         if init is None:
             factors = jax.jit(lambda: init_factors(jax.random.key(settings.seed), 1, config, settings))()
         else:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from modjax.files import read_text, safe_name, split_lines
+
 
 class MetricsLog:
     """Appends to `metrics.jsonl` and `tensorboard/` in a folder; without a folder it writes nothing.
@@ -17,7 +19,7 @@ class MetricsLog:
     """
 
     def __init__(self, folder: pathlib.Path | None, names: Sequence[str], done: int):
-        self.names = names
+        self.names, self._tags = names, _tags(names)
         self._file = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -46,18 +48,26 @@ class MetricsLog:
         line = {"kind": kind, "step": step}
         for key, vector in values.items():
             line[key] = {}
-            for name, number in zip(self.names, np.asarray(vector).tolist(), strict=True):
+            for name, tag, number in zip(self.names, self._tags, np.asarray(vector).tolist(), strict=True):
                 line[key][name] = round(number, 6) if math.isfinite(number) else None  # JSON has no NaN
-                self._board.add_scalar(f"{kind}_{key}/{name}", number, step)
+                self._board.add_scalar(f"{kind}_{key}/{tag}", number, step)
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+
+def _tags(names: Sequence[str]) -> list[str]:
+    """Names for TensorBoard, which replaces some characters and would so give several experts one curve."""
+    tags: list[str] = []
+    for name in names:
+        tags.append(safe_name(name, tags))
+    return tags
 
 
 def read(path: str | pathlib.Path) -> list[dict]:
     """The lines of a metrics file, without a last line that is incomplete; none if there is no file."""
     path = pathlib.Path(path)
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in split_lines(read_text(path)) if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except json.JSONDecodeError:

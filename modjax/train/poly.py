@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts import tie
 from modjax.experts.library import Library
@@ -115,7 +115,7 @@ def train_poly(
 
     Raises InputError for settings, sites and tasks that do not fit.
     """
-    settings, training = Settings(**settings), tasks.training
+    settings, training = Settings(**settings), checked_tasks(tasks).training
     check_heads(model.config, settings.sites, heads)
     if skills < 1:
         raise InputError(f"skills={skills}: expected at least 1")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from modjax import digest
 from modjax.data.pack import Rows
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
@@ -34,6 +35,14 @@ class Recipe:
     def partition(self, name: str) -> jax.P:
         """The placement of trained arrays on a mesh, axis of members second; name: the last key of their dicts."""
         return rules.LORA
+
+    def made_of(self) -> dict[str, Any]:
+        """What the recipe's arrays are made of besides the model, tasks and settings, as plain data with digests.
+
+        A workdir is tied to it: a run with anything else does not resume there.
+        """
+        arrays = {"given": self.given, "frozen": self.frozen}
+        return {name: digest.of_arrays(tree) for name, tree in arrays.items()} | {"rates": dict(self.rates)}
 
     def start(self, key: jax.Array, given: Any) -> Any:
         """The trained arrays before the first step: float32 with at least two axes, the axis of members second."""

@@ -91,5 +91,5 @@ def test_what_is_no_expert_a_member_is_told_before_the_first_step(word_model, wo
 
 def test_prompts_without_room_for_answers_are_named(adapt, word_model, new_tasks):
     room = word_model.config.context - 4
-    with pytest.raises(InputError, match=r"task 'copy': a prompt has \d+ tokens; expected at most 4, .*max_new_tokens"):
+    with pytest.raises(InputError, match=r"task 'copy', validation example \d has \d tokens and max_new_tokens=60, to"):
         adapt("lora", new_tasks, max_new_tokens=room)

@@ -1,6 +1,7 @@
 """`modjax adapt` on a tiny model: every method writes a library and scores, and resumes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_every_method_adapts_to_the_held_out_task(adapt, method, retrieve):
     assert before["examples"] == after["examples"] == 2
     assert "mean" in out.splitlines()[-1] and f"{before['loss']:.3f} -> " in out
     if retrieve in ("lora", "svd"):
-        assert Library.load(folder / "retrieval-3-2" / "library").names == ("d",)
+        assert [Library.load(own).names for own in folder.glob("retrieval-3-2-*/library")] == [("d",)]
         assert len(json.loads((folder / "retrieved.json").read_text())["d"]) == 2
 
 
@@ -87,7 +88,7 @@ def test_shared_starts_from_one_expert(adapt, saved, tmp_path):
     library["expert1"].save(tmp_path / "one")
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
     assert code == 2 and "this folder was made with config.library" in err
-    folder.joinpath("config.json").unlink()
+    shutil.rmtree(folder)
     code, _, err, folder = adapt("shared", "none", "--config.train.learning_rate=0.0", library=tmp_path / "one")
     assert code == 0, err
     np.testing.assert_array_equal(

@@ -1,5 +1,6 @@
 """What bad input gets: one sentence that names the thing and what was expected, exit code 2, nothing overwritten."""
 
+import io
 import json
 import shutil
 
@@ -206,5 +207,22 @@ def test_workdir_that_is_no_job(refused, tmp_path):
 
 
 def test_no_prompts(refused, monkeypatch):
-    monkeypatch.setattr("sys.stdin", iter(()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     refused("generate", expected=["--prompt"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "has no text"),
+        (b" \n\n", "has no text"),
+        ("what is red".encode("utf-16"), "is text in UTF-16"),
+        (b"what\nis\ngr\xfcn", "line 3: byte 10 is 0xFC, which is not UTF-8"),
+    ],
+)
+def test_prompts_that_are_no_text(refused, monkeypatch, tmp_path, content, says):
+    (tmp_path / "prompts.txt").write_bytes(content)
+    refused("generate", f"--prompts={tmp_path / 'prompts.txt'}", expected=["prompts.txt", says])
+    if content.strip():
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        refused("generate", expected=["standard input", says])

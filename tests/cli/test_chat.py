@@ -25,6 +25,11 @@ def library(checkpoint, random_library, tmp_path):
     return f"--config.library={path}"
 
 
+def test_a_piped_line_may_hold_other_separators_and_a_mark_is_no_text(chat):
+    said = ["what\u2028is\x0cred", "/reset"]
+    assert chat(["\ufeff" + said[0], said[1]]) == chat(said)
+
+
 def test_a_conversation_is_remembered_until_it_is_reset(chat, checkpoint):
     import modjax
 

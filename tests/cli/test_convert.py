@@ -61,6 +61,68 @@ def test_peft_folders_to_a_library(convert, library, tmp_path):
     assert all(after[key].tobytes() == tensor.tobytes() for key, tensor in before.items())
 
 
+@pytest.fixture
+def part(random_library, tmp_path):
+    """A function that writes an adapter to the first layer alone, for a base model of this name."""
+
+    def write(folder, base, names="a"):
+        random_library({"attn.q": (16, 16)}, experts=1, layers=1, names=names, base=str(base)).save(tmp_path / "part")
+        return shutil.move(tmp_path / "part" / names, tmp_path / folder)
+
+    return write
+
+
+def test_layers_of_the_base_model(convert, checkpoint, part, model, tmp_path):
+    out = convert(tmp_path / "out", part("first", checkpoint))
+    assert f"library of 1 experts for 2 layers, as their base model {str(checkpoint)!r} has" in out
+    model.logits(TOKENS_BT, Library.load(tmp_path / "out"))
+
+
+def test_layers_that_are_given(convert, part, model, tmp_path):
+    out = convert(tmp_path / "out", part("first", "elsewhere/base"), layers=2)
+    assert "library of 1 experts for 2 layers, as given" in out
+    model.logits(TOKENS_BT, Library.load(tmp_path / "out"))
+
+
+def test_layers_that_nobody_knows(convert, modjax, config_file, part, tmp_path):
+    adapter = part("first", "elsewhere/base")
+    out = convert(tmp_path / "out", adapter)
+    assert "for 1 layers, as many as have factors: the base model is not on this machine; --layers=N gives" in out
+    generate = ("generate", f"--config={config_file}", "--prompt=red")
+    code, _, err = modjax(*generate, f"--config.library={tmp_path / 'out'}")
+    assert code == 2 and "read adapters to some layers with layers=2, or modjax convert --layers=2" in err
+    convert(tmp_path / "again", tmp_path / "out", layers=2)  # a library gets the number too
+    code, _, err = modjax(*generate, f"--config.library={tmp_path / 'again'}")
+    assert code == 0, err
+
+
+def test_layers_of_a_library_beside_an_adapter(convert, library, part, tmp_path):
+    out = convert(tmp_path / "out", library[0], part("first", "elsewhere/base"))
+    assert f"for 2 layers, as the library {str(library[0])!r} has" in out
+    assert Library.load(tmp_path / "out").layers == 2
+
+
+def test_adapters_in_folders_of_one_name(convert, part, tmp_path):
+    first, second = part("first/adapter", "", "a"), part("second/adapter", "", "b")
+    convert(tmp_path / "out", first, second)
+    assert Library.load(tmp_path / "out").names == ("first", "second")
+
+
+def test_a_folder_of_adapters_is_no_library(modjax, config_file, part):
+    adapter = part("first", "")
+    code, _, err = modjax("generate", f"--config={config_file}", f"--config.library={adapter}", "--prompt=red")
+    assert code == 2 and f"make a library of it: modjax convert --from={adapter} --to=NEW_DIR" in err
+
+
+def test_another_content_of_the_source(convert, modjax, part, tmp_path):
+    adapter = part("first", "")
+    convert(tmp_path / "out", adapter)
+    weights = adapter / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    code, _, err = modjax("convert", f"--from={adapter}", f"--to={tmp_path / 'out'}")
+    assert code == 2 and "out: was made when --from held other files; expected --to=FOLDER, new or empty" in err
+
+
 def test_libraries_and_folders_side_by_side(convert, library, random_library, tmp_path):
     path, found = library
     other = random_library(
@@ -187,6 +249,11 @@ REFUSED = [
     (["--from={library}", "--to={out}", "--weights=1,1"], ["--weights", "--from does not name both"]),
     (["--from={model}", "--to={out}", "--mix=outputs"], ["--mix", "--from does not name both"]),
     (["--from={model}", "--to={out}", "--only=a"], ["--only chooses among experts"]),
+    (["--from={library}", "--to={out}", "--layers=1"], ["'a' has factors for layer 1; expected 1 layers"]),
+    (["--from={library}", "--to={out}", "--layers=0"], ["layers=0: expected a whole number, at least 1"]),
+    (["--from={library}", "--to={out}", "--layers=two"], ["layers", "two"]),
+    (["--from={model}", "--to={out}", "--layers=2"], ["--layers is for a library of experts"]),
+    (["--from={library}/a", "--from={library}/a", "--to={out}"], ["library/a: is given twice"]),
     (["--from={model}", "--from={model}", "--to={out}"], ["two models"]),
     (["--from={model}", "--from={library}", "--to={out}"], ["no weights for a library of 2 experts"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1"], ["expected 2 finite numbers"]),

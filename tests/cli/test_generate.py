@@ -1,5 +1,7 @@
 """`modjax generate`: the sources of prompts, and the printed lines."""
 
+import gzip
+import io
 import json
 
 import pytest
@@ -19,7 +21,7 @@ def generate(modjax, config_file):
     def run(*arguments):
         code, out, err = modjax("generate", f"--config={config_file}", *arguments)
         assert code == 0, err
-        return out.splitlines()
+        return out.split("\n")[:-1]
 
     return run
 
@@ -27,16 +29,36 @@ def generate(modjax, config_file):
 PROMPTS = ["what is red", "what is the name of this cat"]
 
 
+def piped(content):
+    return io.TextIOWrapper(io.BytesIO(content))
+
+
 def test_prompts_from_flags_file_and_standard_input_are_answered_alike(generate, monkeypatch, tmp_path):
     expected = generate(*(f"--prompt={prompt}" for prompt in PROMPTS))
     assert len(expected) == 2
-    monkeypatch.setattr("sys.stdin", iter([f"{PROMPTS[0]}\n", "\n", f"{PROMPTS[1]}\n"]))
+    monkeypatch.setattr("sys.stdin", piped("\n\n".join(PROMPTS).encode()))
     assert generate() == expected
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))
     assert generate(f"--prompts={tmp_path / 'prompts.txt'}") == expected
     chat = {"messages": [{"role": "user", "content": PROMPTS[1]}]}
     (tmp_path / "prompts.jsonl").write_text(f"{json.dumps(PROMPTS[0])}\n{json.dumps(chat)}\n")
     assert generate(f"--prompts={tmp_path / 'prompts.jsonl'}") == expected
+
+
+# Characters at which str.splitlines splits, though they are no line ends.
+WITHIN = ["what\u2028is", "name\u2029of\x85this", "the\x0bbig\x0ccat\x1c\x1d\x1e", "mark \ufeff inside"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_prompts_end_at_line_ends_alone(generate, monkeypatch, tmp_path, end):
+    text, compressed, lines = tmp_path / "a.txt", tmp_path / "a.txt.gz", tmp_path / "a.jsonl"
+    content = ("\ufeff" + end.join(WITHIN) + end).encode()
+    text.write_bytes(content)
+    compressed.write_bytes(gzip.compress(content))
+    lines.write_bytes(("\ufeff" + end.join(json.dumps(one, ensure_ascii=False) for one in WITHIN)).encode())
+    monkeypatch.setattr("sys.stdin", piped(content))
+    for source in ([], [f"--prompts={text}"], [f"--prompts={compressed}"], [f"--prompts={lines}"]):
+        assert [json.loads(line)["prompt"] for line in generate("--json", *source)] == WITHIN
 
 
 def test_json_lines_hold_prompt_answer_and_expert(generate, library, tmp_path):

@@ -26,7 +26,7 @@ def write_folder(path, entry, *records):
 
 
 def write_natural_instructions(root):
-    (root / "tasks").mkdir()
+    (root / "tasks").mkdir(parents=True)
     (root / "splits" / "default").mkdir(parents=True)
     for name in ("task001_kept", "task002_test", "task003_out"):
         instances = [{"id": f"{name}-{i}", "input": f"in {i}", "output": [f"out {i}"]} for i in range(8)]
@@ -100,6 +100,26 @@ def test_json_lines_of_several_tasks_in_a_file_and_a_folder(tmp_path):
     assert list(data.load(path, only="sums")) == ["a"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_marks_and_line_ends_are_no_text_in_any_form(tmp_path, end):
+    within = "wolf\u2028cub\x85s\x0c"  # characters at which str.splitlines splits
+    write_folder(tmp_path, ENTRY | {"definition": within}, LINE, LINE | {"input": within})
+    write_natural_instructions(tmp_path / "official")
+    (tmp_path / "lines").mkdir()
+    write_lines(tmp_path / "lines" / "a.jsonl", {"task": within, "source": within, "target": "x"})
+    forms = (tmp_path, tmp_path / "official", tmp_path / "lines")
+    expected = [dict(data.load(form)) for form in forms]
+    assert expected[0]["plural"][1].source == f"{within}\n\n{within}" and within in expected[2]
+    for file in tmp_path.rglob("*.*"):
+        text = json.dumps(json.loads(file.read_text()), ensure_ascii=False) if file.suffix == ".json" else None
+        lines = [
+            json.dumps(json.loads(line), ensure_ascii=False) for line in file.read_text().split("\n") if line[:1] == "{"
+        ]
+        text = text or end.join(lines) or file.read_text().replace("\n", end)
+        file.write_bytes(("\ufeff" + text).encode())
+    assert [dict(data.load(form)) for form in forms] == expected
+
+
 def test_what_is_written_reads_back_equal(tmp_path):
     prompts = (Example("Say it.\n\nhé", "hé", "train"), Example("Say it.\n\nx", "x", "test", ("x", "X")))
     tasks = Tasks(
@@ -145,7 +165,7 @@ def test_an_unknown_name_lists_what_is_accepted(name):
             '[{"task": "t", "file": "f", "held_out": "no"}]',
             "entry 0: key 'held_out' is 'no'; expected true or",
         ),
-        ('[{"task": "t", "file": "gone.jsonl"}]', "gone.jsonl: no such file; expected JSON lines"),
+        ('[{"task": "t", "file": "gone.jsonl"}]', "gone.jsonl: cannot be read .No such file"),
     ],
 )
 def test_a_bad_index_is_named(tmp_path, content, message):
@@ -175,7 +195,9 @@ def test_a_bad_index_is_named(tmp_path, content, message):
             b'{"input": "w", "outputs": ["w"], "split": "dev"}',
             "line 1: key 'split' is 'dev'; expected one of",
         ),
-        (b"\xff\xfe", "plural.jsonl: cannot be read .* expected JSON lines in UTF-8"),
+        (b'{"input": "\\ud800", "outputs": ["w"]}', "line 1: key 'input'=.*lone surrogates"),
+        (b'{"input": "w", "outputs": ["\\ud800"]}', "line 1: key 'outputs'=.*lone surrogates"),
+        (b"\xff\xfe", "plural.jsonl: is text in UTF-16"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, content, message):
@@ -189,7 +211,7 @@ def test_a_bad_line_is_named(tmp_path, content, message):
 def test_a_damaged_gzip_file_is_named(tmp_path, damage):
     (tmp_path / "plural.jsonl.gz").write_bytes(damage(gzip.compress(json.dumps(LINE).encode())))
     (tmp_path / "index.json").write_text(json.dumps([ENTRY | {"file": "plural.jsonl.gz"}]))
-    with pytest.raises(InputError, match="plural.jsonl.gz: cannot be read"):
+    with pytest.raises(InputError, match="plural.jsonl.gz: cannot be read as gzip"):
         data.load(tmp_path)
 
 

@@ -57,7 +57,7 @@ def test_token_ids_among_the_prompts_stay_as_they_are(chat_tokenizer):
 
 @pytest.mark.parametrize("given", [np.ones(3), np.ones((1, 3), int)])
 def test_other_arrays_are_no_prompts(word_tokenizer, given):
-    with pytest.raises(InputError, match=r"a prompt is an array of .*; expected token ids, int32\[n\]"):
+    with pytest.raises(InputError, match=r"prompts\[0\] is an array of .*; expected token ids, int32\[n\]"):
         prompts(word_tokenizer, [given])
 
 
@@ -81,7 +81,7 @@ def test_an_example_that_fits_exactly_is_kept(word_tokenizer):
 
 
 def test_a_long_example_names_task_index_and_lengths(word_tokenizer):
-    with pytest.raises(InputError, match=r"task 'sums', train example 0: 6 tokens; expected at most 5"):
+    with pytest.raises(InputError, match=r"task 'sums', train example 0 has 6 tokens; expected at most 5"):
         encode(word_tokenizer, TASK, TASK.examples, length=5)
 
 
@@ -93,7 +93,7 @@ def test_truncation_takes_the_prompts_left_end_and_keeps_the_target(word_tokeniz
 
 
 def test_truncation_never_leaves_a_target_without_prompt(word_tokenizer):
-    with pytest.raises(InputError, match=r"example 0: 6 tokens; expected at most 3"):
+    with pytest.raises(InputError, match=r"example 0 has 6 tokens; expected at most 3"):
         encode(word_tokenizer, TASK, TASK.examples, length=3, too_long="truncate")
 
 

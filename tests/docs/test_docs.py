@@ -9,7 +9,7 @@ import jax
 import pytest
 
 import modjax
-from modjax.models import gguf, tokenizer
+from modjax.models import gguf, gguf_tokenizer
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 
@@ -22,7 +22,7 @@ CALLS = sorted(set(re.findall(r"(?:\||,) `([\w.]+)(?:\((.*?)\))?`", METHODS)))
 @pytest.fixture
 def tiny_smollm2(monkeypatch):
     """`modjax.load` gives a tiny random llama with the tokenizer and the context of SmolLM2."""
-    words = tokenizer.from_gguf(gguf.embedded())
+    words = gguf_tokenizer.read(gguf.embedded())
     config = ModelConfig("llama", V=len(words), D=16, N=2, K=1, H=8, F=16, L=2, context=2048, rope_dim=8)
     model = modjax.Model("tiny", Decoder.init(config, jax.random.key(0)), words)
     monkeypatch.setattr(modjax, "load", lambda name: model)

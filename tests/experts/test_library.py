@@ -157,3 +157,20 @@ def test_libraries_that_cannot_be_added(library, random_library):
         with pytest.raises(InputError, match="do not fit one model"):
             library + random_library(sites, layers=layers)
     assert len(marked(library, "a1", "") + marked(library, "", "other ")) == 6
+
+
+def test_a_fingerprint_is_kept_on_disk_and_tells_other_experts_apart(library, tmp_path):
+    library.save(tmp_path / "library")
+    assert Library.load(tmp_path / "library").fingerprint == library.fingerprint
+    told = [dataclasses.replace(info, training=(("steps", 9),), scores=(("loss", 1.0),)) for info in library.infos]
+    assert dataclasses.replace(library, infos=tuple(told)).fingerprint == library.fingerprint
+    lora = library.loras["attn.q"]
+    arrays = (lora._replace(b=lora.b.at[0, 1, 0, 0].add(1e-6)), lora._replace(scale=2 * lora.scale))
+    renamed, moved = (
+        [dataclasses.replace(info, **{field: value}) for info in library.infos[:1]] + list(library.infos[1:])
+        for field, value in (("name", "other"), ("tasks", ("other",)))
+    )
+    other = [dataclasses.replace(library, loras=library.loras | {"attn.q": one}) for one in arrays]
+    other += [dataclasses.replace(library, infos=tuple(infos)) for infos in (renamed, moved)]
+    other += [library[["words", "sums", "mixed"]], library[["sums"]]]
+    assert len({one.fingerprint for one in (library, *other)}) == 1 + len(other)

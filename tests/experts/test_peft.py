@@ -1,11 +1,14 @@
 """Adapters written by PEFT are read, and ours load in PEFT, with equal logits and equal bytes."""
 
 import json
+import os
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import peft
 import pytest
+import safetensors.torch
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
@@ -13,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 import modjax
 from modjax.errors import InputError
 from modjax.experts.peft import CONFIG, PREFIX, WEIGHTS
+from modjax.models.families import FAMILIES
 from modjax.models.hf_names import MODULES
 
 # peft uses a name that transformers has deprecated.
@@ -65,7 +69,7 @@ def same_bytes(one, other):
         assert before[key].dtype == after[key].dtype and before[key].tobytes() == after[key].tobytes()
 
 
-@pytest.fixture(scope="module", params=MODULES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def base(request, torch_model, tmp_path_factory):
     return Base(request.param, tmp_path_factory.mktemp(request.param), torch_model)
 
@@ -145,6 +149,49 @@ def test_half_precision_stays_as_it_is(llama, tmp_path, dtype):
     same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
 
 
+def pickled(folder, **options):
+    """Turns an adapter's weights into adapter_model.bin, as PEFT wrote it up to version 0.5."""
+    torch.save(safetensors.torch.load_file(folder / WEIGHTS), folder / "adapter_model.bin", **options)
+    (folder / WEIGHTS).unlink()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_in_a_file_of_torch(llama, tmp_path, dtype, old):
+    llama.adapter(tmp_path / "theirs", dtype)
+    expected = llama.adapted(tmp_path / "theirs")
+    shutil.copytree(tmp_path / "theirs", tmp_path / "pickled" / "theirs")
+    pickled(tmp_path / "pickled" / "theirs", _use_new_zipfile_serialization=not old)
+    library = modjax.Library.from_peft(tmp_path / "pickled" / "theirs")
+    close(llama.model.logits(TOKENS_BT, library), expected)
+    library.save(tmp_path / "library")
+    same_bytes(tmp_path / "theirs", tmp_path / "library" / "theirs")
+
+
+def test_weights_in_both_forms(llama, tmp_path):
+    llama.adapter(tmp_path / "a")
+    (tmp_path / "a" / "adapter_model.bin").write_bytes(b"no one reads this")
+    assert modjax.Library.from_peft(tmp_path / "a").names == ("a",)
+
+
+class Bomb:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("content", [lambda bomb: {"x": bomb}, lambda bomb: bomb, lambda bomb: [bomb]])
+def test_malicious_pickles_are_refused(llama, tmp_path, content):
+    llama.adapter(tmp_path / "a")
+    (tmp_path / "a" / WEIGHTS).unlink()
+    torch.save(content(Bomb(tmp_path / "exploded")), tmp_path / "a" / "adapter_model.bin")
+    with pytest.raises(InputError, match="adapter_model.bin: holds something other than tensors"):
+        modjax.Library.from_peft(tmp_path / "a")
+    assert not (tmp_path / "exploded").exists()
+
+
 def test_adapters_saved_together(llama, tmp_path):
     """Adapters of different ranks and scales; PEFT saves `default` at the root and the others in subfolders."""
     torch.manual_seed(0)
@@ -180,16 +227,53 @@ def test_checkpoints_under_an_adapter_are_no_experts(llama, tmp_path):
     assert modjax.Library.from_peft(tmp_path / "run").names == ("run",)
 
 
+def based_on(folder, base):
+    """Gives an adapter another base model."""
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": base}))
+    return folder
+
+
 def test_layers_that_no_adapter_has(llama, tmp_path):
-    llama.adapter(tmp_path / "first", target_modules=["q_proj"], layers_to_transform=[0])
-    library = modjax.Library.from_peft(tmp_path / "first")
-    with pytest.raises(InputError, match="read adapters of some layers with layers=3"):
-        llama.model.logits(TOKENS_BT, library)
-    with pytest.raises(InputError, match="'first' has factors for layer 0; expected 0 layers"):
-        modjax.Library.from_peft(tmp_path / "first", layers=0)
-    library = modjax.Library.from_peft(tmp_path / "first", layers=3)
+    expected = llama.adapter(tmp_path / "first", target_modules=["q_proj"], layers_to_transform=[0])
+    library = modjax.Library.from_peft(tmp_path / "first")  # the base model is on this machine
+    close(llama.model.logits(TOKENS_BT, library), expected)
     library.save(tmp_path / "library")
-    assert modjax.Library.load(tmp_path / "library").loras["attn.q"].a.shape[0] == 3
+    assert modjax.Library.load(tmp_path / "library").layers == 3
+    based_on(tmp_path / "first", "elsewhere/first")
+    library = modjax.Library.from_peft(tmp_path / "first")
+    assert library.layers == 1
+    with pytest.raises(InputError, match="read adapters to some layers with layers=3, or modjax convert --layers=3"):
+        llama.model.logits(TOKENS_BT, library)
+    with pytest.raises(InputError, match="layers=0: expected a whole number, at least 1"):
+        modjax.Library.from_peft(tmp_path / "first", layers=0)
+    close(llama.model.logits(TOKENS_BT, modjax.Library.from_peft(tmp_path / "first", layers=3)), expected)
+
+
+def test_a_base_model_with_fewer_layers_than_the_adapter(llama, tmp_path):
+    llama.adapter(tmp_path / "a", target_modules=["q_proj"])
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / "config.json").write_text('{"num_hidden_layers": 2}')
+    based_on(tmp_path / "a", str(tmp_path / "small"))
+    with pytest.raises(
+        InputError, match="'a' has factors for layer 2, but .*small, which .* has 2 layers; give the num"
+    ):
+        modjax.Library.from_peft(tmp_path / "a")
+    assert modjax.Library.from_peft(tmp_path / "a", layers=3).layers == 3
+
+
+def test_base_models_of_different_depths(llama, tmp_path):
+    for name, layers in (("three", 3), ("four", 4)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"text_config": {"num_hidden_layers": layers}}))
+        llama.adapter(tmp_path / f"for {name}", target_modules=["q_proj"])
+        based_on(tmp_path / f"for {name}", str(tmp_path / name))
+    both = [tmp_path / "for three", tmp_path / "for four"]
+    with pytest.raises(
+        InputError, match=r"different base models, .*three \(3 layers\), .*four \(4 layers\); expected one"
+    ):
+        modjax.Library.from_peft(both)
+    assert modjax.Library.from_peft(both, layers=4).layers == 4
 
 
 def test_adapters_of_different_families(tmp_path):

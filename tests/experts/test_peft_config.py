@@ -89,6 +89,12 @@ def test_unknown_settings_are_named():
         parse(PLAIN | {"zeal": 1, "use_magic": True}, "config.json")
 
 
+@pytest.mark.parametrize("value", [None, False, "", [], {}])
+def test_unknown_settings_that_are_not_used_need_no_warning(value):
+    parse(PLAIN | {"zeal": value, "enable_lora": None, "merge_weights": False, "fan_in_fan_out": False}, "")
+    parse(PLAIN | {"merge_weights": True}, "")
+
+
 def test_patterns_keep_their_order():
     patterns = {"q_proj": 2, "a.*": 4, ".*proj": 3}
     assert list(json.loads(kept(PLAIN | {"rank_pattern": patterns}))["rank_pattern"]) == list(patterns)
@@ -109,6 +115,7 @@ REFUSED = {
     "use_bdlora": {"nblocks": 2},
     "use_qalora": True,
     "megatron_config": {"tensor_model_parallel_size": 2},
+    "enable_lora": [True, False, True],
     "init_lora_weights": "pissa_niter_4",
     "peft_type": "IA3",
 }
@@ -147,9 +154,18 @@ def test_layers_of_a_regular_expression():
         parse(PLAIN | {"target_modules": ".*q_proj", "layers_to_transform": [0]}, "")
 
 
-@pytest.mark.parametrize("start", [True, False, "gaussian", "eva", "orthogonal", "lora_ga", "mica", None])
-def test_starts_that_leave_the_base_alone(start):
-    parse(PLAIN | {"init_lora_weights": start, "eva_config": {"rho": 2.0}}, "")
+@pytest.mark.parametrize("start", ["pissa_niter_16", "PiSSA", "olora", "corda", "loftq", "lora_ga", "lora-ga"])
+def test_starts_that_change_the_base(start):
+    """`test_peft_trained` compares each of these with the model that was trained."""
+    with pytest.raises(InputError, match=f"init_lora_weights = '{start}': the factors need base weights from which"):
+        parse(PLAIN | {"init_lora_weights": start}, "")
+
+
+def test_starts_that_are_not_known():
+    with pytest.raises(InputError, match="'zen': may have changed the base weights; expected true, false or one of"):
+        parse(PLAIN | {"init_lora_weights": "zen"}, "")
+    for start in (None, True, False, "Gaussian", "eva"):
+        parse(PLAIN | {"init_lora_weights": start}, "")
 
 
 def test_a_pattern_that_would_match_for_ever():

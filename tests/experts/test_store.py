@@ -1,6 +1,8 @@
 import dataclasses
 import json
 import re
+import shutil
+import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from modjax.errors import InputError
+from modjax.experts import store
 from modjax.experts.library import Library
 from modjax.experts.store import WEIGHTS
 
@@ -119,11 +122,94 @@ def test_saving_over_something_else_is_refused(library, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_names_that_folders_cannot_have(random_library, tmp_path):
-    library = random_library(SITES, experts=4, names=["a/b", "a?b", "A_B", ".."])
+NAMES = [
+    *(
+        "a/b",
+        "a?b",
+        "A_B",
+        "a_b",
+        "..",
+        ".",
+        "...",
+        "/etc/passwd",
+        "../../x",
+        "~",
+        " ",
+        "a ",
+        "a.",
+        ".hidden",
+        "-rf",
+        "\0",
+    ),
+    *(
+        "CON",
+        "con",
+        "nul.txt",
+        "aux",
+        "COM1",
+        "x" * 300,
+        "x" * 301,
+        "\u732b" * 200,
+        "\u732b\u732b",
+        "\u0645\u0631\u062d\u0628\u0627",
+    ),
+    *(
+        "\u00e9",
+        "e\u0301",
+        "\u00c9",
+        "stra\u00dfe",
+        "STRASSE",
+        "\u0130",
+        "i",
+        "\U0001f642",
+        "a\nb",
+        "a,b",
+        "a=b",
+        "'",
+        '"',
+    ),
+    *("library.json", "LIBRARY.json", "library.json.writing", "adapter_config.json", "adapter_model.safetensors"),
+    *("convert.json", ".writing", "x.earlier", "x.meta", "default", "None", "null", "0", "a:b", "*", "<>|", "%s", "{}"),
+]
+
+
+def test_names_of_any_text(random_library, tmp_path):
+    library = random_library({"attn.q": (4, 4)}, layers=1, rank=1, experts=len(NAMES), names=NAMES)
+    library.save(tmp_path / "library")
+    equal(Library.load(tmp_path / "library"), library)
+    folders = [path.name for path in (tmp_path / "library").iterdir() if path.is_dir()]
+    assert len(folders) == len(NAMES) == len({unicodedata.normalize("NFC", name).casefold() for name in folders})
+    assert all(len(name.encode()) < 150 and name.strip(". -") == name for name in folders)
+    assert [path.name for path in tmp_path.iterdir()] == ["library"]
+    library.save(tmp_path / "library")  # over the earlier one
+    for name in NAMES[:3]:
+        store.drop(tmp_path / "library", name)
+    assert Library.load(tmp_path / "library").names == tuple(NAMES[3:])
+    store.add(tmp_path / "library", list(library[NAMES[:3]].adapters()), 1)
+    equal(Library.load(tmp_path / "library"), library[NAMES[3:] + NAMES[:3]])
+
+
+@pytest.mark.parametrize("name", ["", "\ud800"])
+def test_names_that_cannot_be(random_library, tmp_path, name):
+    with pytest.raises(InputError, match="name.*: expected "):
+        random_library(SITES, experts=1, names=[name]).save(tmp_path / "library")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", ["a", "A.b", "expert", "-x", "CON", "\u732b", "x" * 200, "a_"])
+def test_folders_that_earlier_versions_wrote(random_library, tmp_path, folder):
+    library = random_library(SITES, experts=1, names=["first"])
     library.save(tmp_path)
+    (tmp_path / "first").rename(tmp_path / folder)
+    index(lambda found: found["experts"][0].update(folder=folder))(tmp_path)
     equal(Library.load(tmp_path), library)
-    assert len(list(tmp_path.glob("*/adapter_config.json"))) == 4
+
+
+@pytest.mark.parametrize("folder", ["", ".", "..", "../a", "a/b", "/a", "a\\b", ".writing", "a\0", "C:", 3, None])
+def test_folders_outside_a_library(saved, folder):
+    index(lambda found: found["experts"][1].update(folder=folder))(saved)
+    with pytest.raises(InputError, match="expert 1: folder = .* is invalid"):
+        Library.load(saved)
 
 
 def test_plain_peft_folders_are_named_after_themselves(library, tmp_path):
@@ -180,9 +266,9 @@ BAD_ADAPTERS = {
     "truncated": (lambda f: (f / WEIGHTS).write_bytes((f / WEIGHTS).read_bytes()[:-9]), "truncated"),
     "text": (lambda f: (f / WEIGHTS).write_text("not weights"), "not a safetensors file"),
     "no weights": (lambda f: (f / WEIGHTS).unlink(), f"{WEIGHTS}: is truncated, missing"),
-    "pickled": (
+    "named as a pickle": (
         lambda f: (f / WEIGHTS).rename(f / "adapter_model.bin"),
-        "is a pickle, which can run code; expected adapter_model.safetensors. If you trust",
+        "adapter_model.bin: is truncated or not a file of torch.save",
     ),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json: cannot be read"),
     "broken config": (lambda f: (f / "adapter_config.json").write_text("{"), "is not JSON"),
@@ -240,7 +326,11 @@ def index(change):
 
 
 BAD_LIBRARIES = {
-    "no index": (lambda f: (f / "library.json").unlink(), "library.json: cannot be read"),
+    "no index": (
+        lambda f: (f / "library.json").unlink(),
+        "holds experts of peft, and no library.json; make a",
+    ),
+    "nothing": (shutil.rmtree, "library.json: cannot be read"),
     "broken index": (lambda f: (f / "library.json").write_text("{"), "is not JSON"),
     "another schema": (index(lambda found: found.update(schema=99)), "schema is 99; this version of modjax reads 1"),
     "no experts": (index(lambda found: found.update(experts=[])), "at least one expert"),

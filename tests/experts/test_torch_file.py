@@ -1,6 +1,7 @@
 """Files of torch.save give the same tensors as torch.load, and no code in them is run."""
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import os
@@ -194,9 +195,73 @@ def test_tensors_beyond_their_storage(saved, shape, strides, offset):
         file.read("x", tensor)
 
 
-def test_formats_before_the_archive(saved, tmp_path):
-    with pytest.raises(InputError, match=r"before version 1\.6.*torch\.save\(torch\.load"):
-        saved({"x": 1}, _use_new_zipfile_serialization=False)
+def test_a_pickle_alone(tmp_path):
     (tmp_path / "plain").write_bytes(pickle.dumps({"x": 1}))
     with pytest.raises(InputError, match="not a file of torch.save"):
         TorchFile(tmp_path / "plain")
+
+
+OLD = {"_use_new_zipfile_serialization": False}  # the format before torch 1.6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_in_the_old_format(saved, dtype):
+    whole = torch.randn(6, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    views = {
+        "whole": whole,
+        "turned": whole.T,
+        "part": whole[1::2, 2:],
+        "other": 2 * whole,
+        "counts": torch.ones(3).int(),
+    }
+    file = saved(collections.OrderedDict(views, last=torch.nn.Parameter(whole[0].clone())), **OLD)
+    views |= {"last": whole[0]}
+    assert list(file.content) == list(views)
+    for name in views.keys() - {"counts"}:
+        got = file.read(name, file.content[name])
+        assert got.dtype.name == str(dtype).removeprefix("torch.")
+        np.testing.assert_array_equal(np.float32(got), views[name].float().numpy())
+    with pytest.raises(InputError, match="'counts' is a IntStorage"):
+        file.read("counts", file.content["counts"])
+
+
+def test_plain_values_in_the_old_format(saved):
+    assert saved(PLAIN, **OLD).content == PLAIN
+
+
+def test_nothing_runs_in_the_old_format(saved, tmp_path):
+    bomb = Bomb()
+    bomb.target = str(tmp_path / "exploded")
+    assert saved({"bomb": bomb}, **OLD).content["bomb"].name == f"{os.system.__module__}.system"
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 47, 60, 120, 200, 300])
+def test_a_damaged_file_in_the_old_format(tmp_path, cut):
+    torch.save({"x": torch.ones(4, 3)}, tmp_path / "file.bin", **OLD)
+    content = (tmp_path / "file.bin").read_bytes()
+    (tmp_path / "file.bin").write_bytes(content[:-cut])
+    with pytest.raises(InputError, match="file.bin: .*(damaged|truncated)"):
+        TorchFile(tmp_path / "file.bin")
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory):
+    """(path, content) of a file in the old format."""
+    path = tmp_path_factory.mktemp("old") / "file.bin"
+    torch.save({"x": torch.ones(4, 3)}, path, **OLD)
+    return path, path.read_bytes()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=3))
+def test_any_change_of_a_file_in_the_old_format(old, changes):
+    path, content = old[0], bytearray(old[1])
+    for share, byte in changes:
+        content[15 + int(share * (len(content) - 15))] = byte  # after the magic number
+    path.write_bytes(content)
+    with contextlib.suppress(InputError):
+        file = TorchFile(path)
+        for name, tensor in file.content.items() if isinstance(file.content, dict) else ():
+            if isinstance(tensor, Tensor):
+                file.read(name, tensor)

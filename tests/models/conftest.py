@@ -6,7 +6,7 @@ import pytest
 
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.ops.rope import Scaling
+from modjax.ops.rope import Rope, Scaling
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +67,23 @@ FAMILIES = {
         "attn_scale": 0.5,
         "attn_softcap": 2.0,
         "logit_softcap": 3.0,
+    },
+    "olmo3": {
+        "norm": "layer_plain",
+        "window": 3,
+        "local": (True, False),
+        "local_rope": Rope(50.0),
+        "rotary": (True, False),
+        "position_scale": (0.5, 4),
+        "qkv_clip": 3.0,
+        "residual_scale": 0.7,
+    },
+    "cohere": {
+        "norm": "layer_scale",
+        "parallel": True,
+        "rope_adjacent": True,
+        "qk_norm": "each_head",
+        "logit_scale": 0.5,
     },
 }
 

@@ -3,8 +3,8 @@ import warnings
 import pytest
 
 from modjax.errors import InputError
-from modjax.models.config import FAMILIES, ModelConfig
-from modjax.ops.rope import Scaling
+from modjax.models.config import FAMILIES, MULTIMODAL, ModelConfig
+from modjax.ops.rope import Rope, Scaling
 
 LLAMA = {
     "model_type": "llama",
@@ -50,8 +50,63 @@ def test_no_key_that_transformers_writes_is_unknown(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_unknown_keys_are_named(family):
-    with pytest.warns(UserWarning, match=r"config.json: moe_layers, residual_multiplier: not known to modjax"):
-        read(BARE[family] | {"residual_multiplier": 2.0, "moe_layers": [1]})
+    with pytest.warns(UserWarning, match=r"config.json: moe_layers, residual_gain: not known to modjax"):
+        read(BARE[family] | {"residual_gain": 2.0, "moe_layers": [1]})
+
+
+# Keys that published files have and that change nothing, beyond those that transformers writes.
+HARMLESS = {
+    "output_past": True,
+    "_num_labels": 3,
+    "full_attn_mod": 1,
+    "interpolate_factor": 1,
+    "lm_head_bias": False,
+    "max_sequence_length": 4096,
+    "custom_pipelines": {"text-generation": {"impl": "x.py"}},
+    "unsloth_fixed": True,
+    "model_name": "tiny",
+    "hidden_dropout_prob": 0.1,
+    "resid_pdrop": 0.1,
+    "xla_device": True,
+    "axolotl_version": "0.4",
+    "num_beams": 1,
+    "rope_interleaved": False,
+    "quantization_config": None,
+    "attn_logit_multiplier": None,
+    "use_mrope": False,
+    "expert_layers": [],
+    "extra_tokens": 0,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_harmless_keys_need_no_warning(family):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read(BARE[family] | HARMLESS) == read(BARE[family])
+
+
+@pytest.mark.parametrize(
+    ("found", "method"),
+    [
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_4bit": False, "load_in_8bit": True}}, "bitsandbytes"),
+        *(
+            ({"quantization_config": {"quant_method": name, "bits": 4}}, name)
+            for name in ("gptq", "awq", "fp8", "compressed-tensors", "mxfp4")
+        ),
+        ({"quantization_config": {"bits": 4}}, "unknown method"),
+        ({"compression_config": {"quant_method": "sparseml"}}, "sparseml"),
+        ({"quantization": {"group_size": 64, "bits": 4}}, "mlx"),
+    ],
+)
+def test_quantised_models_are_refused_by_the_name_of_their_method(found, method):
+    (key,) = found
+    says = rf"^config.json: the weights are quantised \({key}: {method}\), .* take the unquantised model\."
+    with pytest.raises(InputError, match=says):
+        read(LLAMA | found)
+    with pytest.raises(InputError, match="take the unquantised model; the file names 'mistralai/Mistral-7B-v0.1'"):
+        read(LLAMA | found | {"_name_or_path": "mistralai/Mistral-7B-v0.1"})
 
 
 def test_unknown_keys_of_rope_parameters_are_named():
@@ -115,6 +170,51 @@ def test_layers_that_slide(change, window, local):
     assert (config.window, config.local) == (window, local)
 
 
+LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
+GEMMA3 = LLAMA | {"model_type": "gemma3_text", "head_dim": 8, "layer_types": LAYERS, "sliding_window": 5}
+
+
+def test_rotary_embeddings_of_old_and_new_files_of_gemma_3():
+    scaling = {"type": "linear", "factor": 8}
+    old = read(GEMMA3 | {"rope_theta": 5e5, "rope_local_base_freq": 50, "rope_scaling": scaling})
+    scaled = {"rope_type": "linear", "rope_theta": 5e5, "factor": 8.0}
+    new = {"full_attention": scaled, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
+    assert old == read(GEMMA3 | {"rope_parameters": new})
+    local = Rope(50.0)
+    assert old.ropes == (local, Rope(5e5, Scaling("linear", 8.0)), local)
+
+
+def test_where_no_layer_or_every_layer_slides_there_is_one_rotary_embedding():
+    full, sliding = (read(GEMMA3 | {"layer_types": [kind] * 3}) for kind in ("full_attention", "sliding_attention"))
+    assert (full.window, full.ropes) == (None, (Rope(1e6),) * 3)
+    assert (sliding.window, sliding.local, sliding.ropes) == (5, None, (Rope(1e4),) * 3)
+    assert full.local_rope is None and sliding.local_rope is None
+
+
+def test_layers_without_rotary_embedding():
+    smollm3 = LLAMA | {"model_type": "smollm3", "num_hidden_layers": 4, "rope_theta": 500.0}
+    assert read(smollm3).ropes == (Rope(500.0), Rope(500.0), Rope(500.0), None)
+    assert read(smollm3 | {"no_rope_layers": [0, 1, 1, 1, 1]}).ropes == (None, Rope(500.0), Rope(500.0), Rope(500.0))
+    slides = read(smollm3 | {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 3})
+    assert (slides.window, slides.local) == (3, (False, True, False, True))
+    command = read(LLAMA | {"model_type": "cohere2", "layer_types": LAYERS})
+    assert command.ropes == (Rope(1e4), None, Rope(1e4))
+
+
+def test_queries_scaled_by_position():
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "llama_4_scaling_beta": 0.1}
+    ministral3 = LLAMA | {"model_type": "ministral3", "num_key_value_heads": 2}
+    assert read(ministral3).position_scale == (0.1, 16_384)
+    assert read(ministral3 | {"rope_parameters": rope}).position_scale == (0.1, 16)
+    assert read(ministral3 | {"rope_parameters": rope | {"llama_4_scaling_beta": 0.0}}).position_scale is None
+
+
+def test_gelu_of_the_first_gemma_files_is_its_approximation():
+    assert (
+        read(LLAMA | {"model_type": "gemma", "num_key_value_heads": 2, "hidden_act": "gelu"}).activation == "gelu_tanh"
+    )
+
+
 def test_sites():
     assert read(LLAMA | {"num_key_value_heads": 2}).sites == {
         "attn.q": (32, 32),
@@ -143,7 +243,7 @@ def test_config_is_hashable():
     assert len({read(LLAMA), read(dict(LLAMA)), read(PHI), read(phi3), read(phi3)}) == 3
 
 
-SUPPORTED = ", ".join(FAMILIES)
+SUPPORTED = ", ".join([*FAMILIES, *MULTIMODAL])
 NEO = BARE["gpt_neo"]
 
 
@@ -161,7 +261,6 @@ NEO = BARE["gpt_neo"]
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; expected a positive number"),
         ({"attention_bias": 1}, "attention_bias is 1; expected true or false"),
         ({"hidden_act": "gelu_10"}, "hidden_act is 'gelu_10'; supported are silu"),
-        ({"quantization_config": {"bits": 4}}, r"quantization_config = {'bits': 4} is not supported; expected None"),
         (
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
             "rope scaling 'dynamic' .*; expected one of default",
@@ -199,6 +298,28 @@ NEO = BARE["gpt_neo"]
         (NEO | {"attention_types": 7}, "attention_types is 7"),
         (NEO | {"attention_layers": ["local"] * 24}, "attention_layers = .* is not supported"),
         (BARE["gemma2"] | {"use_bidirectional_attention": True}, "use_bidirectional_attention = True"),
+        ({"lm_head_bias": True}, "lm_head_bias = True is not supported; expected False"),
+        ({"quantization_config": "nf4"}, "quantization_config is 'nf4'; expected an object"),
+        (
+            GEMMA3 | {"rope_parameters": {"rope_theta": 1e4}},
+            "rope_parameters is .*; expected an object with",
+        ),
+        (GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, "'longrope' is not supported"),
+        (GEMMA3 | {"sliding_window_pattern": 0, "layer_types": None}, "sliding_window_pattern is 0"),
+        (
+            LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 0]},
+            "no_rope_layers is .1, 0.; expected a list of 0",
+        ),
+        (LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 0, 2]}, "no_rope_layers is .1, 0, 2."),
+        (
+            LLAMA | {"model_type": "olmo3", "rope_theta": 1e4},
+            "rope_theta = 10000.0 is not supported; expected 500000.0",
+        ),
+        (
+            LLAMA | {"model_type": "ministral3", "rope_parameters": {"rope_theta": 1e4}},
+            "rope_parameters: llama_4_scaling_beta is None; expected a positive number",
+        ),
+        (LLAMA | {"model_type": "stablelm", "qk_layernorm": True}, "qk_layernorm = True is not supported"),
         (BARE["gpt2"] | {"add_cross_attention": True}, "add_cross_attention = True"),
     ],
 )

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modjax.models.block import Layer
 from modjax.models.weights import abstract, leaves
+from modjax.ops.rope import frequencies
 
 close = functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-4)
 
@@ -116,6 +118,16 @@ def test_remat_changes_no_gradient(decoder, tokens_BT):
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-3), *map(gradient, [adapters] * 2, [0, 1])
     )
+
+
+@pytest.mark.parametrize("decoder", ["llama", "phi3", "olmo3"], indirect=True)
+def test_what_is_the_same_in_all_layers_is_no_array_along_them(decoder):
+    layer = Layer.stacked(decoder.config)
+    if decoder.config.family != "olmo3":
+        assert layer == Layer()
+        return
+    np.testing.assert_array_equal(layer.frequencies_J, [frequencies(8, 50.0), np.zeros(4)])
+    np.testing.assert_array_equal(layer.local, [True, False])
 
 
 def test_init_gives_the_abstract_tree(decoder):

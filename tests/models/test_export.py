@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import modjax
 from modjax.errors import InputError
-from modjax.models import export, hf, weights
+from modjax.models import export, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.models.hf_names import MODULES
+from modjax.models.families import FAMILIES
 from modjax.models.weights import fingerprint, leaves
 from modjax.ops.rope import Scaling
 
@@ -41,7 +40,7 @@ def changed(decoder):
     return jax.tree.map(lambda leaf: leaf * 1.25, decoder)
 
 
-@pytest.fixture(scope="module", params=MODULES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def written(request, torch_model, tmp_path_factory):
     """(folder of a tiny model saved by transformers, a decoder with other weights, folder to which it was exported)."""
     path = tmp_path_factory.mktemp(request.param)
@@ -121,9 +120,9 @@ def test_the_tokenizer_and_its_files_are_copied(decoder, checkpoint, word_tokeni
     (path / "generation_config.json").write_text('{"eos_token_id": [1, 3]}')
     (path / "optimizer.json").write_text("{}")
     export.write(decoder, tmp_path / "out", like=path)
-    again = modjax.load(tmp_path / "out")
-    assert again.tokenizer("w1 w2")["input_ids"] == word_tokenizer("w1 w2")["input_ids"]
-    assert again.ends == (1, 3)
+    again = tokenizer.from_directory(tmp_path / "out")
+    assert again("w1 w2")["input_ids"] == word_tokenizer("w1 w2")["input_ids"]
+    assert tokenizer.ends(tmp_path / "out") == (1, 3, 2)  # config.json names 2
     assert not (tmp_path / "out" / "optimizer.json").exists()
 
 

@@ -93,7 +93,7 @@ def test_masks_and_tables_of_older_files_are_ignored(torch_model, tmp_path):
 
 
 BUFFERS = {
-    "gpt2": ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias", "lm_head.weight"],
+    "gpt2": ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"],
     "gpt_neo": ["transformer.h.0.attn.attention.bias", "transformer.h.0.attn.attention.masked_bias"],
     "gpt_neox": [
         "gpt_neox.layers.0.attention.bias",
@@ -101,6 +101,23 @@ BUFFERS = {
         "gpt_neox.layers.0.attention.rotary_emb.inv_freq",
     ],
 }
+
+
+def test_a_head_beside_a_tied_embedding_counts_if_it_differs(torch_model, tmp_path, run):
+    import torch
+    import transformers
+
+    torch_model("gpt2").save_pretrained(tmp_path)
+    expected, tensors = hf.read(tmp_path), load_file(tmp_path / hf.SINGLE)
+    embed = tensors["transformer.wte.weight"]
+    save_file(tensors | {"lm_head.weight": embed.copy()}, tmp_path / hf.SINGLE)
+    assert_same(hf.read(tmp_path), expected)
+    save_file(tensors | {"lm_head.weight": embed[::-1].copy()}, tmp_path / hf.SINGLE, {"format": "pt"})
+    decoder, tokens_BT = hf.read(tmp_path), np.arange(10)[None]
+    with torch.no_grad():
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)(torch.tensor(tokens_BT)).logits
+    assert not decoder.config.tied
+    np.testing.assert_allclose(decoder.logits(run(decoder, jnp.asarray(tokens_BT))), theirs, atol=1e-4, rtol=0)
 
 
 def test_files_of_the_bare_model(torch_model, tmp_path):

@@ -31,6 +31,21 @@ def test_layer_norm_is_its_formula(arrays):
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_layer_norms_without_scale_or_bias(arrays):
+    x, scale, bias = (jnp.float32(a) for a in arrays)
+    one, zero = jnp.ones_like(scale), jnp.zeros_like(bias)
+    np.testing.assert_array_equal(layer_norm(x, scale, None, 1e-3), layer_norm(x, scale, zero, 1e-3))
+    np.testing.assert_array_equal(layer_norm(x, None, None, 1e-3), layer_norm(x, one, zero, 1e-3))
+
+
+def test_each_vector_may_have_a_scale_of_its_own(arrays):
+    x_BND, scale, _ = (jnp.float32(a) for a in arrays)
+    scale_ND = jnp.arange(1.0, 6.0)[:, None] * scale[None]
+    got = layer_norm(x_BND, scale_ND, None, 1e-3)
+    for n in range(5):
+        np.testing.assert_array_equal(got[:, n], layer_norm(x_BND[:, n], scale_ND[n], None, 1e-3))
+
+
 def test_bfloat16_is_normed_in_float32(arrays):
     x, scale, bias = (jnp.bfloat16(a) for a in arrays)
     for norm in (lambda x, s, b: rms_norm(x, s, 1e-5), lambda x, s, b: layer_norm(x, s, b, 1e-5)):

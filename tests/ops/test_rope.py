@@ -11,16 +11,19 @@ def rotated(x_BTNH, positions_BT, dim):
     return rotate(x_BTNH, rope_angles(positions_BT, frequencies(dim, THETA)))
 
 
+@pytest.mark.parametrize("adjacent", [False, True])
 @pytest.mark.parametrize("dim", [8, 4])
-def test_each_pair_turns_by_its_angle(dim):
+def test_each_pair_turns_by_its_angle(dim, adjacent):
     x_BTNH = np.random.default_rng(0).normal(size=(2, 6, 3, 8))
     positions_BT = np.array([[0, 1, 2, 3, 4, 5], [7, 7, 0, 3, 900, 1]])
     expected = x_BTNH.copy()
     for j in range(dim // 2):
         turn = np.exp(1j * positions_BT * THETA ** (-2 * j / dim))[:, :, None]
-        pair = (x_BTNH[..., j] + 1j * x_BTNH[..., j + dim // 2]) * turn
-        expected[..., j], expected[..., j + dim // 2] = pair.real, pair.imag
-    got = rotated(jnp.float32(x_BTNH), jnp.array(positions_BT), dim)
+        one, other = (2 * j, 2 * j + 1) if adjacent else (j, j + dim // 2)
+        pair = (x_BTNH[..., one] + 1j * x_BTNH[..., other]) * turn
+        expected[..., one], expected[..., other] = pair.real, pair.imag
+    angles_BTJ = rope_angles(jnp.array(positions_BT), frequencies(dim, THETA))
+    got = rotate(jnp.float32(x_BTNH), angles_BTJ, adjacent=adjacent)
     np.testing.assert_allclose(got, expected, atol=2e-4)
 
 

@@ -11,6 +11,8 @@ from modjax.errors import InputError
 from modjax.eval import Sample
 from modjax.experts.library import Library
 from modjax.studies import Experiment, leaderboard, methods
+from modjax.studies.libraries import Libraries
+from modjax.studies.stages import Stages
 
 SAMPLE = Sample(2, length=32)
 
@@ -135,6 +137,85 @@ def test_a_line_is_measured_again_if_its_library_changes(model, tasks, random_li
     assert run() == ["uniform"]
     assert run(libraries={"library": Library.load(tmp_path / "library")}) == ["uniform"]  # in memory
     assert run(sample=Sample(1, length=32)) == ["base", "uniform"]
+
+
+def test_a_library_that_was_trained_again_in_place_is_read_again(model, tasks, random_library, tmp_path):
+    sites, path = {"attn.q": (16, 16)}, tmp_path / "library"
+    first, second = (random_library(sites, seed=seed, names=["a", "b", "c"]) for seed in (0, 1))
+    first.save(path)
+    experiment = Experiment(model, tasks, {"library": path})
+    read, made_of = experiment.library("library"), methods.made_of({}, experiment)
+    assert read.fingerprint == first.fingerprint and experiment.library("library") is read
+    second.save(path)
+    assert experiment.library("library").fingerprint == second.fingerprint
+    assert methods.made_of({}, experiment) != made_of
+
+
+@pytest.mark.parametrize("change", ["a line", "a router's file", "a router's code", "a text"])
+def test_what_a_method_reads_is_part_of_what_it_is_made_of(experiment, library, monkeypatch, tmp_path, change):
+    text, code, router = (tmp_path / name for name in ("neutral.txt", "my_router.py", "uniform.safetensors"))
+    text.write_text("one")
+    code.write_text("def mine(library): ...")
+    routing.uniform(library).save(router)
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = {
+        "a line": {"router": {"name": "arrow", "top_k": 1}},
+        "a router's file": {"router": {"name": str(router)}},
+        "a router's code": {"router": {"name": "my_router:mine"}},
+        "a text": {"router": {"name": "arrow"}, "calibrate": str(text)},
+    }
+    changes = {
+        "a line": lambda: lines["a line"]["router"].update(top_k=2),
+        "a router's file": lambda: routing.arrow(library).save(router),
+        "a router's code": lambda: code.write_text("def mine(library): return None"),
+        "a text": lambda: text.write_text("two"),
+    }
+    first = methods.made_of(lines[change], experiment)
+    assert first == methods.made_of(lines[change], experiment)
+    changes[change]()
+    assert first != methods.made_of(lines[change], experiment)
+
+
+def test_adaptation_is_tied_to_what_it_starts_from(model, library, tasks, random_library, tmp_path):
+    options = {"method": "lora", "retrieve": "none", "examples": 2, "validation": 0}
+    run = {"steps": 1, "batch": 1, "length": 32, "rank": 2, "seed": 0}
+
+    def adapt(own=library, change={}, **more):  # noqa: B006
+        experiment = Experiment(model, tasks, {"library": own}, SAMPLE, 3, run | more, options, tmp_path)
+        return methods.library_of({"adapt": change}, experiment)
+
+    first = adapt()
+    assert adapt().fingerprint == first.fingerprint and first.names == ("d",)
+    for words, given in {
+        "options.examples = 2; found 3": {"change": {"examples": 3}},
+        "train.steps = 1; found 2": {"steps": 2},
+        "library = '": {"own": random_library({"attn.q": (16, 16)}, names=["a", "b", "c"])},
+    }.items():
+        with pytest.raises(InputError, match=f"adaptation.json: this folder was made with adaptation.{words}"):
+            adapt(**given)
+
+
+def test_trained_libraries_are_tied_to_what_they_are_made_of(model, tasks, random_library, tmp_path):
+    private, settings = tmp_path / "private", {"steps": 1, "batch": 1, "length": 32, "rank": 2}
+    random_library({"attn.q": (16, 16)}, names=["a", "b", "c"]).save(private)
+
+    def libraries(**more):
+        given = {"settings": settings, "cluster": {"clusters": 2}, "private_folder": private} | more
+        return Libraries(model, tasks, Stages(tmp_path / "job"), **given)
+
+    first = libraries().clusters()
+    assert libraries().clusters() == first
+    for words, given in {
+        "train.rank = 2; found 3": {"settings": settings | {"rank": 3}},
+        "cluster.clusters = 2; found 3": {"cluster": {"clusters": 3}},
+        "rows.mbc = None; found 2": {"rows": {"mbc": 2}},
+        "private = '.*'; found None": {"private_folder": None},
+    }.items():
+        with pytest.raises(InputError, match=f"libraries.json: this folder was made with libraries.{words}"):
+            libraries(**given).path("mbc")
+    random_library({"attn.q": (16, 16)}, names=["a", "b", "c"], seed=1).save(private)
+    with pytest.raises(InputError, match="libraries.private = '.*'; found '.*', expected the same or a new folder"):
+        libraries().clusters()
 
 
 def test_a_leaderboard_without_a_folder_is_refused(model, tasks):

@@ -1,5 +1,6 @@
 """Training runs as a whole: lockstep, resuming, failures, early stopping, and input that does not fit."""
 
+import copy
 import dataclasses
 import json
 import logging
@@ -81,16 +82,24 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(train, monkeypatch,
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_damaged_checkpoint_changes_nothing_but_the_time(train, monkeypatch, tmp_path):
+    settings = {"save_every": 2, "workdir": tmp_path}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before_step(patch, 6)  # after the checkpoints of steps 2 and 4
+        train({"copy": ("copy",)}, **settings)
+    (arrays,) = (tmp_path / "checkpoints" / "4" / "state" / "ocdbt.process_0" / "d").iterdir()
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrays.write_bytes(content)
+    with pytest.warns(UserWarning, match="checkpoint 4 is damaged .* the run continues from checkpoint 2"):
+        resumed = train({"copy": ("copy",)}, **settings)
+    assert equal(train({"copy": ("copy",)}), resumed)
+
+
 def test_a_finished_run_is_read_back(train, tmp_path):
     first = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
     again = train({"copy": ("copy",)}, workdir=tmp_path, save_every=3)
     assert equal(first, again)
-
-
-def test_a_folder_of_another_run_is_refused(train, tmp_path):
-    train({"copy": ("copy",)}, workdir=tmp_path, save_every=6)
-    with pytest.raises(InputError, match=r"checkpoint 6 has .*this run's is"):
-        train({"copy": ("copy",)}, workdir=tmp_path, save_every=6, rank=3)
 
 
 def test_a_broken_expert_stops_alone(train, together, caplog):
@@ -218,9 +227,38 @@ def test_a_model_without_tokenizer_is_named(train, word_model):
         train(model=dataclasses.replace(word_model, tokenizer=None))
 
 
-def test_no_groups_are_refused(train):
-    with pytest.raises(InputError, match="no groups of tasks"):
-        train({})
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({}, "groups={}: expected at least one group of tasks"),
+        ([], r"groups=\[\]: expected at least one group of tasks"),
+        ("copy", "groups='copy': expected at least one group of tasks"),
+        ([("g", ["copy"])], "groups=.*: expected at least one group of tasks"),
+        ({"g": []}, r"groups\['g'\]=\[\]: expected at least one task"),
+        ({"g": "copy"}, r"groups\['g'\]='copy': expected a list of names of tasks"),
+        ({"g": None}, r"groups\['g'\]=None: expected a list"),
+        ({"g": [1]}, r"groups\['g'\]=1: expected a string"),
+        ({"g": ["copy", "copy"]}, r"groups\['g'\]=.*each named once"),
+        ({1: ["copy"]}, "the name of a group=1: expected a string"),
+        ({"g": ["copie"]}, "no task 'copie'; the collection has"),
+    ],
+)
+def test_what_are_no_groups_is_named(train, groups, words):
+    with pytest.raises(InputError, match=words):
+        train(groups)
+
+
+@pytest.mark.parametrize("tasks", [None, "open48", [], {"copy": ["w1"]}])
+def test_what_are_no_tasks_is_named(train, tasks):
+    with pytest.raises(InputError, match="tasks=.*: expected Tasks, from modjax.data.load"):
+        train(tasks=tasks)
+
+
+def test_a_tokenizer_without_any_end_is_named(train, word_model):
+    words = copy.deepcopy(word_model.tokenizer)
+    words.eos_token = None
+    with pytest.raises(InputError, match="the tokenizer .* has no end-of-sequence token, and no chat template that"):
+        train(model=dataclasses.replace(word_model, tokenizer=words))
 
 
 @pytest.mark.parametrize("change", ["fewer", "scale", "sites"])

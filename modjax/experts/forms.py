@@ -1,0 +1,19 @@
+"""The forms in which experts lie on disk, told by the files of a folder."""
+
+import os
+import pathlib
+
+from modjax.experts.index import INDEX
+from modjax.experts.peft import CONFIG
+
+
+def form_of(path: str | os.PathLike) -> str | None:
+    """ "library", "peft", "mttl", or None for another folder, for a file, and for a path where nothing is."""
+    path = pathlib.Path(path)
+    if (path / INDEX).is_file():
+        return "library"
+    if any(path.glob("*.meta")):
+        return "mttl"
+    if any(path.glob(CONFIG)) or any(path.glob(f"*/{CONFIG}")):
+        return "peft"
+    return None

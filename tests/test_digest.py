@@ -1,0 +1,36 @@
+"""Digests: the same for the same content, another for any other."""
+
+import os
+
+import jax.numpy as jnp
+import numpy as np
+
+from modjax import digest
+
+
+def test_arrays_are_told_apart_by_place_dtype_shape_and_bytes():
+    first = {"a": np.arange(6, dtype=np.float32), "b": None}
+    assert digest.of_arrays(first) == digest.of_arrays({"a": jnp.arange(6, dtype=jnp.float32), "b": None})
+    other = [
+        {"c": first["a"]},
+        {"a": first["a"].astype(np.float64)},
+        {"a": first["a"].reshape(2, 3)},
+        {"a": np.where(np.arange(6) == 3, np.nextafter(np.float32(3), np.float32(4)), first["a"])},
+        [first["a"]],
+    ]
+    assert len({digest.of_arrays(tree) for tree in (first, *other)}) == 1 + len(other)
+
+
+def test_files_are_told_apart_by_content_and_large_ones_by_name_size_and_time(tmp_path):
+    one = tmp_path / "folder" / "one"
+    assert digest.of_file(one) == "" and len(digest.of_json([1])) == 16
+    one.parent.mkdir()
+    one.write_text("a")
+    os.utime(one, (1, 1))
+    known = digest.of_file(one), digest.of_large(one), digest.of_large(one.parent)
+    assert known == (digest.of_file(one), digest.of_large(one), digest.of_large(one.parent))
+    os.utime(one, (1, 2))
+    assert digest.of_file(one) == known[0]
+    assert digest.of_large(one) != known[1] and digest.of_large(one.parent) != known[2]
+    one.write_text("b")
+    assert digest.of_file(one) != known[0]
