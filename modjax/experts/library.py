@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax import digest
-from modjax.errors import InputError
+from modjax.errors import InputError, suggestion
 from modjax.experts import depth, mttl, peft, store
 from modjax.experts.adapter import Adapter, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
@@ -202,7 +202,8 @@ class Library:
           tasks: the tasks of each expert; by default its name.
           info: other fields of ExpertInfo, the same for all experts.
 
-        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit.
+        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit, and for a field that
+        does not exist or has a value that no file can hold.
         """
         if not sites:
             raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
@@ -212,6 +213,9 @@ class Library:
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
         tasks = [(name,) for name in names] if tasks is None else tasks
+        for field in info:
+            if field not in ExpertInfo.__dataclass_fields__:
+                raise InputError(f"unknown field {field!r}; {suggestion(field, ExpertInfo.__dataclass_fields__)}")
         if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
             raise InputError(
                 f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "

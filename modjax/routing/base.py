@@ -16,6 +16,7 @@ from modjax.arguments import choice
 from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.files import plain
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
@@ -80,16 +81,21 @@ class Router:
         return None
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings."""
+        """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings.
+
+        Creates missing folders.
+        """
         arrays, settings = {}, {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("static"):
-                settings[field.name] = value.item() if isinstance(value, np.generic) else value
+                settings[field.name] = value
             else:
                 arrays |= _flatten(field.name, value)
-        metadata = {"router": _kind(type(self)), "settings": json.dumps(settings)}
-        draft = f"{path}.writing"
+        metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".writing")
         safetensors.numpy.save_file(arrays, draft, metadata)
         os.replace(draft, path)
 
