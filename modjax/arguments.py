@@ -4,19 +4,22 @@ Each function takes the argument's name and value, and returns the value to use.
 `name=value: expected ...`.
 """
 
+import dataclasses
 import operator
 import os
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from modjax.errors import InputError
+from modjax.errors import InputError, suggestion
 
 _LARGEST = float(np.finfo(np.float32).max)
+Kind = TypeVar("Kind")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -113,6 +116,26 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
     raise refused(name, value, f"one of {', '.join(choices)}")
 
 
+def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
+    """An object of a class, or one that has all members of a protocol."""
+    if isinstance(value, kind):
+        return value
+    raise refused(name, value, f"a {kind.__name__} object")
+
+
+def known(given: Mapping[str, Any], names: Collection[str], of: str) -> Mapping[str, Any]:
+    """Keyword arguments whose names are all known; `of` says in the error what they are arguments of."""
+    for name in given:
+        if name not in names:
+            raise InputError(f"{name}: no such setting of {of}; {suggestion(name, names)}")
+    return given
+
+
+def made(kind: Callable[..., Kind], given: Mapping[str, Any]) -> Kind:
+    """A dataclass of settings from keyword arguments whose names are all those of its fields."""
+    return kind(**known(given, [field.name for field in dataclasses.fields(kind)], kind.__name__))
+
+
 def check_fields(settings: Any, names: Iterable[str], check: Callable[..., Any], *limits: Any, **named: Any) -> None:
     """Replaces fields of a frozen dataclass by what a check of this module returns for them."""
     for name in names:
@@ -130,6 +153,26 @@ def items(name: str, value: Any, expected: str) -> list[Any]:
         except TypeError:  # an array without axes
             pass
     raise refused(name, value, expected)
+
+
+def mapping(name: str, value: Any, expected: str) -> dict[Any, Any]:
+    """A mapping, as a dictionary."""
+    if not isinstance(value, Mapping):
+        raise refused(name, value, expected)
+    return dict(value)
+
+
+def dtype(name: str, value: Any, choices: Collection[str]) -> np.dtype:
+    """A dtype, its name or its class, which is one of those named."""
+    if not isinstance(value, str | type | np.dtype):
+        raise refused(name, value, f"one of {', '.join(choices)}")
+    try:
+        found = jnp.dtype(value)
+    except (TypeError, ValueError) as error:  # no dtype; text that NumPy does not take
+        raise refused(name, value, f"one of {', '.join(choices)}") from error
+    if found.name not in choices:
+        raise refused(name, value, f"one of {', '.join(choices)}")
+    return found
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:

@@ -19,7 +19,7 @@ from modjax.errors import InputError
 from modjax.experts import depth
 from modjax.experts.library import Library
 from modjax.merge.fold import fold
-from modjax.models import export, gguf, gguf_tokenizer, hf, tokenizer, weights
+from modjax.models import export, gguf, gguf_tokenizer, hf, quant, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.local import EMBEDDED
@@ -121,9 +121,9 @@ class Model:
         may not fit the context; see `modjax.data.inputs.prompts`.
         """
         prompts = arguments.items("prompts", prompts, "a list of prompts")
-        request = generation.Request(**settings)
+        request = arguments.made(generation.Request, settings)
         answers = [""] * len(prompts)
-        with progress_bar(len(prompts), "answer", show=progress) as bar:
+        with progress_bar(len(prompts), "answer", show=arguments.flag("progress", progress)) as bar:
             for piece in self._pieces(prompts, library, router, system, choices, request):
                 answers[piece.prompt] += piece.text
                 bar.update(piece.last)
@@ -146,7 +146,7 @@ class Model:
         """
         one = isinstance(prompts, str)
         prompts = [prompts] if one else arguments.items("prompts", prompts, "a string, or a list of prompts")
-        request = generation.Request(**({"every": 4} | settings))
+        request = arguments.made(generation.Request, {"every": 4} | settings)
         pieces = self._pieces(prompts, library, router, system, choices, request)
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
@@ -179,7 +179,7 @@ class Model:
 
     def check(self, library: Library) -> None:
         """Raises InputError unless the library's experts fit this model: sites, layers, widths, fingerprint."""
-        for site, lora in library.loras.items():
+        for site, lora in arguments.instance("library", library, Library).loras.items():
             if site not in self.config.sites:
                 known = ", ".join(self.config.sites)
                 raise InputError(f"{self.name} has no site {site!r}, which the library has; expected some of {known}")
@@ -235,9 +235,14 @@ def load(
     added tokens of the tokenizer that have no row in the embedding. Raises InputError for what cannot be read, and for
     the tokenizer of another model.
     """
-    dtype = dtype or (jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16)
+    if dtype is None:
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+    dtype = arguments.dtype("dtype", dtype, export.FORMATS)
+    quant.check(quantize)
+    arguments.optional(arguments.instance)("mesh", mesh, jax.sharding.Mesh)
     layout = None if mesh is None else rules.layout(mesh)
-    name = str(name)
+    arguments.path("name", name)
+    name = os.fspath(name)
     if name == EMBEDDED or name.endswith(".gguf"):
         path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
         params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)

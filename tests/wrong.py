@@ -1,5 +1,6 @@
 """Values of wrong types for every argument of a function, each of which must work or be refused with an InputError."""
 
+import contextlib
 import inspect
 import pathlib
 from collections.abc import Callable, Mapping
@@ -49,10 +50,20 @@ VALUES: dict[str, Callable[[], Any]] = {
 }
 
 
+class Accepted(Exception):
+    """Raised by `accepted`."""
+
+
+def accepted(*arguments: Any, **named: Any) -> Any:
+    """Stands where the costly part of a function begins: arguments with which it is called have been accepted."""
+    raise Accepted
+
+
 def outcomes(function: Callable[..., Any], good: Callable[[], Mapping[str, Any]]) -> list[str]:
     """Calls a function with each of its arguments replaced by each value; returns what is wrong, a line for each fault.
 
-    Every call must return, or raise an InputError of one sentence. An iterator that it returns is read to its end.
+    Every call must return, reach `accepted`, or raise an InputError of one sentence. A returned iterator is read to its
+    end.
 
     Args:
       good: gives arguments that work, new ones for each call. Those named here are tried, and all that the function's
@@ -81,6 +92,7 @@ def _names(function, good) -> list[str]:
 def _call(function, arguments):
     """Calls by name; arguments that have no names, as those of `__getitem__`, by position."""
     bound = inspect.signature(function).bind_partial(**arguments)
-    result = function(*bound.args, **bound.kwargs)
-    if hasattr(result, "__next__"):
-        list(result)
+    with contextlib.suppress(Accepted):
+        result = function(*bound.args, **bound.kwargs)
+        if hasattr(result, "__next__"):
+            list(result)

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import merge
+from modjax import arguments, merge
 from modjax.adapt.shots import few
-from modjax.arguments import choice
 from modjax.data.tasks import Tasks
 from modjax.experts.failed import without_failed
 from modjax.experts.library import Library, concatenate
@@ -65,12 +64,12 @@ def cat(
 
     Raises InputError for settings, tasks and experts that do not fit.
     """
-    choice("per", per, get_args(Per))
+    arguments.choice("per", per, get_args(Per))
     library = without_failed(library)
-    model.check(library)
+    arguments.instance("model", model, Model).check(library)
     if rank is not None:
         checked_rank(library, rank)
-    settings, tasks = Settings(**(DEFAULTS | settings | {"sites": library.sites})), few(tasks)
+    settings, tasks = arguments.made(Settings, DEFAULTS | settings | {"sites": library.sites}), few(tasks)
     groups = checked_groups({"cat": tuple(tasks)} if groups is None else groups)
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
     method = {"merged": "cat", "per": per, "steps": fitted.steps}

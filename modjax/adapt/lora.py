@@ -7,7 +7,7 @@ from typing import Unpack
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import merge
+from modjax import arguments, merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.shots import few
 from modjax.data.tasks import Tasks
@@ -44,7 +44,7 @@ def lora(
     """
     tasks = few(tasks)
     if init is not None:
-        init = _for_each(init, tasks)
+        init = _for_each(arguments.instance("init", init, Library), tasks)
         settings |= {"rank": init.rank, "alpha": float(init.scale[0]) * init.rank, "sites": init.sites}
     return train_library(model, tasks, None, workdir, init, progress, **settings)
 
@@ -66,7 +66,7 @@ def mu(
 
     The other arguments, the result and the errors are those of `lora`.
     """
-    model.check(library)
+    arguments.instance("model", model, Model).check(library)
     chosen = retrieved_from(library, few(tasks), retrieved)
     if retrieved is None:
         start = merge.uniform(library)

@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import merge
+from modjax import arguments, merge
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.search import Found, search
 from modjax.adapt.shots import few
@@ -33,6 +33,7 @@ from modjax.parallel import distributed
 from modjax.progress import each
 from modjax.routing.base import Bound
 from modjax.routing.fixed import Fixed
+from modjax.train.fit import checked_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +99,12 @@ def lorahub(
     Raises InputError for experts, tasks and settings that do not fit, for the workdir of another search, and if
     nevergrad is not installed.
     """
-    settings = LoraHubSettings(**settings)
-    model.check(library)
+    settings, (folder, progress) = arguments.made(LoraHubSettings, settings), checked_run(workdir, progress)
+    arguments.instance("model", model, Model).check(library)
     tasks = few(tasks)
     chosen, tokens = retrieved_from(library, tasks, retrieved), (settings.length, settings.system, settings.too_long)
     encoded = {name: inputs.examples(model, task, task.split("train"), *tokens) for name, task in tasks.items()}
-    kept = _Kept(workdir and pathlib.Path(workdir), lambda: _made_of(model, library, tasks, chosen, settings))
+    kept = _Kept(folder, lambda: _made_of(model, library, tasks, chosen, settings))
     recorded = {name: getattr(settings, name) for name in ("budget", "bound", "penalty", "seed")}
     method = {"method": "lorahub", **recorded}
     composed = []

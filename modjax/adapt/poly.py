@@ -12,9 +12,9 @@ from typing import Unpack
 
 import numpy as np
 
+from modjax import arguments
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.shots import few
-from modjax.arguments import flag, number
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -63,11 +63,14 @@ def poly(
 
     Raises InputError for settings, tasks and experts that do not fit.
     """
-    model.check(library)
+    arguments.instance("model", model, Model).check(library)
     heads = checked_heads(model.config, library.sites, heads)
-    weights_only, weights_rate = flag("weights_only", weights_only), number("weights_rate", weights_rate, least=0)
+    weights_only = arguments.flag("weights_only", weights_only)
+    weights_rate = arguments.number("weights_rate", weights_rate, least=0)
     tasks, scale = few(tasks), scale_of(library)
-    settings = Settings(**(settings | {"rank": library.rank, "alpha": scale * library.rank, "sites": library.sites}))
+    settings = arguments.made(
+        Settings, settings | {"rank": library.rank, "alpha": scale * library.rank, "sites": library.sites}
+    )
     check_factors(settings.tie, library.loras)
     chosen = retrieved_from(library, tasks, retrieved)
     ids_TS = np.asarray([[library.names.index(expert) for expert in own] for own in chosen.values()])
@@ -115,7 +118,7 @@ def _copies(leaf_LTSRX, n_tasks):
 
 def _start(router, library, heads, ids_TS) -> np.ndarray:
     """Z float32[1,T,H,S] whose weights are the means of the router: their logits, because they sum to 1."""
-    if router is None:
+    if arguments.optional(arguments.instance)("router", router, Poly) is None:
         return np.zeros((1, len(ids_TS), heads, ids_TS.shape[1]), np.float32)
     mean_HE = np.asarray(router.weights, np.float64)[0].mean(axis=0)
     if mean_HE.shape != (heads, len(library)):

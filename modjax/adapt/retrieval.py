@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax import arguments
-from modjax.arguments import choice, whole
+from modjax.arguments import choice, refused, whole
 from modjax.cluster import similarity
 from modjax.data.loader import key_of
-from modjax.data.tasks import Tasks
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
@@ -54,7 +54,7 @@ def retrieve(
     library, seed = without_failed(library), arguments.seed("seed", seed)
     n = whole("n", n, least=1, most=len(library))
     found = {}
-    for name in tasks:
+    for name in checked_tasks(tasks):
         if by == "random":
             order = np.random.RandomState(key_of(name, seed)).permutation(len(library))
         else:
@@ -76,6 +76,10 @@ def nearness(
       sparsity: for "svd", the quantile of an expert's magnitudes up to which its numbers are set to 0.
       components: for "svd", the number of singular vectors.
     """
+    choice("by", by, get_args(By))
+    arguments.instance("library", library, Library)
+    if len(arguments.instance("expert", expert, Library)) != 1:
+        raise refused("expert", expert, "a library of one expert")
     (info,) = expert.infos
     renamed = dataclasses.replace(info, name=f"new task {info.name}")  # the library may have an expert of that name
     together = library + dataclasses.replace(expert, infos=(renamed,))
@@ -102,12 +106,12 @@ def retrieved_from(library: Library, tasks: Tasks, retrieved: Retrieved | None) 
     """
     if retrieved is None:
         return dict.fromkeys(tasks, without_failed(library).names)
-    for name in tasks:
-        own = retrieved.get(name, ())
+    retrieved = arguments.mapping("retrieved", retrieved, "{task: [expert, ...]}")
+    chosen = {name: arguments.texts(f"retrieved[{name!r}]", retrieved.get(name, ())) for name in tasks}
+    for name, own in chosen.items():
         if not own or not set(own) <= set(library.names):
             known = ", ".join(library.names)
             raise InputError(f"retrieved: task {name!r} has experts {list(own)}; expected at least one of {known}")
-    chosen = {name: tuple(retrieved[name]) for name in tasks}
     if len({len(own) for own in chosen.values()}) != 1:
         found = {name: len(own) for name, own in chosen.items()}
         raise InputError(f"retrieved: numbers of experts are {found}; expected the same number for every task")
@@ -115,7 +119,7 @@ def retrieved_from(library: Library, tasks: Tasks, retrieved: Retrieved | None) 
 
 
 def _expert_of(own, task, by) -> Library:
-    index = None if own is None else own.expert_of(task)
+    index = None if own is None else arguments.instance("own", own, Library).expert_of(task)
     if index is None:
         raise InputError(f"by={by!r}: task {task!r} has no expert in own=; train one with modjax.adapt.lora")
     return own[index]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
+from modjax import arguments
 from modjax.cluster.clusters import Clusters
 from modjax.errors import InputError
 
@@ -18,12 +19,16 @@ def adjusted_rand(first: Clusters, second: Clusters | Sequence[Hashable]) -> flo
 
     Raises InputError if the two are not of the same experts.
     """
+    arguments.instance("first", first, Clusters)
     if isinstance(second, Clusters):
         if set(first.experts) != set(second.experts):
             differ = sorted(set(first.experts) ^ set(second.experts))
             raise InputError(f"the clusterings are of different experts; only one has {', '.join(differ[:5])}")
         labels = dict(zip(second.experts, second.labels.tolist(), strict=True))
         second = [labels[expert] for expert in first.experts]
+    second = arguments.items("second", second, "Clusters, or a list with the kind of each expert")
+    if not all(isinstance(kind, Hashable) for kind in second):
+        raise arguments.refused("second", second, "kinds that can be compared, such as text")
     if len(second) != len(first.labels):
         raise InputError(f"{len(second)} kinds for {len(first.labels)} experts; expected one each")
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(second))}
@@ -38,7 +43,7 @@ def silhouette(clusters: Clusters) -> float | None:
     experts, as in the dendrogram; k-means instead uses distances between rows of S. None for one cluster and for as
     many clusters as experts, for which it is not defined.
     """
-    if not 1 < len(clusters.names) < len(clusters.labels):
+    if not 1 < len(arguments.instance("clusters", clusters, Clusters).names) < len(clusters.labels):
         return None
     return float(silhouette_score(distances(clusters.similarity), clusters.labels, metric="precomputed"))
 

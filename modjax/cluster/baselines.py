@@ -21,7 +21,8 @@ def random(like: Clusters, seed: int = 42) -> Clusters:
       like: the clustering whose labels are permuted.
       seed: of the permutation.
     """
-    labels = np.random.default_rng(arguments.seed("seed", seed)).permutation(like.labels)
+    rng = np.random.default_rng(arguments.seed("seed", seed))
+    labels = rng.permutation(arguments.instance("like", like, Clusters).labels)
     return Clusters.of(like.experts, labels, like.similarity, _inertia(np.float64(like.similarity), labels))
 
 
@@ -48,6 +49,9 @@ def embedding(
 
     Raises InputError for a task without a vector, and for vectors of different shapes.
     """
+    arguments.instance("library", library, Library)
+    centre = arguments.flag("centre", centre)
+    vectors = arguments.mapping("vectors", vectors, "{task: float[D]}")
     missing = [task for tasks in library.tasks for task in tasks if task not in vectors]
     if missing:
         raise InputError(f"no vector for task {missing[0]!r}; expected one for each task of the library's experts")

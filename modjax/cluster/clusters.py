@@ -17,6 +17,7 @@ from modjax.files import is_text, is_whole, list_of, read_json_object
 from modjax.ops.kmeans import kmeans
 
 Array = np.ndarray | jax.Array
+MOST = 2**16  # restarts of k-means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Clusters:
 
     def groups(self, library: Library) -> dict[str, tuple[str, ...]]:
         """{"cluster 0": tasks of its experts, ...}; as `groups` of `train_library` it gives one expert per cluster."""
+        arguments.instance("library", library, Library)
         members = {cluster: np.flatnonzero(self.labels == cluster) for cluster in self.names}
         return {
             f"cluster {cluster}": tuple(dict.fromkeys(task for i in ids for task in library.tasks[i]))
@@ -70,7 +72,7 @@ class Clusters:
     @staticmethod
     def load(path: str | os.PathLike) -> "Clusters":
         """Reads a clusters.json as `modjax cluster` writes it. Raises InputError naming the key for other content."""
-        found = read_json_object(path)
+        found = read_json_object(arguments.path("path", path))
         experts, labels, matrix = (found.get(key) for key in ("experts", "labels", "similarity"))
         if not (_is_names(experts) and _is_labels(labels) and experts and len(experts) == len(labels)):
             raise InputError(
@@ -102,7 +104,7 @@ def clustered(
     Raises InputError unless there are 1 to E clusters and at least one restart.
     """
     clusters = checked_clusters(clusters, len(experts))
-    seed, restarts = arguments.seed("seed", seed), arguments.whole("restarts", restarts, least=1)
+    seed, restarts = arguments.seed("seed", seed), arguments.whole("restarts", restarts, least=1, most=MOST)
     found = _kmeans(jnp.asarray(points_ED), clusters, jax.random.key(seed), restarts)
     made = Clusters.of(experts, found.labels, similarity_EE, found.inertia)
     if len(made.names) < clusters:

@@ -1,5 +1,6 @@
 """Model-based clustering (MBC, arXiv 2405.11157, section 3.1): tasks grouped by the similarity of their experts."""
 
+from modjax.arguments import instance
 from modjax.cluster.clusters import Clusters, checked_clusters, clustered
 from modjax.cluster.similarity import similarity
 from modjax.experts.library import Library
@@ -25,6 +26,6 @@ def mbc(
     Warns if fewer clusters are found, and names experts whose training failed; see `similarity`. Raises InputError for
     invalid settings.
     """
-    checked_clusters(clusters, len(library))
+    checked_clusters(clusters, len(instance("library", library, Library)))
     s_EE = similarity(library, sparsity=sparsity, components=components)
     return clustered(library.names, s_EE, s_EE, clusters, seed, restarts)

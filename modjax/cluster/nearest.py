@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modjax.arguments import instance
 from modjax.cluster.clusters import Clusters
 from modjax.cluster.similarity import cross_similarity
 from modjax.errors import InputError
@@ -31,6 +32,8 @@ def nearest(clusters: Clusters, library: Library, new: Library, sparsity: float 
 
     Raises InputError if the library lacks an expert of the clusters, or the libraries do not fit one model.
     """
+    instance("clusters", clusters, Clusters)
+    instance("library", library, Library)
     columns = {expert: i for i, expert in enumerate(library.names)}
     missing = [expert for expert in clusters.experts if expert not in columns]
     if missing:

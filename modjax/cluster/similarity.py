@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import number, whole
+from modjax.arguments import instance, number, refused, whole
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.linalg import kth_smallest_magnitude
@@ -36,7 +36,8 @@ def similarity(library: Library, sparsity: float = 0.5, components: int = 64) ->
 
     Raises InputError for a sparsity outside [0, 1) and for components below 1.
     """
-    components = whole("components", components, least=1)
+    instance("library", library, Library)
+    components = min(whole("components", components, least=1), len(library))
     if library.failed:
         listed = ", ".join(library.failed)
         warnings.warn(
@@ -56,6 +57,8 @@ def cross_similarity(new: Library, library: Library, sparsity: float = 0.5) -> j
 
     Raises InputError for sites with different layers or widths.
     """
+    instance("new", new, Library)
+    instance("library", library, Library)
     shared = {site for one in (new, library) for site in one.loras if (site, "a") not in _own(one)}
     sides = []
     for one in (new, library):
@@ -70,6 +73,18 @@ def cross_similarity(new: Library, library: Library, sparsity: float = 0.5) -> j
                 "(layers or widths differ)"
             )
     return _cross_similarity(new_blocks, new_k_N, blocks, k_E)
+
+
+def checked_similarity(similarity_EE: np.ndarray) -> np.ndarray:
+    """float64[E, E]. Raises InputError for anything but a square matrix of finite numbers."""
+    try:
+        found = np.asarray(similarity_EE)
+    except ValueError:  # rows of different lengths
+        found = np.zeros(0)
+    square = found.ndim == 2 and found.shape[0] == found.shape[1] and found.dtype.kind in "iuf"
+    if not square or not np.isfinite(found).all():
+        raise refused("similarity_EE", similarity_EE, "a square matrix of finite numbers")
+    return np.float64(found)
 
 
 def _own(library) -> list[Factor]:

@@ -7,10 +7,10 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from modjax.arguments import refused
+from modjax.arguments import instance, items, refused
 from modjax.cluster.agreement import adjusted_rand, distances, silhouette
 from modjax.cluster.clusters import Clusters, checked_clusters, clustered
-from modjax.cluster.similarity import similarity
+from modjax.cluster.similarity import checked_similarity, similarity
 from modjax.errors import InputError
 from modjax.experts.library import Library
 
@@ -48,12 +48,13 @@ def sweep(
 
     Raises InputError for invalid settings.
     """
-    if not isinstance(clusters, Iterable) or not (clusters := list(clusters)):
+    if not (found := items("clusters", clusters, "a list of numbers of clusters")):
         raise refused("clusters", clusters, "at least one number of clusters")
-    sizes = sorted({checked_clusters(one, len(library)) for one in clusters})
+    instance("library", library, Library)
+    sizes = sorted({checked_clusters(one, len(library)) for one in found})
     s_EE = np.asarray(similarity(library, sparsity, components))
     found = {size: clustered(library.names, s_EE, s_EE, size, seed, restarts) for size in sizes}
-    agreement = families and {size: adjusted_rand(one, families) for size, one in found.items()}
+    agreement = None if families is None else {size: adjusted_rand(one, families) for size, one in found.items()}
     return Sweep(found, {size: silhouette(one) for size, one in found.items()}, agreement)
 
 
@@ -63,6 +64,7 @@ def dendrogram(similarity_EE: np.ndarray) -> np.ndarray:
     Each row is a merge: its two nodes, their distance, the number of experts below it; node E + i is the i-th merge.
     Raises InputError for a single expert.
     """
+    similarity_EE = checked_similarity(similarity_EE)
     if len(similarity_EE) < 2:
         raise InputError(f"a dendrogram needs at least two experts; found {len(similarity_EE)}")
     return linkage(squareform(distances(similarity_EE)), method="average")

@@ -25,7 +25,7 @@ from modjax import arguments
 from modjax.data.jsonl import field, read_json_lines
 from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split, checked_tasks
 from modjax.errors import InputError
-from modjax.files import read_json, read_text, safe_name, split_lines
+from modjax.files import os_errors, read_json, read_text, safe_name, split_lines
 
 ACCEPTED = (
     '"open48", a folder with index.json, a folder with tasks/*.json (Super-NaturalInstructions), '
@@ -47,10 +47,10 @@ def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> 
       InputError: the name is unknown, a file is missing or malformed, or nothing matches `only`. The
         message names the file, the line or key, and what was expected there.
     """
-    if not isinstance(name_or_path, str | os.PathLike):
-        raise arguments.refused("name_or_path", name_or_path, ACCEPTED)
+    arguments.path("name_or_path", name_or_path)
     wanted = _matcher(only)
-    tasks = Tasks(_read(name_or_path, wanted))
+    with os_errors(name_or_path, "read"):
+        tasks = Tasks(_read(name_or_path, wanted))
     if not tasks:
         asked = f" that match {list(only)}" if only is not None else ""
         raise InputError(f"{name_or_path}: found no tasks{asked}; expected at least one")
@@ -64,8 +64,9 @@ def write(tasks: Tasks, path: str | os.PathLike) -> None:
     they are stored whole, and the entry has `"whole_prompt": true`. A list of references that contains only the target
     is not stored.
     """
-    tasks, folder = checked_tasks(tasks), pathlib.Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    tasks, folder = checked_tasks(tasks), arguments.path("path", path)
+    with os_errors(folder, "written"):
+        folder.mkdir(parents=True, exist_ok=True)
     index: list[dict] = []
     for task in tasks.values():
         prefix = _prefix(task.definition)

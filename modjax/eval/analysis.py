@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
@@ -85,7 +86,8 @@ def analyse(
 
     Raises InputError for a method without a router.
     """
-    if method.router is None:
+    arguments.instance("model", model, Model)
+    if arguments.instance("method", method, Method).router is None:
         raise InputError(f"method {method.name!r} has no router; expected one to analyse")
     chosen = prepared(model, method.covered(tasks), sample)
     prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in chosen]
@@ -93,7 +95,7 @@ def analyse(
     bound = model.bind(method.library, method.router)
     parts = []
     for ids, own, context, rows in batches(model, prompts, method.choices_of(chosen), batch):
-        owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], batch, -1)
+        owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], rows.n_rows, -1)
         sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))
     return _analysis(method.library, functools.reduce(_added, parts))

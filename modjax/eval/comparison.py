@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from modjax import arguments
 from modjax.eval.intervals import RESAMPLES, Paired, interval, paired, resample
 from modjax.eval.score import Score, summary
 
@@ -33,6 +34,8 @@ def compare(
 
     Raises InputError for methods that were scored on different examples.
     """
+    tasks = arguments.texts("tasks", tasks)
+    scores = arguments.mapping("scores", scores, "{method: {task: score}}")
     means = {name: found for name, own in scores.items() if (found := summary(own, tasks)) is not None}
     names = tuple(means)
     if not names:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.eval.likelihood import batches, losses, prompts_of
 from modjax.eval.method import Method
@@ -14,6 +15,7 @@ from modjax.eval.sample import Chosen, Sample, prepared
 from modjax.model import Model
 
 PASSES = 3
+MOST = 2**16  # rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +52,18 @@ def measure(
     Args:
       batch: number of rows in the batch.
     """
+    arguments.instance("model", model, Model)
+    arguments.instance("method", method, Method)
+    batch = arguments.whole("batch", batch, least=1, most=MOST)
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
     ((_, own, context, rows),) = batches(model, [one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)
-    arguments = (model.params, bound, context, prompts_of(own, rows), rows)
+    inputs = (model.params, bound, context, prompts_of(own, rows), rows)
     start = time.perf_counter()
-    program = _program.lower(*arguments).compile()
+    program = _program.lower(*inputs).compile()
     compiled = time.perf_counter() - start
     memory = program.memory_analysis()
-    seconds = min(_seconds(program, arguments) for _ in range(PASSES))
+    seconds = min(_seconds(program, inputs) for _ in range(PASSES))
     return Cost(
         experts=sum(leaf.nbytes for leaf in jax.tree.leaves(bound)),
         temporary=None if memory is None else memory.temp_size_in_bytes,
@@ -77,7 +82,7 @@ def longest(chosen: Sequence[Chosen], batch: int) -> list[Chosen]:
 _program = jax.jit(losses)
 
 
-def _seconds(program, arguments):
+def _seconds(program, inputs):
     start = time.perf_counter()
-    jax.block_until_ready(program(*arguments))
+    jax.block_until_ready(program(*inputs))
     return time.perf_counter() - start

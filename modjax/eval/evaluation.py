@@ -38,7 +38,8 @@ def evaluate(
     Raises InputError where the library does not fit the model, a split is empty, or a prompt leaves no room for its
     answer in the model's context.
     """
-    method = Method("evaluated", library, router)
+    arguments.instance("model", model, Model)
+    method, progress = Method("evaluated", library, router), arguments.flag("progress", progress)
     max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.context - 1)
     batch = arguments.whole("batch", batch, least=1)
     chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)

@@ -23,6 +23,7 @@ from modjax.eval.score import Score
 
 RESAMPLES = 2000
 LEVEL = 0.95
+MOST = 10**7  # draws, and examples of a task
 
 
 class Paired(NamedTuple):
@@ -36,6 +37,9 @@ class Paired(NamedTuple):
 
 def draws(task: str, n_examples: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """int[resamples, n]: how often each example of a task is drawn; each row sums to n."""
+    task, seed = arguments.text("task", task), arguments.seed("seed", seed)
+    n_examples = arguments.whole("n_examples", n_examples, least=1, most=MOST)
+    resamples = arguments.whole("resamples", resamples, least=1, most=MOST)
     rng = np.random.default_rng([seed, zlib.crc32(task.encode())])
     return rng.multinomial(n_examples, np.full(n_examples, 1 / n_examples), size=resamples)
 
@@ -51,17 +55,25 @@ def resample(
 
     Raises InputError for methods that were scored on different examples.
     """
-    resamples, seed = arguments.whole("resamples", resamples, least=1), arguments.seed("seed", seed)
+    resamples, seed = arguments.whole("resamples", resamples, least=1, most=MOST), arguments.seed("seed", seed)
+    scores = arguments.items("scores", scores, "a list of {task: score}")
+    tasks = arguments.texts("tasks", tasks)
     if not scores or not tasks:
         raise InputError(f"{len(scores)} methods on {len(tasks)} tasks: expected at least one of each")
     totals = {metric.name: np.zeros((resamples, len(scores))) for metric in metrics.METRICS}
     for task in tasks:
-        own = [by_task[task] for by_task in scores]
+        own = [_score(by_task, task) for by_task in scores]
         _check_examples(task, own)
         counts_Sn = draws(task, own[0].examples, resamples, seed).astype(np.float64)
         for metric, figure_SM in _figures(own, counts_Sn).items():
             totals[metric] += figure_SM
     return {metric: total_SM / len(tasks) for metric, total_SM in totals.items()}
+
+
+def _score(scores, task) -> Score:
+    if not isinstance(scores, Mapping) or task not in scores:
+        raise arguments.refused("an item of scores", scores, f"{{task: score}}, with a score of {task!r}")
+    return arguments.instance(f"the score of {task!r}", scores[task], Score)
 
 
 def _figures(scores, counts_Sn):

@@ -10,7 +10,7 @@ from modjax.data.pack import Rows, pack, pad_targets
 from modjax.data.tokenize import Encoded
 from modjax.model import Model
 from modjax.models.decoder import Decoder
-from modjax.models.padding import batched_by_length, bucket, filled
+from modjax.models.padding import batched_by_length, bucket, filled, fitting
 from modjax.ops.losses import target_losses
 from modjax.routing.base import Bound, Context
 from modjax.routing.prompt import PromptRows, routed
@@ -59,6 +59,7 @@ def batches(
     for i, example in enumerate(examples):
         inputs.check(model, f"example {i}", example.tokens)
         inputs.check(model, f"the prompt of example {i}", example.tokens[: example.n_prompt])
+    batch = fitting(batch, len(examples))
     for ids in batched_by_length([len(example.tokens) for example in examples], batch):
         own = [examples[i] for i in ids]
         choice_B = None if choices is None else filled([choices[i] for i in ids], batch, -1)

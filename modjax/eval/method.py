@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from modjax import arguments
 from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.eval.sample import Chosen
 from modjax.experts.library import Library
@@ -17,6 +18,11 @@ class Method:
     library: Library | None = None
     router: Router | None = None
     note: str = ""
+
+    def __post_init__(self):
+        arguments.check_fields(self, ("name", "note"), arguments.text)
+        arguments.check_fields(self, ("library",), arguments.optional(arguments.instance), Library)
+        arguments.check_fields(self, ("router",), arguments.optional(arguments.instance), Router)
 
     @property
     def needs_choice(self) -> bool:

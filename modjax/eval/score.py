@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.eval import metrics
 
@@ -67,8 +68,10 @@ def from_json(value: Mapping[str, Any]) -> dict[str, Score]:
 
 def summary(scores: Mapping[str, Score], tasks: Sequence[str]) -> dict[str, float] | None:
     """{metric: unweighted mean over the tasks, "examples": their total}; None unless all tasks were scored."""
+    tasks = arguments.texts("tasks", tasks)
+    scores = arguments.mapping("scores", scores, "{task: score}")
     if not tasks or any(task not in scores for task in tasks):
         return None
-    own = [scores[task] for task in tasks]
+    own = [arguments.instance(f"scores[{task!r}]", scores[task], Score) for task in tasks]
     means = {metric.name: float(np.mean([score[metric.name] for score in own])) for metric in metrics.METRICS}
     return means | {"examples": sum(score.examples for score in own)}

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts.library import Library
 
@@ -14,7 +15,8 @@ def left_out(library: Library, failed: bool = False) -> tuple[int, ...]:
 
     Warns, naming them. Raises InputError if no expert would be left.
     """
-    found = () if failed else tuple(i for i, info in enumerate(library.infos) if info.failed)
+    arguments.instance("library", library, Library)
+    found = () if arguments.flag("failed", failed) else tuple(i for i, info in enumerate(library.infos) if info.failed)
     if not found:
         return ()
     steps = ", ".join(f"{library.names[i]} (at step {library.infos[i].failed})" for i in found)

@@ -22,9 +22,9 @@ GENERIC = re.compile(rf"({_WORD}[-_.]?)+|(?=.*\d)({_STEP})+|[0-9a-f]{{40}}", re.
 
 def check(field: str, name: Any) -> str:
     """A name: any text but the empty one. field: what it is called in the error."""
-    if name == "":
+    if not text(field, name):
         raise refused(field, name, "a string of at least one character")
-    return text(field, name)
+    return str(name)
 
 
 def of_paths(paths: Sequence[pathlib.PurePath]) -> list[str]:

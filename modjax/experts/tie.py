@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from modjax.arguments import items, texts
 from modjax.errors import InputError
 from modjax.ops.lora import Factors, LoRA
 
@@ -29,6 +30,11 @@ def everywhere(factors: Mapping[str, Factors], tie: Tie) -> dict[str, Factors]:
     """The factors with the first site's A at all sites of its group."""
     first = firsts(tie)
     return {site: own._replace(a=factors[first.get(site, site)].a) for site, own in factors.items()}
+
+
+def checked_tie(tie: Tie) -> tuple[tuple[str, ...], ...]:
+    """The groups as tuples. Raises InputError for anything but lists of names of sites."""
+    return tuple(texts("an item of tie", sites) for sites in items("tie", tie, "a list of groups of sites"))
 
 
 def check_sites(tie: Tie, known: Iterable[str]) -> None:

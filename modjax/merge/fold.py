@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from modjax.arguments import choice
+from modjax.arguments import choice, instance
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares, stacked, summed
@@ -34,6 +34,7 @@ def fold(
     numbers, and for an unknown mix.
     """
     choice("mix", mix, ("parameters", "outputs"))
+    instance("decoder", decoder, Decoder)
     weights_E = _weights(library, weights)
     folded = jax.tree.map(lambda leaf: leaf, decoder)
     for site, lora in library.loras.items():
@@ -50,7 +51,7 @@ def fold(
 
 def _weights(library, weights):
     if weights is None:
-        if len(library) > 1:
+        if len(instance("library", library, Library)) > 1:
             raise InputError(f"no weights for a library of {len(library)} experts; expected weights, one per expert")
         weights = [1.0]
     return jnp.asarray(checked_weights(library, weights), jnp.float32)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import choice, whole
+from modjax.arguments import choice, instance, refused, whole
 from modjax.errors import InputError
 from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
@@ -43,8 +43,9 @@ def genknowsub(library: Library, general: Library, form: Form = "factors", rank:
     Raises InputError for an unknown form, for sites, shapes or ranks that do not fit, and for different base models.
     """
     choice("form", form, get_args(Form))
+    instance("library", library, Library)
     if rank is not None and (form == "factors" or whole("rank", rank) < 1):
-        raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
+        raise refused("rank", rank, f"a rank of at least 1, and only with form='products'; the form is {form!r}")
     general = without_failed(general)
     _check_fit(library, general, form)
     if form == "factors":

@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import choice, refused, whole
-from modjax.errors import InputError
+from modjax.arguments import choice, instance, refused, whole
 from modjax.experts.failed import without_failed
 from modjax.experts.info import ExpertInfo
 from modjax.experts.library import Library
@@ -29,12 +28,13 @@ def checked_form(form: Form, rank: int | None = None) -> Form:
     """The form. Raises InputError for an unknown form, and for a rank with a form other than "products"."""
     choice("form", form, get_args(Form))
     if rank is not None and (form != "products" or whole("rank", rank) < 1):
-        raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
+        raise refused("rank", rank, f"a rank of at least 1, and only with form='products'; the form is {form!r}")
     return form
 
 
 def checked_weights(library: Library, weights: Sequence[float]) -> np.ndarray:
     """float64[E]. Raises InputError unless they are E numbers that are finite in float32."""
+    instance("library", library, Library)
     try:
         weights_E = np.asarray(weights, np.float64)
     except (TypeError, ValueError):

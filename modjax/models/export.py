@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modjax import arguments
@@ -105,11 +104,7 @@ def write(
 
 
 def _dtype(decoder: Decoder, dtype: Any) -> np.dtype:
-    try:
-        found = jnp.dtype(decoder.embed[...].dtype if dtype is None else dtype)
-    except TypeError as error:
-        raise arguments.refused("dtype", dtype, f"one of {', '.join(FORMATS)}") from error
-    return jnp.dtype(arguments.choice("dtype", found.name, FORMATS))
+    return arguments.dtype("dtype", decoder.embed[...].dtype if dtype is None else dtype, FORMATS)
 
 
 def _described(config: ModelConfig, like, folder) -> dict[str, Any]:

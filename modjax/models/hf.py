@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -32,7 +33,7 @@ def find(name: str) -> pathlib.Path:
 
     Raises InputError, saying how to get the model, if it is neither local nor can be downloaded.
     """
-    if pathlib.Path(name).is_dir():
+    if os.path.isdir(name):  # false, not an error, for a name that no file system takes
         return pathlib.Path(name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError

@@ -12,6 +12,14 @@ def bucket(length: int, least: int = 64) -> int:
     return max(least, 1 << (length - 1).bit_length())
 
 
+def fitting(batch: int, count: int) -> int:
+    """The rows of a batch that holds at most `batch` of `count` items: no more than the next power of two of these.
+
+    Raises InputError for a batch below 1.
+    """
+    return min(whole("batch", batch, least=1), bucket(count, 1))
+
+
 def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
     """Indices in batches of similar length, so that there is little padding. Raises InputError for a batch below 1."""
     batch = whole("batch", batch, least=1)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from modjax.arguments import refused
 from modjax.errors import InputError
 
 BLOCK = 64  # inputs that share a scale in NF4
@@ -122,8 +123,8 @@ FORMATS = {"int8": Int8, "nf4": NF4}
 
 def check(quantize: str | None) -> None:
     """Raises InputError unless `quantize` is None or a key of FORMATS."""
-    if quantize is not None and quantize not in FORMATS:
-        raise InputError(f"quantize={quantize!r}: expected None or one of {', '.join(map(repr, FORMATS))}")
+    if quantize is not None and not (isinstance(quantize, str) and quantize in FORMATS):
+        raise refused("quantize", quantize, f"None or one of {', '.join(map(repr, FORMATS))}")
 
 
 def encoded(kernel_IO: np.ndarray, quantize: str, path: str) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ import math
 
 import jax
 
+from modjax.arguments import instance, items, whole
 from modjax.errors import InputError
 
 AXES = ("expert", "fsdp", "tensor")
@@ -15,8 +16,10 @@ def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) ->
     Axes are of type Auto: shardings of inputs are given, XLA chooses those of intermediate arrays.
     Raises InputError unless the product of the sizes is the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
-    sizes = [expert, fsdp, tensor]
+    devices = jax.devices() if devices is None else items("devices", devices, "a list of devices")
+    for device in devices:
+        instance("an item of devices", device, jax.Device)
+    sizes = [whole(name, size, least=-1) for name, size in zip(AXES, (expert, fsdp, tensor), strict=True)]
     given = [size for size in sizes if size != -1]
     rest = len(devices) // max(1, math.prod(given))
     filled = [rest if size == -1 else size for size in sizes]

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from modjax import arguments
 from modjax.eval import metrics
 from modjax.eval.metrics import LOSS
+from modjax.files import os_errors
 from modjax.report import colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.explorer import SCALE, explorer
@@ -24,17 +26,22 @@ def write(results: Mapping, path: str | os.PathLike) -> Path:
     `path` is a folder, created if needed, that gets an `index.html`, or a file whose name ends in `.html`.
     The file appears whole or not at all. Raises InputError where the parts of `results` contradict each other.
     """
-    path = Path(path)
+    path = arguments.path("path", path)
     target = path if path.suffix == ".html" else path / INDEX
-    text = render(results)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    text = render(arguments.mapping("results", results, "results of an experiment, see modjax.report"))
+    with os_errors(target, "written"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, text)
+    return target
+
+
+def _replace(target: Path, text: str) -> None:
     with tempfile.NamedTemporaryFile(
         "w", dir=target.parent, prefix=f".{target.name}.", encoding="utf-8", delete=False
     ) as file:
         file.write(text)
     os.chmod(file.name, 0o644)
     os.replace(file.name, target)
-    return target
 
 
 def render(results: Mapping) -> str:

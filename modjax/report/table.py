@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from modjax import arguments
 from modjax.eval import metrics
 from modjax.eval.metrics import Metric
 from modjax.report import numbers
@@ -122,6 +123,7 @@ def text_table(results: Mapping) -> str:
     `results` is described in `modjax.report`. A star marks the best value of a column. Methods that failed are listed
     below, each with its error, and then the experts whose training failed.
     """
+    results = arguments.mapping("results", results, "results of an experiment, see modjax.report")
     methods = results.get("methods") or []
     scored = [method for method in methods if not method.get("error")]
     parts = [_text_table(part, scored) for columns in tables(scored) for part in _fitting(columns, scored) if scored]

@@ -10,7 +10,7 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
-from modjax.arguments import number
+from modjax.arguments import known, number
 from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
@@ -67,4 +67,5 @@ def arrow(
     """
     top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
     check_norm("input_norm", input_norm)
+    known(options, PrototypeOptions.__annotations__, "arrow")
     return Arrow(prototypes_of(silenced(library, failed), **options), top_k, temperature, mix, input_norm)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
 
+@runtime_checkable
 class BaseModel(Reader, Protocol):
     """The interface of a model that routers use; `modjax.Model` has it."""
 
@@ -107,7 +108,8 @@ def check(router: Router, library: Library) -> None:
 
     Compares `per_site` and `named` arrays, the layer axis of all other arrays, and `n_experts`.
     """
-    kind, sizes = type(router).__name__, {"E": len(library), "L": library.layers}
+    kind = type(arguments.instance("router", router, Router)).__name__
+    sizes = {"E": len(arguments.instance("library", library, Library)), "L": library.layers}
     if getattr(router, "n_experts", len(library)) != len(library):
         raise InputError(f"the {kind} router is for {router.n_experts} experts; the library has {len(library)}")
     for field in dataclasses.fields(router):

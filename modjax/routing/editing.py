@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import instance, items, whole
 from modjax.errors import InputError
 from modjax.experts.axis import joined, taken
 from modjax.routing.base import Router
@@ -52,6 +53,7 @@ def restricted(router: R, ids: Sequence[int]) -> R:
     library as a whole.
     """
     count = n_experts(router)
+    ids = [whole("ids", one) for one in items("ids", ids, "a list of the numbers of experts")]
     if not 0 < len(set(ids)) == len(ids) or not set(ids) <= set(range(count)):
         raise InputError(f"experts {list(ids)}: expected at least one of 0 to {count - 1}, each at most once")
     kept = np.asarray(ids, np.int32)
@@ -64,7 +66,7 @@ def restricted(router: R, ids: Sequence[int]) -> R:
 
 def n_experts(router: Router) -> int:
     """The number of experts of a router. Raises InputError for routers that depend on the library as a whole."""
-    arrays = _arrays(router)
+    arrays = _arrays(instance("router", router, Router))
     if hasattr(router, "n_experts"):
         return router.n_experts
     lengths = (array.shape[1] for field in arrays for array in getattr(router, field.name).values())
@@ -89,7 +91,7 @@ def _arrays(router) -> list[dataclasses.Field]:
 
 
 def _check_alike(router, other):
-    kind = type(router).__name__
+    kind = type(instance("router", router, Router)).__name__
     if type(other) is not type(router):
         raise InputError(f"a {kind} router and a {type(other).__name__} router; expected two of the same class")
     for field in dataclasses.fields(router):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from modjax.arguments import whole
+from modjax.arguments import choice, instance, whole
 from modjax.data import inputs
-from modjax.data.tasks import Example, Tasks, checked_tasks
+from modjax.data.tasks import SPLITS, Example, Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
 from modjax.experts.failed import left_out
@@ -43,6 +43,7 @@ def known_tasks(library: Library, tasks: Tasks, failed: bool = False) -> tuple[l
 
 def first_of(tasks: Tasks, name: str, examples: int, split: str) -> Sequence[Example]:
     """The first `examples` examples of a task's split, at least one. Raises InputError if there are none."""
+    choice("split", split, SPLITS)
     found = tasks[name].split(split)[: whole("examples", examples, least=1)]
     if not found:
         raise InputError(f"task {name!r} has no examples in split {split!r}; expected at least one")
@@ -56,6 +57,7 @@ def examples_of(
 
     Prompts longer than the context are truncated on the left.
     """
+    instance("model", model, BaseModel)
     encoded, owners = [], []
     for e, names in enumerate(groups(library, tasks).values()):
         for name in names:

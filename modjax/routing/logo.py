@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import choice, whole
+from modjax.arguments import choice, instance, whole
 from modjax.experts.failed import left_out
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
@@ -70,8 +70,10 @@ def logo(
 
     Raises InputError for an invalid setting.
     """
-    top_k, mix, n_layers = checked_top_k(top_k), checked_mix(mix), library.layers
-    site = choice("site", site or ("attn.q" if "attn.q" in library.sites else library.sites[0]), library.sites)
+    top_k, mix, n_layers = checked_top_k(top_k), checked_mix(mix), instance("library", library, Library).layers
+    if site is None:
+        site = "attn.q" if "attn.q" in library.sites else library.sites[0]
+    choice("site", site, library.sites)
     layer = whole("layer", layer, least=-n_layers, most=n_layers - 1)
     choice("signal", signal, get_args(Signal))
     return Logo(len(library), site, layer, signal, top_k, mix, left_out(library, failed))

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from modjax.errors import InputError
+from modjax.arguments import choice
 from modjax.ops.norms import unit
 
 Norm = Literal["none", "unit", "layernorm"]
@@ -28,5 +28,4 @@ def normed(x: jax.Array, norm: Norm) -> jax.Array:
 
 def check_norm(name: str, norm: str) -> None:
     """Raises InputError naming the setting unless `norm` is a Norm."""
-    if norm not in get_args(Norm):
-        raise InputError(f"{name}={norm!r}: expected one of {', '.join(get_args(Norm))}")
+    choice(name, norm, get_args(Norm))

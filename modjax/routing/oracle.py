@@ -2,6 +2,7 @@
 
 import jax
 
+from modjax.arguments import instance
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.routing.base import Router, static
@@ -24,4 +25,4 @@ class Oracle(Router):
 
 def oracle(library: Library) -> Oracle:
     """One-hot weights, float32[B,E], from `context.choice_B`, int32[B]; -1 means no expert, so weights of 0."""
-    return Oracle(len(library))
+    return Oracle(len(instance("library", library, Library)))

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import instance, optional, text
 from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
-from modjax.models.padding import batched_by_length, bucket, left_padded
+from modjax.models.padding import batched_by_length, bucket, fitting, left_padded
 from modjax.ops.lora import Loras, Mix
 from modjax.routing.base import BaseModel, Bound, Context, Router, hook, named, static
 
@@ -101,7 +102,7 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
 
     Raises InputError as `modjax.data.inputs.prompts`, and for no prompts.
     """
-    found = inputs.prompts(model, prompts, system)
+    found = inputs.prompts(instance("model", model, BaseModel), prompts, optional(text)("system", system))
     if not found:
         raise InputError("no prompts; expected at least one")
     return found
@@ -109,7 +110,7 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
 
 def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:
     """(indices, rows) of batches of prompts with similar lengths; rows beyond the number of indices are padding."""
-    rows = min(batch, bucket(len(prompts), 1))
+    rows = fitting(batch, len(prompts))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))
         yield ids, PromptRows.left_padded(*left_padded([prompts[i] for i in ids], rows, columns))

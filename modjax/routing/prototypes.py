@@ -14,7 +14,7 @@ import numpy as np
 from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.experts.tie import Tie, check_factors, check_sites, firsts
+from modjax.experts.tie import Tie, check_factors, check_sites, checked_tie, firsts
 from modjax.models.layers import Linear
 from modjax.ops.linalg import leading_of_sum, low_rank_svd
 from modjax.ops.lora import Factors, LoRA
@@ -59,6 +59,9 @@ def prototypes_of(
     Raises InputError for an invalid setting, and for tied sites that do not share A.
     """
     seed = arguments.seed("seed", seed)
+    arguments.instance("library", library, Library)
+    arguments.optional(arguments.instance)("model", model, BaseModel)
+    tie = checked_tie(tie)
     _check(prototypes, of, model, length, scaled)
     check_norm("prototype_norm", prototype_norm)
     found = {}
@@ -96,8 +99,7 @@ def _maps(model, library, sites):
 
 def _check(prototypes, of, model, length, scaled):
     for name, value, kind in (("prototypes", prototypes, Prototypes), ("of", of, Of), ("length", length, Length)):
-        if value not in get_args(kind):
-            raise InputError(f"{name}={value!r}: expected {' or '.join(map(repr, get_args(kind)))}")
+        arguments.choice(name, value, get_args(kind))
     if of == "weights" and (model is None or prototypes == "power" or scaled):
         raise InputError(
             "of='weights' needs model=, the base model, prototypes='svd', and scaled=False, because the weights "
@@ -186,4 +188,4 @@ def _joined(loras):
 
 def score_scale(lora: LoRA, scaled: bool) -> jax.Array:
     """The factor of each expert's score, float32[L,E]: its scale if `scaled`, else 1; 0 where its scale is 0."""
-    return lora.scale if scaled else jnp.float32(lora.scale != 0)
+    return lora.scale if arguments.flag("scaled", scaled) else jnp.float32(lora.scale != 0)

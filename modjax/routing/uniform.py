@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import instance
 from modjax.experts.failed import left_out
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
@@ -31,4 +32,4 @@ def uniform(library: Library, mix: Mix = "parameters", failed: bool = False) -> 
         the products B^T A.
       failed: whether experts whose training failed count too; by default they are left out, with a warning.
     """
-    return Uniform(len(library), checked_mix(mix), left_out(library, failed))
+    return Uniform(len(instance("library", library, Library)), checked_mix(mix), left_out(library, failed))

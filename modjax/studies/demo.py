@@ -1,10 +1,12 @@
 """The demo: private experts, their clusters, cluster experts and a shared expert, under several routers, compared."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modjax.data.tasks import Tasks
+from modjax import arguments
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.eval.evaluation import evaluate
 from modjax.eval.sample import Sample
 from modjax.eval.score import as_json, from_json
@@ -13,6 +15,7 @@ from modjax.studies import content, methods, results
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
+from modjax.train.settings import Settings
 
 METHODS = {
     "base": {"library": "", "note": "the frozen model alone"},
@@ -48,6 +51,14 @@ def demo(
       sample, max_new_tokens: as in `modjax.evaluate`.
       shown: tasks of which an example is shown token by token.
     """
+    arguments.instance("model", model, Model)
+    checked_tasks(tasks)
+    settings = dataclasses.asdict(arguments.made(Settings, arguments.mapping("settings", settings, "{setting: value}")))
+    cluster = arguments.mapping("cluster", cluster, "arguments of modjax.cluster.mbc")
+    rows = arguments.mapping("rows", rows, "{kind: rows per step and expert}")
+    arguments.instance("sample", sample, Sample)
+    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1)
+    shown = tuple(tasks.select(shown))
     stages = Stages(folder)
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})

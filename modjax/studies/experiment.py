@@ -42,11 +42,15 @@ class Experiment:
           adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
           workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
         """
-        for name in libraries or ():
-            arguments.title("library name", name)  # "" stands for no library
-        self.sample, self.max_new_tokens = sample, max_new_tokens
-        self.libraries, self.train, self.adapt = dict(libraries or {}), dict(train or {}), dict(adapt or {})
-        self.workdir = None if workdir is None else pathlib.Path(workdir)
+        self.libraries = _libraries({} if libraries is None else libraries)
+        self.train = arguments.mapping("train", {} if train is None else train, "settings of training")
+        self.adapt = arguments.mapping("adapt", {} if adapt is None else adapt, "options of adaptation")
+        self.sample = arguments.instance("sample", sample, Sample)
+        self.max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1)
+        self.workdir = arguments.optional(arguments.path)("workdir", workdir)
+        for name, value, kind in (("model", model, Model), ("tasks", tasks, Tasks)):
+            if not isinstance(value, kind) and not callable(value):
+                raise arguments.refused(name, value, f"a {kind.__name__} object, or a function that loads it")
         self._model, self._tasks = model, tasks
         self._read: dict[str, tuple[str, Library]] = {}  # with the digest that it had when it was read
 
@@ -88,3 +92,13 @@ class Experiment:
             raise InputError(f"library {name!r} has no folder; expected the folder of a saved library")
         if name not in self.libraries and not from_first(pathlib.Path(found).is_dir):
             raise InputError(f"no library {name!r}; expected a folder, or one of {', '.join(self.libraries) or 'none'}")
+
+
+def _libraries(libraries) -> dict[str, Library | pathlib.Path | str]:
+    """The libraries by name, in memory or as folders; "" is a library without a folder."""
+    found = arguments.mapping("libraries", libraries, "{name: a library, or its folder}")
+    for name, value in found.items():
+        arguments.title("library name", name)  # "" stands for no library
+        if not isinstance(value, Library) and value != "":
+            arguments.path(f"libraries[{name!r}]", value)
+    return found

@@ -46,22 +46,23 @@ def leaderboard(
 
     Raises InputError for an invalid line, before anything is measured.
     """
-    return _Board(experiment, lines, models or {}, analyse, shown, load_model).results()
+    return _Board(experiment, lines, {} if models is None else models, analyse, shown, load_model).results()
 
 
 class _Board:
     def __init__(self, experiment, lines, models, analyse, shown, load_model):
-        if experiment.workdir is None:
+        if arguments.instance("experiment", experiment, Experiment).workdir is None:
             raise InputError("a leaderboard keeps what it has measured; expected an experiment with a workdir")
-        self.experiment, self.models = experiment, dict(models)
-        self.analyse, self.shown, self.load_model = analyse, list(shown), load_model
+        self.experiment, self.load_model = experiment, load_model
+        self.models = arguments.mapping("models", models, "{name: folder}")
+        self.analyse, self.shown = arguments.texts("analyse", analyse), list(arguments.texts("shown", shown))
         self.stages = Stages(experiment.workdir)
         self.lines = self._checked(lines)
 
     def _checked(self, lines) -> dict[str, dict[str, Any]]:
         """The normalised lines, without those of libraries and models that have no folder."""
         found = {}
-        for name, line in lines.items():
+        for name, line in arguments.mapping("lines", lines, "{name: method}").items():
             where = f"methods.{arguments.title('method name', name)}"
             line = methods.normalised(line, where)
             if "model" in line and (line["model"] not in self.models or set(line) - {"model", "note"}):

@@ -23,7 +23,7 @@ from typing import Any
 
 import jax
 
-from modjax import digest
+from modjax import arguments, digest
 from modjax.errors import InputError, suggestion
 from modjax.eval.method import Method
 from modjax.experts.library import Library
@@ -57,7 +57,7 @@ def normalised(method: Mapping[str, Any], where: str = "method") -> dict[str, An
     Raises InputError naming `where` for an unknown part, and a part of the wrong type.
     """
     found = {}
-    for part, value in method.items():
+    for part, value in arguments.mapping(where, method, "a method, {part: value}").items():
         if part not in PARTS:
             raise InputError(f"{where}: unknown part {part!r}; {suggestion(part, PARTS)}")
         types, words = PARTS[part]

@@ -29,7 +29,10 @@ def seeds(
     numbers = [arguments.seed("seed", number) for number in arguments.items("seeds", numbers, "a list of seeds")]
     if not numbers:
         raise InputError("no seeds; expected at least one")
-    runs = [_scores(study(number, pathlib.Path(folder) / f"seed-{number}")) for number in numbers]
+    folder = arguments.path("folder", folder)
+    if not callable(study):
+        raise arguments.refused("study", study, "a function of a seed and a folder")
+    runs = [_scores(study(number, folder / f"seed-{number}")) for number in numbers]
     common = [name for name in runs[0] if all(name in run for run in runs)]
     return {name: _over_seeds([run[name] for run in runs]) for name in common}
 

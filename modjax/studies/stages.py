@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from modjax import arguments
 from modjax.claim import claim
 from modjax.experts.library import Library
 from modjax.files import own_name, read_json, write_json
@@ -18,7 +19,7 @@ class Stages:
     """
 
     def __init__(self, folder: str | pathlib.Path):
-        self.folder = pathlib.Path(folder)
+        self.folder = arguments.path("folder", folder)
         self._times = self.folder / "stages.json"
 
     def claim(self, inputs: dict[str, Any], name: str = "inputs", kept: Iterable[str] = ("stages.json",)) -> None:

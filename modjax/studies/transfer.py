@@ -20,7 +20,8 @@ from scipy.stats import rankdata
 
 from modjax import arguments
 from modjax.cluster import similarity
-from modjax.data.tasks import Task, Tasks
+from modjax.cluster.similarity import checked_similarity
+from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.eval.intervals import RESAMPLES, interval
 from modjax.eval.likelihood import target_loss
@@ -35,6 +36,7 @@ from modjax.routing.oracle import oracle
 from modjax.studies import content
 from modjax.studies.stages import Stages
 from modjax.train.lora import train_library
+from modjax.train.settings import Settings
 
 
 class Estimate(NamedTuple):
@@ -88,6 +90,11 @@ def transfer(
     Returns {"spearman": Estimate, "bins": [Bin], "pairs": [...]} as plain data. Raises InputError for experts that are
     known to have been trained with other settings.
     """
+    arguments.instance("model", model, Model)
+    checked_tasks(tasks)
+    arguments.instance("library", library, Library)
+    arguments.instance("sample", sample, Sample)
+    settings = dataclasses.asdict(arguments.made(Settings, arguments.mapping("settings", settings, "{setting: value}")))
     _check_comparable(library, settings)
     s_EE = np.asarray(similarity(library, sparsity, components))
     chosen = choose_pairs(s_EE, pairs, seed)
@@ -122,6 +129,7 @@ def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[t
 
     Raises InputError for fewer than 3 pairs, or more than there are.
     """
+    similarity_EE = checked_similarity(similarity_EE)
     first, second = np.triu_indices(len(similarity_EE), 1)
     if not 3 <= arguments.whole("pairs", count) <= len(first):
         raise InputError(f"{count} pairs of {len(similarity_EE)} experts; expected 3 to {len(first)}")

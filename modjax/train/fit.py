@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from modjax import arguments
 from modjax.checkpoint import Checkpoints
 from modjax.claim import claim
 from modjax.data import inputs, loader
@@ -79,12 +80,18 @@ def fit(
     Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
     is trained.
     """
-    run, folder = _Run(model, tasks, groups, recipe, settings), None
-    if workdir is not None:
-        folder, made = pathlib.Path(workdir), made_of(model, tasks, run.groups, recipe, settings)
+    folder, progress = checked_run(workdir, progress)
+    run = _Run(model, tasks, groups, recipe, settings)
+    if folder is not None:
+        made = made_of(model, tasks, run.groups, recipe, settings)
         distributed.from_first(lambda: claim(folder / "inputs.json", made, [folder / CHECKPOINTS]))
     state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
+
+
+def checked_run(workdir: str | pathlib.Path | None, progress: bool) -> tuple[pathlib.Path | None, bool]:
+    """The folder of a run, and whether it shows its progress. Raises InputError for anything else."""
+    return arguments.optional(arguments.path)("workdir", workdir), arguments.flag("progress", progress)
 
 
 def made_of(
@@ -106,7 +113,7 @@ class _Run:
     """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
-        _check(model, settings)
+        check_settings(model, settings)
         groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
@@ -251,7 +258,8 @@ def _pick(chosen_E):
     return pick
 
 
-def _check(model, settings) -> None:
+def check_settings(model: Model, settings: Settings) -> None:
+    """Raises InputError unless the length and the sites of the settings fit the model."""
     config = model.config
     if settings.length > config.context:
         raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")

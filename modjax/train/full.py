@@ -7,6 +7,7 @@ from typing import Any, Unpack
 import jax
 import jax.numpy as jnp
 
+from modjax import arguments
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.model import Model
@@ -67,10 +68,12 @@ def train_full(
     Returns a model with the trained weights, in the dtypes of the given model; with early stopping, the weights of the
     lowest validation loss. Raises InputError for a quantised model, and as `train_library`.
     """
+    arguments.instance("model", model, Model)
     integers = [path for path, leaf in weights.leaves(model.params).items() if leaf.dtype.kind in "iu"]
     if integers:
         raise InputError(f"{integers[0]}: quantised weights cannot be trained; load the model without quantize")
-    settings, tasks = Settings(learning_rate=learning_rate, **settings), checked_tasks(tasks).training
+    settings = arguments.made(Settings, {"learning_rate": learning_rate, **settings})
+    tasks = checked_tasks(tasks).training
     fitted = fit(model, tasks, {"full": tuple(tasks)}, FullTraining(model.params), settings, workdir, progress)
     layout = (lambda path, leaf: None) if model.mesh is None else rules.layout(model.mesh)
     leaves = {path: jax.device_put(leaf[:, 0], layout(path, leaf[:, 0])) for path, leaf in fitted.trained.items()}

@@ -1,5 +1,6 @@
 """Training of PhatGoose's gates (arXiv 2402.05859): a vector per expert and site that scores tokens for the expert."""
 
+import dataclasses
 import pathlib
 from typing import Unpack
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import number
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.experts.failed import silenced
 from modjax.experts.library import Library
@@ -91,14 +92,15 @@ def phatgoose(
 
     Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
-    top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
-    model.check(library)
+    top_k, mix = checked_top_k(top_k), checked_mix(mix)
+    temperature = float(arguments.number("temperature", temperature))
+    arguments.instance("model", model, Model).check(library)
     library = silenced(library, failed)
-    settings = DEFAULTS | settings
-    settings["length"] = min(settings["length"], model.config.context)
-    settings = {"save_every": max(1, settings["steps"] // 4)} | settings | {"sites": library.sites}
+    given = arguments.made(Settings, DEFAULTS | settings | {"sites": library.sites})
+    save_every = given.save_every if "save_every" in settings else max(1, given.steps // 4)
+    given = dataclasses.replace(given, length=min(given.length, model.config.context), save_every=save_every)
     recipe, own = GateTraining(library), groups(library, tasks)
-    found = fit(model, tasks, own, recipe, Settings(**settings), workdir, progress)
+    found = fit(model, tasks, own, recipe, given, workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, temperature, mix)
 
 

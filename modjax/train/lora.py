@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
@@ -17,7 +18,7 @@ from modjax.model import Model
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors, LoRA, Loras, low_rank
-from modjax.train.fit import Fitted, fit
+from modjax.train.fit import Fitted, check_settings, fit
 from modjax.train.groups import checked_groups, private
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
@@ -52,7 +53,9 @@ def train_library(
 
     Raises InputError for settings, sites, tasks and experts that do not fit, before anything is trained.
     """
-    settings, tasks = Settings(**settings), checked_tasks(tasks).training
+    arguments.instance("model", model, Model)
+    settings, tasks = arguments.made(Settings, settings), checked_tasks(tasks).training
+    check_settings(model, settings)
     groups = checked_groups(private(tasks) if groups is None else groups)
     if init is not None:
         _check_init(model, groups, settings, init)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import number, whole
+from modjax import arguments
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts import tie
@@ -22,11 +22,12 @@ from modjax.model import Model
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import Factors, LoRA, Loras, mixture
 from modjax.routing.poly import Poly, task_weights
-from modjax.train.fit import Fitted, fit
+from modjax.train.fit import Fitted, check_settings, checked_run, fit
 from modjax.train.lora import drop, expert_info, init_a, layer_keys
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
+MOST = 2**16  # skills
 SPREAD = 1e-3  # Z starts uniform in [-SPREAD, SPREAD]
 
 
@@ -116,9 +117,13 @@ def train_poly(
 
     Raises InputError for settings, sites and tasks that do not fit.
     """
-    settings, training = Settings(**settings), checked_tasks(tasks).training
+    arguments.instance("model", model, Model)
+    settings, training = arguments.made(Settings, settings), checked_tasks(tasks).training
+    check_settings(model, settings)
     heads = checked_heads(model.config, settings.sites, heads)
-    skills, weights_rate = whole("skills", skills, least=1), number("weights_rate", weights_rate, least=0)
+    skills = arguments.whole("skills", skills, least=1, most=MOST)
+    weights_rate = arguments.number("weights_rate", weights_rate, least=0)
+    checked_run(workdir, progress)
     start = jax.jit(init_skills, static_argnums=(1, 2, 3, 4, 5))(
         jax.random.key(settings.seed), model.config, settings, skills, heads, len(training)
     )
@@ -149,7 +154,7 @@ def init_skills(key: jax.Array, config: ModelConfig, settings: Settings, skills:
 
 def checked_heads(config: ModelConfig, sites: tuple[str, ...], heads: int) -> int:
     """H. Raises InputError unless it divides the widths of all sites."""
-    heads = whole("heads", heads, least=1)
+    heads = arguments.whole("heads", heads, least=1)
     for site in sites:
         if site in config.sites and any(width % heads for width in config.sites[site]):
             raise InputError(f"heads={heads}: does not divide the widths of {site}, {config.sites[site]}")

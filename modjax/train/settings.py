@@ -1,13 +1,12 @@
 """The settings of one training run."""
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any, Literal, TypedDict, get_args
+from typing import Literal, TypedDict, get_args
 
-from modjax.arguments import check_fields, choice, flag, number, optional, refused, seed, text, texts, whole
+from modjax.arguments import check_fields, choice, flag, number, optional, seed, text, texts, whole
 from modjax.data.tokenize import TooLong
 from modjax.errors import InputError
-from modjax.experts.tie import check_sites
+from modjax.experts.tie import check_sites, checked_tie
 
 StopBy = Literal["loss", "rouge_l"]
 MOST = 2**31 - 1  # steps are counted with 32 bits
@@ -60,16 +59,10 @@ class Settings:
         check_fields(self, ("too_long",), choice, get_args(TooLong))
         check_fields(self, ("stop_by",), choice, get_args(StopBy))
         check_fields(self, ("sites",), texts)
-        check_fields(self, ("tie",), _groups)
+        object.__setattr__(self, "tie", checked_tie(self.tie))
         check_sites(self.tie, self.sites)
         if self.patience and not self.evaluate_every:
             raise InputError(f"patience={self.patience}: expected evaluate_every > 0, as stopping needs validations")
-
-
-def _groups(name: str, value: Any) -> tuple[tuple[str, ...], ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise refused(name, value, "groups of sites")
-    return tuple(texts(name, sites) for sites in value)
 
 
 class SettingsFields(TypedDict, total=False):
