@@ -6,7 +6,7 @@ from itertools import zip_longest
 from typing import Any
 
 from modjax.errors import InputError
-from modjax.files import plain, read_json, write_json
+from modjax.files import os_errors, plain, read_json, write_json
 
 
 def claim(path: pathlib.Path, inputs: dict[str, Any], kept: Iterable[pathlib.Path] = ()) -> None:
@@ -19,11 +19,14 @@ def claim(path: pathlib.Path, inputs: dict[str, Any], kept: Iterable[pathlib.Pat
     Raises InputError naming the first key that differs, or the result of unknown inputs, and changes nothing.
     """
     inputs = plain(inputs)
-    if not path.exists():
-        for result in filter(pathlib.Path.exists, kept):
-            raise InputError(f"{path}: is missing, so it is not known what {result} was made of; expected a new folder")
-        _write(path, inputs)
-        return
+    with os_errors(path, "written"):
+        if not path.exists():
+            for result in filter(pathlib.Path.exists, kept):
+                raise InputError(
+                    f"{path}: is missing, so it is not known what {result} was made of; expected a new folder"
+                )
+            write_json(path, inputs)
+            return
     for key, had, has in _differences(read_json(path), inputs, path.stem):
         raise InputError(
             f"{path}: this folder was made with {key} = {_shown(had)}; found {_shown(has)}, expected the same or a new "
@@ -45,10 +48,3 @@ def _differences(had: Any, has: Any, key: str) -> Iterator[tuple[str, Any, Any]]
 def _shown(value):
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _write(path, inputs):
-    try:
-        write_json(path, inputs)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); expected a folder to write to") from error

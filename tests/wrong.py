@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -59,7 +59,9 @@ def accepted(*arguments: Any, **named: Any) -> Any:
     raise Accepted
 
 
-def outcomes(function: Callable[..., Any], good: Callable[[], Mapping[str, Any]]) -> list[str]:
+def outcomes(
+    function: Callable[..., Any], good: Callable[[], Mapping[str, Any]], left_out: Collection[str] = ()
+) -> list[str]:
     """Calls a function with each of its arguments replaced by each value; returns what is wrong, a line for each fault.
 
     Every call must return, reach `accepted`, or raise an InputError of one sentence. A returned iterator is read to its
@@ -68,10 +70,11 @@ def outcomes(function: Callable[..., Any], good: Callable[[], Mapping[str, Any]]
     Args:
       good: gives arguments that work, new ones for each call. Those named here are tried, and all that the function's
         signature names; for `**settings`, those named here alone.
+      left_out: arguments that are not tried.
     """
     _call(function, good())
     faults = []
-    for name in _names(function, good()):
+    for name in filter(lambda name: name not in left_out, _names(function, good())):
         for label, make in VALUES.items():
             try:
                 _call(function, {**good(), name: make()})

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax import digest
-from modjax.arguments import items, number, refused, text, texts
-from modjax.errors import InputError, suggestion
+from modjax.arguments import items, known, number, refused, text, texts
+from modjax.errors import InputError
 from modjax.experts import depth, factors, mttl, peft, selection, store
 from modjax.experts.adapter import Adapter, each, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
@@ -220,8 +220,7 @@ class Library:
                 f"{len(scales)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one scale or "
                 "one per expert, and one list of tasks per expert"
             )
-        if unknown := sorted(set(info) - set(SHARED)):
-            raise InputError(f"{unknown[0]}: no such field of ExpertInfo; {suggestion(unknown[0], SHARED)}")
+        known(info, SHARED, "ExpertInfo")
         infos = tuple(
             ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scales, strict=True)
         )

@@ -207,7 +207,7 @@ SETTINGS = {
     "scales": ({"scale": [1.0, 2.0, 3.0]}, "3 scales and 2 lists of tasks for 2 experts"),
     "an infinite scale": ({"scale": [1.0, np.inf]}, "scale=inf: expected a finite number"),
     "tasks as text": ({"tasks": ["a", "b"]}, "tasks='a': expected a list of strings"),
-    "an unknown field": ({"famly": "phi"}, "famly: no such field of ExpertInfo; did you mean 'family'?"),
+    "an unknown field": ({"famly": "phi"}, "famly: no such setting of ExpertInfo; did you mean 'family'?"),
     "an unknown family": ({"family": "phy"}, "family='phy': expected one of llama"),
 }
 
