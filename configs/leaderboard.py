@@ -16,6 +16,7 @@ changed are measured again.
 import pathlib
 
 from common import adaptation, base, demo, validated, with_variants
+from ml_collections import ConfigDict
 
 NEUTRAL = str(pathlib.Path(__file__).with_name("neutral.txt"))  # text of no task
 METHODS = {
@@ -86,7 +87,7 @@ def get_config(variants: str | None = None):
         "models": {},  # folders of other base models
         "train": (),  # kinds of modjax.studies.libraries that the job trains in WORKDIR and adds
         "rows": {"mbc": 3, "random": 3, "embedding": 3, "shared": 5, "poly": 16, "mhr": 16, "full": 16},  # per step
-        "methods": METHODS,
+        "methods": ConfigDict(METHODS, allow_dotted_keys=True),
         "analyse": ("arrow", "spectr", "seqr", "pooled", "centroid", "mbc_arrow"),  # methods whose routers are analysed
         "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example is shown token by token
     }

@@ -5,6 +5,8 @@ Each function takes the argument's name and value, and returns the value to use.
 """
 
 import operator
+import os
+import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
@@ -86,6 +88,24 @@ def title(name: str, value: Any) -> str:
     return str(value)
 
 
+def path(name: str, value: Any) -> pathlib.Path:
+    """A path: a string that is not empty, or an object that stands for one."""
+    try:
+        found = os.fspath(value)
+        encoded = os.fsencode(found)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise refused(name, value, "a path") from error
+    if not isinstance(found, str) or not found or b"\0" in encoded:
+        raise refused(name, value, "a path, as text that is not empty")
+    return pathlib.Path(found)
+
+
+def paths(name: str, value: Any) -> list[pathlib.Path]:
+    """One path or a list of them, as a list."""
+    one = isinstance(value, str | os.PathLike)
+    return [path(name, item) for item in ([value] if one else items(name, value, "a path or a list of paths"))]
+
+
 def choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of the given strings."""
     if isinstance(value, str) and value in choices:
@@ -113,8 +133,8 @@ def items(name: str, value: Any, expected: str) -> list[Any]:
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:
-    """The error to raise for an argument; a long value is shortened."""
-    shown = repr(value)
+    """The error to raise for an argument; the value takes one line, and a long one is shortened."""
+    shown = re.sub(r"\s*\n\s*", " ", repr(value))
     return InputError(f"{name}={shown if len(shown) <= 80 else shown[:77] + '...'}: expected {expected}")
 
 

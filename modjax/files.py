@@ -1,6 +1,7 @@
 """Text and JSON files: reading with errors that name the file, atomic writing, and names that any file system takes."""
 
 import codecs
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -11,7 +12,7 @@ import pathlib
 import re
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from modjax.errors import InputError
@@ -106,12 +107,13 @@ def _plain(value):
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes to a temporary file beside `path` and renames it, so that no partly written file is ever seen.
 
-    Creates missing folders. A list of numbers takes one line.
+    Creates missing folders. A list of numbers takes one line. Values become plain as by `plain`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
-    draft.write_text(_NUMBERS.sub(_one_line, json.dumps(value, indent=2)) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, default=_plain)
+    draft.write_text(_NUMBERS.sub(_one_line, text) + "\n", encoding="utf-8")
     os.replace(draft, path)
 
 
@@ -181,3 +183,23 @@ def list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
 def object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     """A predicate: whether a JSON value is an object whose values all fit."""
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+@contextlib.contextmanager
+def os_errors(path: str | os.PathLike, done: str) -> Iterator[None]:
+    """Turns errors of the file system into InputErrors that name the path; done: "read" or "written"."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be {done} ({error.strerror or error})") from error
+
+
+def replaceable(folder: str | os.PathLike) -> pathlib.Path:
+    """The real path of a folder that is written under another name first, and moved to its place when complete.
+
+    Raises InputError if the process works in that folder, or below it: it would work in one that is deleted.
+    """
+    real, here = pathlib.Path(os.path.realpath(folder)), pathlib.Path.cwd()
+    if real in (here, *here.parents):
+        raise InputError(f"{folder}: is the folder of this process, or above it; expected another, as a new one in it")
+    return real

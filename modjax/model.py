@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Unpack
@@ -201,7 +202,7 @@ class Model:
         self.check(library)
         return dataclasses.replace(self, params=fold(self.params, library, weights, mix))
 
-    def save(self, path: str | pathlib.Path, dtype: Any = None) -> None:
+    def save(self, path: str | os.PathLike, dtype: Any = None) -> None:
         """Writes a Hugging Face checkpoint with the tokenizer, which transformers and `load` read.
 
         Args:

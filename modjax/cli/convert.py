@@ -12,15 +12,15 @@ from typing import Any
 
 from absl.flags import DEFINE_integer, DEFINE_list, DEFINE_multi_string, DEFINE_string, FlagValues
 
-from modjax import digest
+from modjax import arguments, digest
 from modjax.cli import session
 from modjax.errors import InputError
-from modjax.experts import depth, mttl, peft, store
+from modjax.experts import depth, mttl, peft, store, weights_file
 from modjax.experts import index as index_file
 from modjax.experts.depth import Depth
 from modjax.experts.forms import form_of
 from modjax.experts.library import Library
-from modjax.files import read_json, read_json_object, write_json
+from modjax.files import os_errors, read_json, read_json_object, replaceable, write_json
 from modjax.model import EMBEDDED, Model, load
 from modjax.models import hf
 from modjax.models.export import FORMATS
@@ -50,18 +50,20 @@ def run(config, workdir, flags) -> None:
     A PEFT adapter is named after its folder; after the folder above, if its own has a general name such as adapter,
     output or checkpoint-500; and by more of its path if another adapter has the same name.
     """
-    target = pathlib.Path(flags.to)
+    with os_errors(flags.to, "written"):
+        target = replaceable(arguments.path("--to", flags.to))
     record = {name: getattr(flags, name) for name in ("from", "only", "weights", "mix", "dtype", "layers")}
     record["content"] = {source: digest.of_large(pathlib.Path(source)) for source in getattr(flags, "from")}
     if _is_done(target, record):
-        print(f"{target}: complete")
+        print(f"{flags.to}: complete")
         return
     draft = target.with_name(target.name + ".converting")
     shutil.rmtree(draft, ignore_errors=True)
     made = _converted(flags, draft)
-    write_json(draft / RECORD, record)
-    os.replace(draft, target)
-    print(f"{target}: {made}")
+    with os_errors(target, "written"):
+        write_json(draft / RECORD, record)
+        os.replace(draft, target)
+    print(f"{flags.to}: {made}")
 
 
 def _is_done(target, record) -> bool:
@@ -99,6 +101,8 @@ def _converted(flags, draft) -> str:
 def _form(source: str) -> str:
     """The form of a source: a key of READERS, or "model"."""
     path = pathlib.Path(source)
+    if path.is_file() and path.name in (peft.CONFIG, *weights_file.NAMES):
+        return "peft"
     if path.is_file() and path.suffix != ".gguf":
         return "mttl"
     return form_of(path) or "model"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from modjax import arguments
 from modjax.cluster.clusters import Clusters, clustered
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -20,7 +21,7 @@ def random(like: Clusters, seed: int = 42) -> Clusters:
       like: the clustering whose labels are permuted.
       seed: of the permutation.
     """
-    labels = np.random.default_rng(seed).permutation(like.labels)
+    labels = np.random.default_rng(arguments.seed("seed", seed)).permutation(like.labels)
     return Clusters.of(like.experts, labels, like.similarity, _inertia(np.float64(like.similarity), labels))
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import is_text, is_whole, list_of, read_json_object
@@ -95,13 +97,25 @@ _is_names, _is_labels = list_of(is_text), list_of(is_whole)
 def clustered(
     experts: Sequence[str], points_ED: Array, similarity_EE: Array, clusters: int, seed: int, restarts: int
 ) -> Clusters:
-    """k-means on float32[E, D]. Raises InputError unless there are 1 to E clusters and at least one restart."""
-    if not 1 <= clusters <= len(experts):
-        raise InputError(f"clusters={clusters}: expected 1 to {len(experts)}, the number of experts")
-    if restarts < 1:
-        raise InputError(f"restarts={restarts}: expected a positive number of k-means starts")
+    """k-means on float32[E, D]; warns if it finds fewer clusters, as where fewer points differ.
+
+    Raises InputError unless there are 1 to E clusters and at least one restart.
+    """
+    clusters = checked_clusters(clusters, len(experts))
+    seed, restarts = arguments.seed("seed", seed), arguments.whole("restarts", restarts, least=1)
     found = _kmeans(jnp.asarray(points_ED), clusters, jax.random.key(seed), restarts)
-    return Clusters.of(experts, found.labels, similarity_EE, found.inertia)
+    made = Clusters.of(experts, found.labels, similarity_EE, found.inertia)
+    if len(made.names) < clusters:
+        warnings.warn(f"clusters={clusters}: found only {len(made.names)}, as some experts are alike", stacklevel=3)
+    return made
+
+
+def checked_clusters(clusters: int, experts: int) -> int:
+    """The number of clusters. Raises InputError unless it is from 1 to the number of experts."""
+    found = arguments.whole("clusters", clusters)
+    if not 1 <= found <= experts:
+        raise arguments.refused("clusters", clusters, f"1 to {experts}, the number of experts")
+    return found
 
 
 _kmeans = jax.jit(kmeans, static_argnums=(1, 3))

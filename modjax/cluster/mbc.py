@@ -1,6 +1,6 @@
 """Model-based clustering (MBC, arXiv 2405.11157, section 3.1): tasks grouped by the similarity of their experts."""
 
-from modjax.cluster.clusters import Clusters, clustered
+from modjax.cluster.clusters import Clusters, checked_clusters, clustered
 from modjax.cluster.similarity import similarity
 from modjax.experts.library import Library
 
@@ -22,7 +22,9 @@ def mbc(
       seed: of the k-means starts.
       restarts: number of k-means starts, of which the best is kept; see `modjax.ops.kmeans`.
 
-    Raises InputError for invalid settings.
+    Warns if fewer clusters are found, and names experts whose training failed; see `similarity`. Raises InputError for
+    invalid settings.
     """
+    checked_clusters(clusters, len(library))
     s_EE = similarity(library, sparsity=sparsity, components=components)
     return clustered(library.names, s_EE, s_EE, clusters, seed, restarts)

@@ -10,11 +10,13 @@ experts share does not distinguish them. If each expert has its own copy of A, i
 """
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import number, whole
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.linalg import kth_smallest_magnitude
@@ -25,12 +27,21 @@ Factor = tuple[str, str]  # (site, "a" or "b")
 def similarity(library: Library, sparsity: float = 0.5, components: int = 64) -> jax.Array:
     """Cosine similarity of the experts' flattened factors after sparsification, float32[E, E].
 
+    An expert whose training failed is compared by the arrays that it keeps, with a warning: to leave it out of a
+    clustering would leave its tasks out of the training that follows.
+
     Args:
       sparsity: the quantile of its own magnitudes at or below which an expert's entries count as zero, in [0, 1).
       components: the rank that X is truncated to; no effect if there are at most that many experts.
 
-    Raises InputError for a sparsity outside [0, 1).
+    Raises InputError for a sparsity outside [0, 1) and for components below 1.
     """
+    components = whole("components", components, least=1)
+    if library.failed:
+        listed = ", ".join(library.failed)
+        warnings.warn(
+            f"experts whose training failed are compared by the arrays that they keep: {listed}", stacklevel=2
+        )
     factors = _own(library)
     blocks = [_block(library, factor) for factor in factors]
     return _similarity(blocks, _last_zeroed(library, factors, sparsity), components)
@@ -81,8 +92,7 @@ def _last_zeroed(library, factors, sparsity):
 
     Padding counts: its zeros are the smallest entries, so the expert's own k-th entry comes after all of them.
     """
-    if not 0 <= sparsity < 1:
-        raise InputError(f"sparsity={sparsity}: expected a quantile in [0, 1)")
+    sparsity = number("sparsity", sparsity, least=0, below=1)
     ranks, widths = library.ranks, {factor: _block(library, factor).shape for factor in factors}
     own_E = sum(ranks[site].sum(axis=0) * widths[site, side][3] for site, side in factors)
     all_E = sum(layers * rank * width for layers, _, rank, width in widths.values())

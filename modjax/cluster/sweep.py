@@ -7,8 +7,9 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
+from modjax.arguments import refused
 from modjax.cluster.agreement import adjusted_rand, distances, silhouette
-from modjax.cluster.clusters import Clusters, clustered
+from modjax.cluster.clusters import Clusters, checked_clusters, clustered
 from modjax.cluster.similarity import similarity
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -47,9 +48,9 @@ def sweep(
 
     Raises InputError for invalid settings.
     """
-    sizes = sorted(set(clusters))
-    if not sizes or not 1 <= sizes[0] <= sizes[-1] <= len(library):
-        raise InputError(f"clusters={sizes}: expected numbers from 1 to {len(library)}, the number of experts")
+    if not isinstance(clusters, Iterable) or not (clusters := list(clusters)):
+        raise refused("clusters", clusters, "at least one number of clusters")
+    sizes = sorted({checked_clusters(one, len(library)) for one in clusters})
     s_EE = np.asarray(similarity(library, sparsity, components))
     found = {size: clustered(library.names, s_EE, s_EE, size, seed, restarts) for size in sizes}
     agreement = families and {size: adjusted_rand(one, families) for size, one in found.items()}

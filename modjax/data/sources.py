@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from modjax import arguments
 from modjax.data.jsonl import field, read_json_lines
-from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split
+from modjax.data.tasks import SPLITS, Example, Task, Tasks, assign_split, checked_tasks
 from modjax.errors import InputError
 from modjax.files import read_json, read_text, safe_name, split_lines
 
@@ -47,6 +47,8 @@ def load(name_or_path: str | os.PathLike, only: Iterable[str] | None = None) -> 
       InputError: the name is unknown, a file is missing or malformed, or nothing matches `only`. The
         message names the file, the line or key, and what was expected there.
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise arguments.refused("name_or_path", name_or_path, ACCEPTED)
     wanted = _matcher(only)
     tasks = Tasks(_read(name_or_path, wanted))
     if not tasks:
@@ -62,7 +64,7 @@ def write(tasks: Tasks, path: str | os.PathLike) -> None:
     they are stored whole, and the entry has `"whole_prompt": true`. A list of references that contains only the target
     is not stored.
     """
-    folder = pathlib.Path(path)
+    tasks, folder = checked_tasks(tasks), pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     index: list[dict] = []
     for task in tasks.values():
@@ -96,7 +98,7 @@ def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
     """A function that tells whether any label of a task (name, family, group) matches any of the patterns."""
     if only is None:
         return lambda *labels: True
-    patterns = [only] if isinstance(only, str) else list(only)
+    patterns = [only] if isinstance(only, str) else arguments.texts("only", only)
 
     def matches(label: str, pattern: str) -> bool:
         return label == pattern or fnmatch.fnmatchcase(label, pattern)  # a name may look like a pattern

@@ -22,13 +22,9 @@ class Example:
     references: tuple[str, ...] = ()  # every accepted answer; () means (target,)
 
     def __post_init__(self):
-        for name in ("source", "target"):
-            arguments.text(f"Example.{name}", getattr(self, name))
-        arguments.choice("Example.split", self.split, SPLITS)
-        references = arguments.items("Example.references", self.references, "a list of strings")
-        for one in references:
-            arguments.text("Example.references", one)
-        object.__setattr__(self, "references", tuple(references))
+        arguments.check_fields(self, ("source", "target"), arguments.text)
+        arguments.check_fields(self, ("split",), arguments.choice, SPLITS)
+        arguments.check_fields(self, ("references",), arguments.texts)
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -47,17 +43,13 @@ class Task(Sequence):
     definition: str = ""
 
     def __post_init__(self):
-        arguments.title("Task.name", self.name)
-        for name in ("definition",) if self.family is None else ("definition", "family"):
-            arguments.text(f"Task.{name}", getattr(self, name))
-        arguments.flag("Task.held_out", self.held_out)
-        examples = arguments.items("Task.examples", self.examples, "a list of examples")
-        for example in examples:
-            if not isinstance(example, Example):
-                raise arguments.refused("Task.examples", example, f"an Example, in task {self.name!r}")
-        if not examples:
+        arguments.check_fields(self, ("name",), arguments.title)
+        arguments.check_fields(self, ("definition",), arguments.text)
+        arguments.check_fields(self, ("family",), arguments.optional(arguments.text))
+        arguments.check_fields(self, ("held_out",), arguments.flag)
+        arguments.check_fields(self, ("examples",), _examples)
+        if not self.examples:
             raise InputError(f"task {self.name!r} has no examples; expected at least one")
-        object.__setattr__(self, "examples", tuple(examples))
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -76,6 +68,14 @@ class Task(Sequence):
         return tuple(example for example in self.examples if example.split == split)
 
 
+def _examples(name: str, value: Iterable[Example]) -> tuple[Example, ...]:
+    found = arguments.items(name, value, "a list of examples")
+    for one in found:
+        if not isinstance(one, Example):
+            raise arguments.refused(f"an item of {name}", one, "an Example")
+    return tuple(found)
+
+
 class Tasks(Mapping):
     """Tasks by name, in a fixed order: `{name: Task}`."""
 
@@ -83,7 +83,7 @@ class Tasks(Mapping):
         self._tasks: dict[str, Task] = {}
         for task in arguments.items("tasks", tasks, "a list of tasks"):
             if not isinstance(task, Task):
-                raise arguments.refused("tasks", task, "a Task")
+                raise arguments.refused("an item of tasks", task, "a Task")
             if task.name in self._tasks:
                 raise InputError(f"two tasks are named {task.name!r}; task names must be unique")
             self._tasks[task.name] = task

@@ -1,11 +1,9 @@
 """Evaluation of a routed library: loss, and metrics of generated answers, task by task."""
 
-import dataclasses
-
 import numpy as np
 
+from modjax import arguments
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
 from modjax.eval import metrics
 from modjax.eval.likelihood import target_loss
 from modjax.eval.method import Method
@@ -41,11 +39,8 @@ def evaluate(
     answer in the model's context.
     """
     method = Method("evaluated", library, router)
-    room = model.config.context - max_new_tokens
-    if room < 1:
-        raise InputError(f"max_new_tokens={max_new_tokens}: expected less than {model.config.context}, the context")
-    if sample.too_long == "truncate":
-        sample = dataclasses.replace(sample, length=min(sample.length, room))
+    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.context - 1)
+    batch = arguments.whole("batch", batch, least=1)
     chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)
     encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)
     nats_n, targets_n = target_loss(model, encoded, model.bind(library, router), choices, batch)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from modjax import arguments
 from modjax.data import inputs
 from modjax.data.tasks import SPLITS, Example, Task
 from modjax.data.tokenize import Encoded, TooLong
@@ -26,13 +27,12 @@ class Sample:
     too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
 
     def __post_init__(self):
-        if self.examples < 0:
-            raise InputError(f"examples={self.examples}: expected at least 0, where 0 is all")
-        if self.length < 1:
-            raise InputError(f"length={self.length}: expected at least 1")
-        for name, choices in (("split", SPLITS), ("too_long", get_args(TooLong))):
-            if getattr(self, name) not in choices:
-                raise InputError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        arguments.check_fields(self, ("examples",), arguments.whole, least=0)
+        arguments.check_fields(self, ("length",), arguments.whole, least=1)
+        arguments.check_fields(self, ("seed",), arguments.seed)
+        arguments.check_fields(self, ("split",), arguments.choice, SPLITS)
+        arguments.check_fields(self, ("too_long",), arguments.choice, get_args(TooLong))
+        arguments.check_fields(self, ("system",), arguments.optional(arguments.text))
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Sample":
@@ -64,13 +64,16 @@ def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample, max_new_to
     """The sample of every task, task by task.
 
     Raises InputError for an empty split, and for examples that the model cannot read or that leave no room in its
-    context for answers of `max_new_tokens` tokens; see `modjax.data.inputs.examples`.
+    context for answers of `max_new_tokens` tokens; see `modjax.data.inputs.examples`. Prompts that may be truncated are
+    truncated so that there is room.
     """
-    found = []
+    if not isinstance(sample, Sample):
+        raise arguments.refused("sample", sample, "a modjax.eval.Sample")
+    length, found = sample.length, []
+    if sample.too_long == "truncate":
+        length = min(length, model.config.context - max_new_tokens)
     for task in tasks.values():
         own = sample.choose(task)
-        encoded = inputs.examples(
-            model, task, own, sample.length, sample.system, sample.too_long, max_new_tokens=max_new_tokens
-        )
+        encoded = inputs.examples(model, task, own, length, sample.system, sample.too_long, max_new_tokens)
         found += map(Chosen, [task] * len(own), own, encoded)
     return found

@@ -7,11 +7,12 @@ never changed.
 
 import collections
 import dataclasses
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from modjax.arguments import refused
 from modjax.errors import InputError
 from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.ops.lora import LoRA
@@ -117,6 +118,16 @@ class Adapter:
             for site, layers in self.updates.items()
         }
         return Adapter(dataclasses.replace(self.info, dtype=dtype), updates)
+
+
+def each(adapters: Any) -> Iterator[Adapter]:
+    """The adapters one by one. Raises InputError for anything else than adapters."""
+    if not isinstance(adapters, Iterable):
+        raise refused("adapters", adapters, "adapters, as Library.adapters() gives them")
+    for adapter in adapters:
+        if not isinstance(adapter, Adapter):
+            raise refused("adapters", adapter, "adapters, as Library.adapters() gives them")
+        yield adapter
 
 
 def unstacked(info: ExpertInfo, loras: Mapping[str, LoRA], ranks: Mapping[str, np.ndarray]) -> Adapter:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-import pathlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax import digest
-from modjax.errors import InputError
-from modjax.experts import depth, mttl, peft, store
-from modjax.experts.adapter import Adapter, unstacked
+from modjax.arguments import items, number, refused, text, texts
+from modjax.errors import InputError, suggestion
+from modjax.experts import depth, factors, mttl, peft, selection, store
+from modjax.experts.adapter import Adapter, each, unstacked
 from modjax.experts.axis import joined, pad_rank, taken
 from modjax.experts.info import ORIGIN, ExpertInfo
 from modjax.experts.ranks import ranks
@@ -22,6 +23,8 @@ from modjax.ops.lora import LoRA, Loras
 # The sites of all families, in the order in which a block computes them.
 _SITES = "attn.q attn.k attn.v attn.qkv attn.o mlp.gate mlp.up mlp.gate_up mlp.fc1 mlp.down mlp.fc2"
 ORDER = {site: place for place, site in enumerate(_SITES.split())}
+OWN = ("name", "tasks", "rank", "alpha")  # fields of ExpertInfo that each expert has its own values of
+SHARED = [field.name for field in dataclasses.fields(ExpertInfo) if field.name not in OWN]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +102,12 @@ class Library:
         failed = f"; failed: {', '.join(self.failed)}" if self.failed else ""
         return f"Library({len(self)} experts of rank {self.rank} on {', '.join(self.sites)}{failed})"
 
-    def __getitem__(self, chosen: str | int | slice | Sequence[str | int]) -> "Library":
-        """The chosen experts, by name or index, as a library in the given order.
+    def __getitem__(self, chosen: str | int | slice | Sequence[str | int | bool]) -> "Library":
+        """The chosen experts, by name, index, slice or mask, as a library in the given order.
 
-        Raises InputError for an unknown name, for an expert chosen twice, and if none is chosen.
+        Raises InputError for an unknown expert, for one that is chosen twice, and if none is chosen.
         """
-        ids = np.asarray(self._ids(chosen), np.int32)
-        if not 0 < len(ids) == len(set(ids.tolist())):
-            raise InputError(f"library[{chosen!r}]: expected at least one expert, each at most once")
+        ids = np.asarray(selection.indices(chosen, self.names), np.int32)
         loras = jax.tree.map(lambda leaf: taken(leaf, ids), self.loras)
         return Library(loras, tuple(self.infos[i] for i in ids))
 
@@ -137,19 +138,20 @@ class Library:
 
     def experts_of(self, task: str) -> tuple[int, ...]:
         """The indices of all experts trained on `task`."""
+        task = text("task", task)
         return tuple(i for i, tasks in enumerate(self.tasks) if task in tasks)
 
-    def save(self, path: str | pathlib.Path) -> None:
+    def save(self, path: str | os.PathLike) -> None:
         """Writes a folder of PEFT adapters and library.json; see `modjax.experts.store`."""
         store.save(self.adapters(), self.layers, path)
 
     @staticmethod
-    def load(path: str | pathlib.Path) -> "Library":
+    def load(path: str | os.PathLike) -> "Library":
         """Reads a folder that `save` wrote, and checks it against its hashes."""
         return Library.of(*store.load(path))
 
     @staticmethod
-    def from_peft(folders: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
+    def from_peft(folders: str | os.PathLike | Iterable[str | os.PathLike], layers: int | None = None) -> "Library":
         """Reads PEFT adapters, one expert each; see `modjax.experts.peft.read`.
 
         layers: L of the base model; by default as in `of`.
@@ -157,7 +159,7 @@ class Library:
         return Library.of(peft.read(folders), layers)
 
     @staticmethod
-    def from_mttl(paths: str | pathlib.Path | Iterable[str | pathlib.Path], layers: int | None = None) -> "Library":
+    def from_mttl(paths: str | os.PathLike | Iterable[str | os.PathLike], layers: int | None = None) -> "Library":
         """Reads expert libraries and checkpoints of mttl without unpickling; see `modjax.experts.mttl.read`.
 
         layers: L of the base model; by default as in `of`.
@@ -175,6 +177,7 @@ class Library:
 
         Raises InputError for an adapter with more layers, and for adapters to models of different shapes.
         """
+        adapters = list(each(adapters))
         layers = depth.of(adapters, layers).layers
         return concatenate([_library_of_one(adapter, layers) for adapter in adapters])
 
@@ -202,42 +205,28 @@ class Library:
           tasks: the tasks of each expert; by default its name.
           info: other fields of ExpertInfo, the same for all experts.
 
-        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit.
+        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit, and for a field that
+        does not exist or has a value that no file can hold.
         """
-        if not sites:
-            raise InputError("a library needs at least one site, as {site: (a[L,E,R,I], b[L,E,R,O])}")
-        pairs = {site: [jnp.asarray(factor, jnp.float32) for factor in pair] for site, pair in sites.items()}
-        n_layers, n_experts, rank = _check_factors(pairs)
-        names = tuple(names) if names is not None else tuple(f"expert{i}" for i in range(n_experts))
+        pairs = factors.given(sites)
+        n_layers, n_experts, rank = factors.sizes(pairs)
+        names = texts("names", [f"expert{i}" for i in range(n_experts)] if names is None else names)
         if len(names) != n_experts or len(set(names)) != n_experts:
             raise InputError(f"names {names}: expected {n_experts} different names, one per expert")
-        tasks = [(name,) for name in names] if tasks is None else tasks
-        if np.shape(scale) not in ((), (n_experts,)) or len(tasks) != n_experts:
+        tasks = [(name,) for name in names] if tasks is None else items("tasks", tasks, "a list of tasks per expert")
+        scales = _scales(scale, n_experts)
+        if len(scales) != n_experts or len(tasks) != n_experts:
             raise InputError(
-                f"{np.size(scale)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one "
-                "scale or one per expert, and one list of tasks per expert"
+                f"{len(scales)} scales and {len(tasks)} lists of tasks for {n_experts} experts; expected one scale or "
+                "one per expert, and one list of tasks per expert"
             )
-        # In float64, so that alpha / rank gives the same float32 scale.
-        scale_E = np.broadcast_to(np.asarray(scale, np.float64), (n_experts,))
+        if unknown := sorted(set(info) - set(SHARED)):
+            raise InputError(f"{unknown[0]}: no such field of ExpertInfo; {suggestion(unknown[0], SHARED)}")
         infos = tuple(
-            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scale_E, strict=True)
+            ExpertInfo(name, own, rank, s * rank, **info) for name, own, s in zip(names, tasks, scales, strict=True)
         )
-        scale_LE = jnp.broadcast_to(jnp.asarray(scale_E, jnp.float32)[None], (n_layers, n_experts))
+        scale_LE = jnp.broadcast_to(jnp.asarray(scales, jnp.float32)[None], (n_layers, n_experts))
         return Library({site: LoRA(a, b, scale_LE) for site, (a, b) in pairs.items()}, infos)
-
-    def _ids(self, chosen) -> list[int]:
-        if isinstance(chosen, slice):
-            return list(range(len(self)))[chosen]
-        if isinstance(chosen, str | int | np.integer):
-            chosen = [chosen]
-        return [self._id(one) for one in chosen]
-
-    def _id(self, one) -> int:
-        if isinstance(one, str):
-            if one not in self.names:
-                raise InputError(f"no expert {one!r}; the library has {', '.join(self.names)}")
-            return self.names.index(one)
-        return range(len(self))[one]
 
 
 jax.tree_util.register_dataclass(Library, data_fields=["loras"], meta_fields=["infos"])
@@ -248,8 +237,11 @@ def concatenate(libraries: Sequence[Library]) -> Library:
 
     If every library stores A of a site once, and these are bit-identical, so does the result.
 
-    Raises InputError if a name occurs twice or the base models differ.
+    Raises InputError if there is none, if a name occurs twice, or if the base models differ.
     """
+    libraries = items("libraries", libraries, "a list of libraries")
+    if not libraries or not all(isinstance(library, Library) for library in libraries):
+        raise refused("libraries", libraries, "a list of at least one library")
     infos = tuple(info for library in libraries for info in library.infos)
     names = [info.name for info in infos]
     if len(set(names)) != len(names):
@@ -266,7 +258,7 @@ def concatenate(libraries: Sequence[Library]) -> Library:
         loras[site] = LoRA(
             joined(a_parts, counts), jnp.concatenate(b_parts, axis=1), jnp.concatenate(scale_parts, axis=1)
         )
-    _check_factors({site: (lora.a, lora.b) for site, lora in loras.items()})
+    factors.sizes({site: (lora.a, lora.b) for site, lora in loras.items()})
     return Library(loras, infos)
 
 
@@ -289,14 +281,8 @@ def _library_of_one(adapter: Adapter, layers: int) -> Library:
     return Library(loras, (adapter.described(layers),))
 
 
-def _check_factors(pairs: Mapping[str, Sequence[jax.Array]]) -> tuple[int, int, int]:
-    """L, E, R of {site: (a, b)}. Raises InputError unless they fit each other at all sites."""
-    first = next(iter(pairs.values()))[1].shape[:3]
-    for site, (a, b) in pairs.items():
-        once = (b.shape[0], 1, *b.shape[2:3])
-        if a.ndim != 4 or b.ndim != 4 or a.shape[:3] not in (b.shape[:3], once) or b.shape[:3] != first:
-            raise InputError(
-                f"site {site}: a {a.shape} and b {b.shape}; expected a[L,E,R,I], or a[L,1,R,I] for one A, and "
-                f"b[L,E,R,O] with L, E, R = {first}"
-            )
-    return first
+def _scales(scale: Any, count: int) -> list[float]:
+    """One number for each expert, of one or of several."""
+    one = np.ndim(scale) == 0 if isinstance(scale, np.ndarray | jax.Array) else not isinstance(scale, Iterable)
+    given = [scale] * count if one else items("scale", scale, "a number, or one per expert")
+    return [number("scale", value) for value in given]

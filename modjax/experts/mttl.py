@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts import inert, names
 from modjax.experts.adapter import Adapter, Update
 from modjax.experts.info import ExpertInfo
 from modjax.experts.places import family_of, places
 from modjax.experts.torch_file import STORAGES, TorchFile
+from modjax.files import os_errors
 
 INFO, WEIGHTS = ".meta", ".ckpt"
 
@@ -36,7 +38,7 @@ class Opened(NamedTuple):
     pairs: dict[str, dict[str, inert.Tensor]]  # {module: {"lora_a": [I, R], "lora_b": [R, O]}}
 
 
-def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
+def read(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Adapter]:
     """Reads the experts of these paths; those of a folder are sorted by name.
 
     An expert whose file holds no name is named after the file, see `modjax.experts.names`.
@@ -49,8 +51,7 @@ def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapt
     Raises InputError naming file and key for files that are not in the current format of torch.save, for experts with
     more than LoRA factors, and for weights that are not finite or belong to different model families.
     """
-    paths = [paths] if isinstance(paths, str | pathlib.Path) else paths
-    opened = [expert for path in paths for expert in _open(pathlib.Path(path))]
+    opened = [expert for path in arguments.paths("paths", paths) for expert in _open(path)]
     if not opened:
         raise InputError("no experts to read; expected at least one expert that is not deleted")
     family = family_of({one.file.path: one.pairs for one in opened})
@@ -59,7 +60,9 @@ def read(paths: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapt
 
 
 def _open(path) -> list[Opened]:
-    if not path.is_dir():
+    with os_errors(path, "read"):
+        folder = path.is_dir()
+    if not folder:
         info = path.with_suffix(INFO)
         return [_with_info(info) if path.suffix == WEIGHTS and info.exists() else _dump(TorchFile(path))]
     infos = sorted(path.glob(f"*{INFO}"))

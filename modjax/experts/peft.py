@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.numpy
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts import names, peft_config, weights_file
 from modjax.experts.adapter import Adapter, Update, alpha_of
@@ -23,7 +24,7 @@ from modjax.experts.info import DTYPES, ExpertInfo
 from modjax.experts.peft_config import PeftConfig
 from modjax.experts.places import check_inside, family_of, paths, places
 from modjax.experts.weights_file import WEIGHTS, Stored
-from modjax.files import read_json_object
+from modjax.files import os_errors, read_json_object
 from modjax.models.families.multimodal import MULTIMODAL
 
 CONFIG = "adapter_config.json"
@@ -42,7 +43,7 @@ class Opened(NamedTuple):
     tensors: dict[str, dict[str, Stored]]  # {module: {"A": [R, I], "B": [O, R]}}
 
 
-def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Adapter]:
+def read(folders: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Adapter]:
     """Reads the adapters of these folders; each is named after its folder, see `modjax.experts.names`.
 
     Args:
@@ -52,7 +53,7 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Ada
     Raises InputError naming file and key for adapters with more than LoRA factors of linear maps, for invalid settings,
     for weights that are not finite, and for adapters to different model families. Warns about unknown settings.
     """
-    folders = [folders] if isinstance(folders, str | pathlib.Path) else folders
+    folders = arguments.paths("folders", folders)
     found = [one for folder in folders for one in _adapters(pathlib.Path(os.path.abspath(folder)))]
     if not found:
         raise InputError("no adapters to read; expected at least one adapter folder")
@@ -64,8 +65,12 @@ def read(folders: str | pathlib.Path | Iterable[str | pathlib.Path]) -> list[Ada
 
 def _adapters(folder):
     """(folder, path that names the expert) of the adapter at the root and of those in its subfolders."""
-    inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
-    if not (folder / CONFIG).exists():
+    with os_errors(folder, "read"):
+        if folder.is_file():
+            raise InputError(f"{folder}: is a file; expected the folder of an adapter, with {CONFIG} and its weights")
+        inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
+        alone = not (folder / CONFIG).exists()
+    if alone:
         return [(path, path) for path in inner] or [(folder, folder)]
     # Checkpoints of a trainer are earlier states of the adapter at the root.
     inner = [path for path in inner if not re.fullmatch(r"checkpoint-\d+", path.name)]

@@ -19,76 +19,88 @@ never written.
 import dataclasses
 import hashlib
 import os
-import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 
+from modjax import arguments
+from modjax.arguments import texts, whole
 from modjax.errors import InputError
 from modjax.experts import depth, peft
 from modjax.experts import index as index_file
-from modjax.experts.adapter import Adapter
+from modjax.experts.adapter import Adapter, each
 from modjax.experts.forms import form_of
 from modjax.experts.index import INDEX, Entry, Index, folder_name
-from modjax.experts.places import places
+from modjax.experts.places import MOST_LAYERS, places
 from modjax.experts.weights_file import WEIGHTS
+from modjax.files import os_errors, replaceable
 
 DRAFT = ".writing"  # cannot be the folder of an expert: those never begin with a dot
 
 
-def save(adapters: Iterable[Adapter], layers: int, path: str | pathlib.Path) -> None:
-    """Writes adapters to a base model of L layers as a library. Raises InputError if `path` has other content."""
-    path = pathlib.Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / INDEX).exists()):
-        raise InputError(
-            f"{path}: exists and holds no {INDEX}; expected a new path, an empty folder, or a library to replace"
-        )
-    draft, earlier = (path.with_name(path.name + suffix) for suffix in (DRAFT, ".earlier"))
-    for left_over in (draft, earlier):
-        shutil.rmtree(left_over, ignore_errors=True)
-    entries = _written(adapters, layers, draft)
-    index_file.write(draft, Index(layers, entries))
-    if path.exists():
-        os.replace(path, earlier)
-    os.replace(draft, path)
+def save(adapters: Iterable[Adapter], layers: int, path: str | os.PathLike) -> None:
+    """Writes adapters to a base model of L layers as a library.
+
+    Raises InputError if `path` has other content, cannot be written, or is the folder of this process.
+    """
+    path, layers = arguments.path("path", path), whole("layers", layers, 1, MOST_LAYERS)
+    with os_errors(path, "written"):
+        target = replaceable(path)
+        if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / INDEX).exists()):
+            raise InputError(
+                f"{path}: exists and holds no {INDEX}; expected a new path, an empty folder, or a library to replace"
+            )
+        draft, earlier = (target.with_name(target.name + suffix) for suffix in (DRAFT, ".earlier"))
+        for left_over in (draft, earlier):
+            shutil.rmtree(left_over, ignore_errors=True)
+        entries = _written(adapters, layers, draft)
+        index_file.write(draft, Index(layers, entries))
+        if target.exists():
+            os.replace(target, earlier)
+        os.replace(draft, target)
     shutil.rmtree(earlier, ignore_errors=True)
 
 
-def load(path: str | pathlib.Path) -> tuple[list[Adapter], int]:
+def load(path: str | os.PathLike) -> tuple[list[Adapter], int]:
     """The adapters of a library, checked against their hashes, and the number of layers of their base model.
 
     Raises InputError naming the file if anything is missing, damaged or inconsistent.
     """
-    path = pathlib.Path(path)
+    path = arguments.path("path", path)
     _check_form(path)
     index = index_file.read(path)
     return [_adapter(path, entry) for entry in index.entries], index.layers
 
 
-def add(path: str | pathlib.Path, adapters: Sequence[Adapter], layers: int) -> None:
+def add(path: str | os.PathLike, adapters: Iterable[Adapter], layers: int) -> None:
     """Adds experts after those of a saved library, whose files are not written.
 
     Raises InputError, and changes nothing, if a name is taken, or if the base model's fingerprint, its number of layers
     or the widths of a site differ from those of the saved experts.
     """
-    path = pathlib.Path(path)
+    path, layers = arguments.path("path", path), whole("layers", layers, 1, MOST_LAYERS)
+    adapters = list(each(adapters))
     index = index_file.read(path)
     _check_fit(path, index, adapters, layers)
+    if not adapters:
+        return
     shutil.rmtree(path / DRAFT, ignore_errors=True)
-    added = _written(adapters, layers, path / DRAFT, taken=[one.name for one in path.iterdir()])
-    for entry in added:
-        os.replace(path / DRAFT / entry.folder, path / entry.folder)
-    index_file.write(path, dataclasses.replace(index, entries=index.entries + added))
-    (path / DRAFT).rmdir()
+    with os_errors(path, "written"):
+        added = _written(adapters, layers, path / DRAFT, taken=[one.name for one in path.iterdir()])
+        for entry in added:
+            os.replace(path / DRAFT / entry.folder, path / entry.folder)
+        index_file.write(path, dataclasses.replace(index, entries=index.entries + added))
+        (path / DRAFT).rmdir()
 
 
-def drop(path: str | pathlib.Path, names: str | Sequence[str]) -> None:
+def drop(path: str | os.PathLike, names: str | Sequence[str]) -> None:
     """Removes experts from a saved library; the files of the others are not written.
 
     Raises InputError, and changes nothing, for a name that the library does not have, and if no expert would be left.
     """
-    path = pathlib.Path(path)
-    index, names = index_file.read(path), [names] if isinstance(names, str) else names
-    index_file.write(path, index.without(names))
+    path, names = arguments.path("path", path), texts("names", [names] if isinstance(names, str) else names)
+    index = index_file.read(path)
+    with os_errors(path, "written"):
+        index_file.write(path, index.without(names))
     for entry in index.entries:
         if entry.info.name in names:
             shutil.rmtree(path / entry.folder, ignore_errors=True)
@@ -119,7 +131,7 @@ def _adapter(path, entry) -> Adapter:
 def _written(adapters, layers, root, taken=()) -> tuple[Entry, ...]:
     """Writes each adapter to its own folder below the root, with one adapter in memory at a time."""
     entries = []
-    for adapter in adapters:
+    for adapter in each(adapters):
         folder = folder_name(adapter.info.name, [*taken, *(entry.folder for entry in entries)])
         peft.write(adapter, root / folder, layers)
         info = dataclasses.replace(adapter.info, rank=adapter.rank)
@@ -161,7 +173,5 @@ def _widths(path, entry) -> Iterator[tuple[str, tuple[int, int]]]:
 
 
 def _sha256(path):
-    try:
+    with os_errors(path, "read"):
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error

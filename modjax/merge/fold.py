@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
+from modjax.arguments import choice
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares, stacked, summed
+from modjax.merge.result import checked_weights
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors, Mix
 
@@ -32,8 +33,7 @@ def fold(
     Raises InputError for a quantised decoder, for several experts without weights, for weights that are not E finite
     numbers, and for an unknown mix.
     """
-    if mix not in ("parameters", "outputs"):
-        raise InputError(f"mix={mix!r}: expected one of parameters, outputs")
+    choice("mix", mix, ("parameters", "outputs"))
     weights_E = _weights(library, weights)
     folded = jax.tree.map(lambda leaf: leaf, decoder)
     for site, lora in library.loras.items():
@@ -53,10 +53,7 @@ def _weights(library, weights):
         if len(library) > 1:
             raise InputError(f"no weights for a library of {len(library)} experts; expected weights, one per expert")
         weights = [1.0]
-    weights_E = np.asarray(weights, np.float32)
-    if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
-        raise InputError(f"weights {list(weights)}: expected {len(library)} finite numbers, one per expert")
-    return jnp.asarray(weights_E)
+    return jnp.asarray(checked_weights(library, weights), jnp.float32)
 
 
 def _combined(lora, weights_E, mix) -> Factors:

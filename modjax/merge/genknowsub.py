@@ -13,13 +13,15 @@ not subtract twice.
 
 import dataclasses
 import functools
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import choice, whole
 from modjax.errors import InputError
+from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares, stacked, summed
 from modjax.ops.linalg import low_rank_svd
@@ -33,16 +35,17 @@ def genknowsub(library: Library, general: Library, form: Form = "factors", rank:
 
     Args:
       library: E experts of rank R.
-      general: G experts on the same sites; for "factors", of the same rank.
+      general: G experts on the same sites; for "factors", of the same rank. Those whose training failed are left out,
+        with a warning.
       form: "factors" or "products", see above.
       rank: for "products", the rank to keep, by default R; R + G * (rank of general) keeps everything.
 
     Raises InputError for an unknown form, for sites, shapes or ranks that do not fit, and for different base models.
     """
-    if form not in ("factors", "products"):
-        raise InputError(f"form={form!r}: expected 'factors' or 'products'")
-    if rank is not None and (form == "factors" or rank < 1):
+    choice("form", form, get_args(Form))
+    if rank is not None and (form == "factors" or whole("rank", rank) < 1):
         raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
+    general = without_failed(general)
     _check_fit(library, general, form)
     if form == "factors":
         kept = library.rank

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
 from modjax.merge.factors import summed
 from modjax.merge.product import concatenate, svd
@@ -12,7 +13,11 @@ from modjax.ops.lora import Factors
 
 
 def uniform(library: Library, form: Form = "factors", rank: int | None = None, name: str = "uniform") -> Library:
-    """The mean of all experts, w_e = 1 / E: the static mu of arXiv 2405.11157, section 4; see `weighted`."""
+    """The mean of all experts, w_e = 1 / E: the static mu of arXiv 2405.11157, section 4; see `weighted`.
+
+    Experts whose training failed are left out, with a warning.
+    """
+    library = without_failed(library)
     return weighted(library, np.full(len(library), 1 / len(library)), form, rank, name)
 
 
@@ -34,12 +39,12 @@ def weighted(
     rank.
 
     Args:
-      weights: E finite numbers of any sign; they need not sum to 1.
+      weights: E finite numbers of any sign; they need not sum to 1. Experts whose training failed count as any other.
       rank: for "products", the rank to truncate the sum to (as `svd`); None keeps the whole sum (as `concatenate`).
 
     Raises InputError for an unknown form, an invalid rank, or weights that are not E finite numbers.
     """
-    weights_E = checked_weights(library, weights, 1.0)
+    weights_E = checked_weights(library, weights)
     if checked_form(form, rank) == "products":
         return concatenate(library, weights_E, name) if rank is None else svd(library, rank, weights_E, name)
     kept, scale = own_rank(library), scale_of(library)

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import whole
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.merge.factors import stacked
-from modjax.merge.result import Record, checked_weights, merged, own_rank, scale_of, shares
+from modjax.merge.result import Record, merged, own_rank, scale_of, shares, weighed
 from modjax.ops.lora import Factors
 
 
@@ -29,11 +30,11 @@ def concatenate(library: Library, weights: Sequence[float] | None = None, name: 
     The rank is the sum of the experts' own ranks, without their padding.
 
     Args:
-      weights: E finite numbers; by default 1 / E each.
+      weights: E finite numbers; by default 1 / E each, without the experts whose training failed.
 
     Raises InputError for weights that are not E finite numbers.
     """
-    weights_E = checked_weights(library, weights, 1 / len(library))
+    library, weights_E = weighed(library, weights)
     record = Record(name, weights_E, {"merged": "concatenate", "form": "products"})
     return merged(library, _stacked(library, weights_E), record)
 
@@ -50,7 +51,7 @@ def svd(
 
     Args:
       rank: the rank to keep; by default the largest of the experts'.
-      weights: E finite numbers; by default 1 / E each.
+      weights: E finite numbers; by default 1 / E each, without the experts whose training failed.
 
     Returns:
       A library of one; `scores` of its ExpertInfo has "kept_energy", the share of the squared Frobenius norm, over all
@@ -58,7 +59,7 @@ def svd(
 
     Raises InputError for weights that are not E finite numbers and for a rank above the sum of the experts' ranks.
     """
-    weights_E = checked_weights(library, weights, 1 / len(library))
+    library, weights_E = weighed(library, weights)
     rank = own_rank(library) if rank is None else checked_rank(library, rank)
     cut = {site: _cut_layers(factors, rank) for site, factors in _stacked(library, weights_E).items()}
     return merged_cut(library, cut, Record(name, weights_E, {"merged": "svd", "form": "products"}))
@@ -67,9 +68,9 @@ def svd(
 def checked_rank(library: Library, rank: int) -> int:
     """The rank. Raises InputError unless it is from 1 to the sum of the experts' ranks."""
     most = len(_own_rows(library))
-    if not 1 <= rank <= most:
+    if not 1 <= whole("rank", rank) <= most:
         raise InputError(f"rank={rank}: expected 1 to {most}, the sum of the experts' ranks")
-    return rank
+    return int(rank)
 
 
 def merged_cut(library: Library, cut: Mapping[str, Truncated], record: Record) -> Library:

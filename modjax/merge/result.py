@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import choice, refused, whole
 from modjax.errors import InputError
+from modjax.experts.failed import without_failed
 from modjax.experts.info import ExpertInfo
 from modjax.experts.library import Library
 from modjax.merge.factors import Shares
@@ -25,19 +27,38 @@ class Record(NamedTuple):
 
 def checked_form(form: Form, rank: int | None = None) -> Form:
     """The form. Raises InputError for an unknown form, and for a rank with a form other than "products"."""
-    if form not in get_args(Form):
-        raise InputError(f"form={form!r}: expected one of {', '.join(get_args(Form))}")
-    if rank is not None and (form != "products" or rank < 1):
+    choice("form", form, get_args(Form))
+    if rank is not None and (form != "products" or whole("rank", rank) < 1):
         raise InputError(f"rank={rank}, form={form!r}: expected a rank of at least 1, and only with form='products'")
     return form
 
 
-def checked_weights(library: Library, weights: Sequence[float] | None, default: float) -> np.ndarray:
-    """float64[E]; the default for each expert if None. Raises InputError unless they are E finite numbers."""
-    weights_E = np.full(len(library), default) if weights is None else np.asarray(weights, np.float64)
-    if weights_E.shape != (len(library),) or not np.isfinite(weights_E).all():
-        raise InputError(f"weights {weights}: expected {len(library)} finite numbers, one per expert")
+def checked_weights(library: Library, weights: Sequence[float]) -> np.ndarray:
+    """float64[E]. Raises InputError unless they are E numbers that are finite in float32."""
+    try:
+        weights_E = np.asarray(weights, np.float64)
+    except (TypeError, ValueError):
+        weights_E = np.zeros(0)
+    if weights_E.shape != (len(library),) or not (np.abs(weights_E) <= np.finfo(np.float32).max).all():
+        raise refused("weights", weights, f"{len(library)} finite numbers, one per expert")
     return weights_E
+
+
+def weighed(
+    library: Library, weights: Sequence[float] | None, default: float | None = None
+) -> tuple[Library, np.ndarray]:
+    """The experts to merge, and their weights float64[E].
+
+    Args:
+      weights: None leaves out the experts whose training failed, with a warning, and gives the others the default.
+      default: None is 1 / E.
+
+    Raises InputError unless weights are E finite numbers, and if training failed for all experts.
+    """
+    if weights is not None:
+        return library, checked_weights(library, weights)
+    library = without_failed(library)
+    return library, np.full(len(library), 1 / len(library) if default is None else default)
 
 
 def scale_of(library: Library) -> float:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.errors import InputError
+from modjax import arguments
 from modjax.experts.library import Library
 from modjax.merge.entries import merged_layer, merged_layers
 from modjax.merge.product import merged_cut, truncated
-from modjax.merge.result import Form, Record, checked_form, checked_weights, merged, own_rank, scale_of, shares
+from modjax.merge.result import Form, Record, checked_form, merged, own_rank, scale_of, shares, weighed
 from modjax.merge.thinning import Thinning, drawn, of_layer, trimmed, updates
 from modjax.ops.lora import Factors
 
@@ -46,14 +46,15 @@ def ties(
 
     Args:
       density: the share of each matrix's entries that an expert keeps, those of largest magnitude.
-      weights: E finite numbers that multiply the experts after the signs are elected; by default 1 each. A common
-        weight is the paper's lambda.
+      weights: E finite numbers that multiply the experts after the signs are elected; by default 1 each, without the
+        experts whose training failed. A common weight is the paper's lambda.
       rank: for "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
         then has "kept_energy".
 
     Raises InputError for invalid settings.
     """
-    plan = _plan(library, density, weights, 1.0, form, rank, name, {"merged": "ties"}, elect=True)
+    density, (library, weights_E) = _checked(density), weighed(library, weights, 1.0)
+    plan = _plan(density, weights_E, form, rank, name, {"merged": "ties"}, elect=True)
     return _merged(library, trimmed(library, density), plan)
 
 
@@ -70,8 +71,8 @@ def magnitude_prune(
     PEFT's "magnitude_prune" is form="roots", its "magnitude_prune_svd" form="products". Arguments are those of `ties`;
     weights are 1 / E each by default.
     """
-    method = {"merged": "magnitude_prune"}
-    plan = _plan(library, density, weights, 1 / len(library), form, rank, name, method, elect=False)
+    density, (library, weights_E) = _checked(density), weighed(library, weights)
+    plan = _plan(density, weights_E, form, rank, name, {"merged": "magnitude_prune"}, elect=False)
     return _merged(library, trimmed(library, density), plan)
 
 
@@ -93,7 +94,8 @@ def dare(
 
     Args:
       density: the probability that an entry is kept, 1 - p of the paper.
-      weights: E finite numbers; by default 1 / E each, with an election 1 each.
+      weights: E finite numbers; by default 1 / E each, with an election 1 each, without the experts whose training
+        failed.
       elect: whether to elect signs and average the experts with that sign, as in `ties`; else all are summed.
       rank: for "products", the rank to truncate to, by default the largest of the experts'; `scores` of the ExpertInfo
         then has "kept_energy".
@@ -101,16 +103,18 @@ def dare(
 
     Raises InputError for invalid settings.
     """
-    default, method = 1.0 if elect else 1 / len(library), {"merged": "dare", "elect": elect, "seed": seed}
-    plan = _plan(library, density, weights, default, form, rank, name, method, elect)
+    density, elect, seed = _checked(density), arguments.flag("elect", elect), arguments.seed("seed", seed)
+    library, weights_E = weighed(library, weights, 1.0 if elect else None)
+    plan = _plan(density, weights_E, form, rank, name, {"merged": "dare", "elect": elect, "seed": seed}, elect)
     return _merged(library, drawn(library, density, seed), plan)
 
 
-def _plan(library, density, weights, default, form, rank, name, method, elect) -> _Plan:
-    if not 0 < density <= 1:
-        raise InputError(f"density={density}: expected the share of entries to keep, in (0, 1]")
+def _checked(density) -> float:
+    return arguments.number("density", density, above=0, most=1)
+
+
+def _plan(density, weights_E, form, rank, name, method, elect) -> _Plan:
     checked_form(form, rank)
-    weights_E = checked_weights(library, weights, default)
     return _Plan(form, elect, rank, Record(name, weights_E, method | {"density": density, "form": form}))
 
 

@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
-from modjax.files import read_json_object, write_json
+from modjax.files import os_errors, read_json_object, replaceable, write_json
 from modjax.models import safetensors_file
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
@@ -61,8 +62,8 @@ class Piece:
 
 def write(
     decoder: Decoder,
-    path: str | pathlib.Path,
-    like: str | pathlib.Path | Mapping[str, Any] | None = None,
+    path: str | os.PathLike,
+    like: str | os.PathLike | Mapping[str, Any] | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     ends: Sequence[int] = (),
     dtype: Any = None,
@@ -81,26 +82,34 @@ def write(
     Raises InputError for a folder that is not empty, a quantised decoder, a `like` of another model, and values that
     are not finite or become infinite in the dtype.
     """
-    path = pathlib.Path(path)
-    if path.exists() and (path.is_file() or any(path.iterdir())):
-        raise InputError(f"{path}: exists; expected a new or an empty folder")
-    dtype = jnp.dtype(decoder.embed[...].dtype if dtype is None else dtype)
-    if dtype.name not in FORMATS:
-        raise InputError(f"dtype={dtype.name}: expected one of {', '.join(FORMATS)}")
-    folder = None if like is None or isinstance(like, Mapping) else pathlib.Path(like)
+    path, dtype = arguments.path("path", path), _dtype(decoder, dtype)
+    with os_errors(path, "written"):
+        target = replaceable(path)
+        if target.exists() and (target.is_file() or any(target.iterdir())):
+            raise InputError(f"{path}: exists; expected a new or an empty folder")
+    folder = None if like is None or isinstance(like, Mapping) else arguments.path("like", like)
     described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}
     config = dataclasses.replace(decoder.config, family=described["model_type"])
     described.pop("dtype", None)  # newer name of torch_dtype; every version of transformers reads the older one
     if tokenizer is not None and like is None:
         described |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     pieces = _pieces(decoder, config)
-    draft = path.with_name(path.name + ".writing")
+    draft = target.with_name(target.name + ".writing")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    write_json(draft / "config.json", described)
-    _write_tokenizer(draft, folder, tokenizer, ends)
-    _write_shards(draft, pieces, config, dtype, shard_bytes)
-    os.replace(draft, path)
+    with os_errors(path, "written"):
+        draft.mkdir(parents=True)
+        write_json(draft / "config.json", described)
+        _write_tokenizer(draft, folder, tokenizer, ends)
+        _write_shards(draft, pieces, config, dtype, shard_bytes)
+        os.replace(draft, target)
+
+
+def _dtype(decoder: Decoder, dtype: Any) -> np.dtype:
+    try:
+        found = jnp.dtype(decoder.embed[...].dtype if dtype is None else dtype)
+    except TypeError as error:
+        raise arguments.refused("dtype", dtype, f"one of {', '.join(FORMATS)}") from error
+    return jnp.dtype(arguments.choice("dtype", found.name, FORMATS))
 
 
 def _described(config: ModelConfig, like, folder) -> dict[str, Any]:

@@ -62,14 +62,17 @@ def read(
 
     def array(name: str) -> np.ndarray:
         stored, rows = parts[name]
-        return gguf_file.read(path, stored, head.tensors[stored])[rows]
+        return gguf_file.read(stored, head.tensors[stored])[rows]
 
     def shape(name: str) -> tuple[int, ...]:
         stored, rows = parts[name]
         first, *rest = head.tensors[stored].shape
         return (len(range(first)[rows]), *rest)
 
-    source = Source(parts, shape, array, lambda name: str(path), ignored=IGNORED)
+    def file(name: str) -> str:
+        return str(head.tensors[parts[name][0]].file if name in parts else path)
+
+    source = Source(parts, shape, array, file, ignored=IGNORED)
     return fill(chosen, _rows(chosen, head, path), source, dtype, layout, quantize)
 
 
@@ -133,8 +136,8 @@ _WITH_ONE = {r".*norm\.scale": _changed(lambda array, _: array - 1)}
 
 # {architecture: {pattern of leaf paths: what converts the tensors that llama.cpp changes}}
 CHANGED: dict[str, dict[str, Transform]] = {
-    "llama": _INTERLEAVED,
+    **dict.fromkeys(("llama", "mistral3", "smollm3", "granite", "olmo"), _INTERLEAVED),
     "gptneox": {r"blocks\.attn\.qkv\..*": _changed(lambda array, config: _swapped(array, (3, config.N, -1), 0))},
     "gpt2": {r"blocks\.(attn|mlp)\..*\.kernel": TRANSPOSED},
-    "gemma2": _WITH_ONE,
+    **dict.fromkeys(("gemma", "gemma2", "gemma3"), _WITH_ONE),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,12 +42,14 @@ YARN = {
     "beta_slow": "rope.scaling.yarn_beta_slow",
     "attention_factor": "rope.scaling.yarn_attn_factor",
     "mscale_all_dim": "rope.scaling.yarn_log_multiplier",
+    "llama_4_scaling_beta": "attention.temperature_scale",
 }
 _ROPE = """
     rope.freq_base rope.dimension_count rope.scale_linear rope.scaling.type rope.scaling.factor rope.scaling.attn_factor
     rope.scaling.original_context_length
 """
 ROPE = {*_ROPE.split(), *YARN.values()}
+PATTERN = "attention.sliding_window_pattern"
 # Keys that must be absent or have this value.
 ONLY = {"expert_count": 0, "attention.causal": True, "rope.scaling.yarn_ext_factor": 1.0}
 WITHOUT_EFFECT = {"attention.value_length", "expert_used_count", "pooling_type", "rope.scaling.finetuned"}
@@ -58,32 +60,61 @@ class Architecture(NamedTuple):
 
     family: str  # its model_type
     keys: Mapping[str, str] = {}  # {key of config.json: key of the metadata}, beside those that all families have
-    derived: Callable[[dict[str, int]], dict[str, Any]] = lambda sizes: {}  # keys that follow from the sizes
+    # Keys that follow from the sizes and from the names of the tensors.
+    derived: Callable[[dict[str, int], Collection[str]], dict[str, Any]] = lambda sizes, tensors: {}
+    windowed: str = ""  # the family of files with a sliding window, if it is another one
 
 
-def _gemma2_scale(sizes: dict[str, int]) -> dict[str, Any]:
-    """The file does not tell on what the scale of attention scores is based; it is the head width except in the 27B."""
-    return {"query_pre_attn_scalar": sizes["D"] // sizes["N"] if sizes["L"] == 46 else sizes["H"]}
+def _attention_scale(largest: int) -> Callable[..., dict[str, Any]]:
+    """The file does not tell on what the scale of attention scores is based: the head width, or D / N in the largest
+    model, which has this many layers."""
+    return lambda sizes, tensors: {
+        "query_pre_attn_scalar": sizes["D"] // sizes["N"] if sizes["L"] == largest else sizes["H"]
+    }
 
 
+WINDOW = {"sliding_window": "attention.sliding_window"}
+SOFTCAP = {"final_logit_softcapping": "final_logit_softcapping"}
 ARCHITECTURES = {
-    "llama": Architecture("llama"),
+    "llama": Architecture("llama", windowed="mistral"),
+    "mistral3": Architecture("ministral3"),
+    "smollm3": Architecture("smollm3"),
+    "granite": Architecture(
+        "granite",
+        {
+            "embedding_multiplier": "embedding_scale",
+            "attention_multiplier": "attention.scale",
+            "residual_multiplier": "residual_scale",
+            "logits_scaling": "logit_scale",
+        },
+    ),
+    "phi2": Architecture("phi"),
+    "phi3": Architecture("phi3", WINDOW),
     "qwen2": Architecture("qwen2"),
     "qwen3": Architecture("qwen3"),
-    "phi2": Architecture("phi"),
-    "phi3": Architecture("phi3", {"sliding_window": "attention.sliding_window"}),
     "gptneox": Architecture("gpt_neox", {"use_parallel_residual": "use_parallel_residual"}),
     "gpt2": Architecture("gpt2"),
-    "olmo2": Architecture("olmo2"),
+    "olmo": Architecture("olmo", {"clip_qkv": "attention.clamp_kqv"}),
+    "olmo2": Architecture("olmo2", windowed="olmo3"),
+    "gemma": Architecture("gemma"),
     "gemma2": Architecture(
-        "gemma2",
-        {
-            "sliding_window": "attention.sliding_window",
-            "attn_logit_softcapping": "attn_logit_softcapping",
-            "final_logit_softcapping": "final_logit_softcapping",
-        },
-        _gemma2_scale,
+        "gemma2", WINDOW | SOFTCAP | {"attn_logit_softcapping": "attn_logit_softcapping"}, _attention_scale(largest=46)
     ),
+    "gemma3": Architecture(
+        "gemma3_text", WINDOW | SOFTCAP | {"rope_local_base_freq": "rope.freq_base_swa"}, _attention_scale(largest=62)
+    ),
+    "stablelm": Architecture(  # the converter says "parallel" where the checkpoint says nothing; the tensors do tell
+        "stablelm",
+        {"use_parallel_residual": "use_parallel_residual"},
+        lambda sizes, tensors: {"use_parallel_residual": "blk.0.ffn_norm.weight" not in tensors},
+    ),
+    "starcoder2": Architecture("starcoder2"),
+    "command-r": Architecture(
+        "cohere",
+        {"logit_scale": "logit_scale"},
+        lambda sizes, tensors: {"use_qk_norm": "blk.0.attn_q_norm.weight" in tensors},
+    ),
+    "cohere2": Architecture("cohere2", WINDOW | {"logit_scale": "logit_scale"}),
 }
 
 
@@ -95,10 +126,12 @@ def read(head: Header, path: str | pathlib.Path) -> ModelConfig:
     name = head.metadata.get(ARCHITECTURE)
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise InputError(f"{path}: {ARCHITECTURE} is {name!r}; supported are {', '.join(ARCHITECTURES)}")
-    chosen = ARCHITECTURES[name]
     own = {key.removeprefix(f"{name}."): value for key, value in head.metadata.items() if key.startswith(f"{name}.")}
     values = Values(dict(zip(own, map(_decimal, own.values()), strict=True)), {}, (), f"{path}: metadata of {name}")
-    values.warn_of_unknown({*SIZES.values(), *EPSILONS, *ROPE, *ONLY, *WITHOUT_EFFECT, *chosen.keys.values()})
+    chosen = ARCHITECTURES[name]
+    if chosen.windowed and values["attention.sliding_window"]:
+        chosen = chosen._replace(family=chosen.windowed, keys=chosen.keys | WINDOW)
+    values.warn_of_unknown({*SIZES.values(), *EPSILONS, *ROPE, PATTERN, *ONLY, *WITHOUT_EFFECT, *chosen.keys.values()})
     for key, only in ONLY.items():
         values.require(key, only)
     config = ModelConfig.from_hf(_as_hf(chosen, values, head, path), str(path))
@@ -123,9 +156,9 @@ def _as_hf(chosen: Architecture, values: Values, head: Header, path) -> dict[str
     for key, name in chosen.keys.items():
         if name in values.given:
             found[key] = values[name] if isinstance(values[name], bool) else values[name] or None  # no window is 0
-    if "rope_parameters" in family.known:
+    if "rope_scaling" in family.known:
         found |= _rope(values, sizes, head, path)
-    return found | chosen.derived(sizes)
+    return found | _layer_types(family, values) | chosen.derived(sizes, head.tensors)
 
 
 def _sizes(values: Values, head: Header) -> dict[str, int]:
@@ -148,11 +181,22 @@ def _check_heads(family: Family, values: Values, sizes: dict[str, int]) -> None:
         values.require("attention.key_length", sizes["D"] // sizes["N"])
 
 
+def _layer_types(family: Family, values: Values) -> dict[str, Any]:
+    """The layers that have the window: listed, or all but every n-th; by default as in the family."""
+    pattern = values[PATTERN]
+    if isinstance(pattern, list):
+        return {"layer_types": ["sliding_attention" if slides else "full_attention" for slides in pattern]}
+    if pattern is None or "sliding_window_pattern" not in family.known:
+        return {}
+    return {"sliding_window_pattern": values.size(PATTERN)}
+
+
 def _rope(values: Values, sizes: dict[str, int], head: Header, path) -> dict[str, Any]:
     """The keys of the rotary embedding."""
     dim = values.size("rope.dimension_count") if "rope.dimension_count" in values.given else sizes["H"]
+    theta = values.number("rope.freq_base") if "rope.freq_base" in values.given else 10_000.0
     base = {
-        "rope_theta": values.number("rope.freq_base") if "rope.freq_base" in values.given else 10_000.0,
+        "rope_theta": theta,
         # Half a dimension more than needed, so that its product with the head width, rounded down, is exact.
         "partial_rotary_factor": 1.0 if dim == sizes["H"] else (dim + 0.5) / sizes["H"],
     }
@@ -160,10 +204,10 @@ def _rope(values: Values, sizes: dict[str, int], head: Header, path) -> dict[str
         values.require("rope.scaling.type", "none")
         divisors = _divisors(head, path, FACTORS, dim)
         scaling = {"short_factor": divisors, "long_factor": divisors, "attention_factor": 1.0}
-        return {"rope_parameters": base | scaling | {"rope_type": "longrope"}}
+        return {"rope_theta": theta, "rope_scaling": base | scaling | {"rope_type": "longrope"}}
     original = values["rope.scaling.original_context_length"]
-    found = {} if original is None else {"original_max_position_embeddings": original}
-    return {"rope_parameters": base | _scaling(values, head, path, dim)} | found
+    found = {"rope_theta": theta, "rope_scaling": base | _scaling(values, head, path, dim)}
+    return found if original is None else found | {"original_max_position_embeddings": original}
 
 
 def _scaling(values: Values, head: Header, path, dim: int) -> dict[str, Any]:
@@ -187,7 +231,7 @@ def _scaling(values: Values, head: Header, path, dim: int) -> dict[str, Any]:
 def _divisors(head: Header, path, name: str, dim: int) -> list[float]:
     if name not in head.tensors:
         raise InputError(f"{path}: {name!r} is missing")
-    found_J = gguf_file.read(path, name, head.tensors[name])
+    found_J = gguf_file.read(name, head.tensors[name])
     if found_J.shape != (dim // 2,):
         raise InputError(f"{path}: {name!r} has shape {found_J.shape}, expected {(dim // 2,)}")
     return found_J.tolist()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from modjax.errors import InputError
+from modjax.arguments import number, whole
+from modjax.ops.temperature import cooled
 
 ALL = 2**31 - 1  # a top_k that keeps every token
 
@@ -26,16 +26,12 @@ def sampling(temperature: float, top_k: int | None = None, top_p: float | None =
 
     Raises InputError for temperature < 0, top_k < 1 and top_p outside (0, 1].
     """
-    if not 0 <= temperature < math.inf:
-        raise InputError(f"temperature={temperature!r}: expected 0 (greedy) or a positive number")
-    if top_k is not None and (top_k < 1 or top_k != int(top_k)):
-        raise InputError(f"top_k={top_k!r}: expected a positive whole number of tokens, or None for all")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise InputError(f"top_p={top_p!r}: expected a probability above 0 and at most 1, or None for 1")
+    temperature = number("temperature", temperature, least=0)
+    top_k = min(ALL if top_k is None else whole("top_k", top_k, least=1), ALL)
+    top_p = 1.0 if top_p is None else number("top_p", top_p, above=0, most=1)
     if temperature == 0 or top_k == 1:
         return None
-    top_k = ALL if top_k is None else min(int(top_k), ALL)
-    return Sampling(float(temperature), top_k, 1.0 if top_p is None else float(top_p))
+    return Sampling(float(temperature), top_k, float(top_p))
 
 
 def sample(logits_BV: jax.Array, keys_B: jax.Array, how: Sampling | None = None) -> jax.Array:
@@ -49,13 +45,13 @@ def sample(logits_BV: jax.Array, keys_B: jax.Array, how: Sampling | None = None)
 
 
 def filtered(logits_BV: jax.Array, how: Sampling) -> jax.Array:
-    """logits / temperature, with -inf for the tokens that are filtered out, float32[B, V].
+    """logits / temperature, with -inf for the tokens that are filtered out, float32[B, V]; see `cooled`.
 
     The top_k most likely tokens are kept, then the fewest of these whose probabilities sum to top_p (nucleus sampling,
     arXiv 1904.09751, section 3.1), but at least one. Order and meaning are those of transformers' logits processors.
     Tokens exactly as likely as the last one kept are kept too.
     """
-    scaled_BV = logits_BV / how.temperature
+    scaled_BV = cooled(logits_BV, how.temperature)
     narrowed = (how.top_k < logits_BV.shape[-1]) | (how.top_p < 1)
     return jax.lax.cond(narrowed, _narrowed, lambda scaled_BV, *_: scaled_BV, scaled_BV, how.top_k, how.top_p)
 

@@ -10,12 +10,14 @@ from typing import Unpack
 import jax
 import jax.numpy as jnp
 
+from modjax.arguments import number
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import Router, per_site, static
+from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.norm import Norm, check_norm, normed
 from modjax.routing.prototypes import PrototypeOptions, prototypes_of
-from modjax.routing.top_k import check_top_k, positive_temperature, top_k_softmax
+from modjax.routing.top_k import checked_top_k, positive_temperature, top_k_softmax, without_silent
 
 
 class Arrow(Router):
@@ -28,7 +30,8 @@ class Arrow(Router):
     def __call__(self, site, x_BTI, context):
         prototype_EI = self.prototypes[site]
         score_BTE = jnp.abs(jnp.einsum("bti,ei->bte", normed(x_BTI, self.input_norm), prototype_EI))
-        return top_k_softmax(score_BTE, self.top_k, positive_temperature(self.temperature, prototype_EI.shape[-1]))
+        temperature = positive_temperature(self.temperature, prototype_EI.shape[-1])
+        return top_k_softmax(without_silent(score_BTE, prototype_EI), self.top_k, temperature)
 
 
 def arrow(
@@ -37,27 +40,31 @@ def arrow(
     temperature: float = 1.0,
     mix: Mix = "parameters",
     input_norm: Norm = "none",
+    failed: bool = False,
     **options: Unpack[PrototypeOptions],
 ) -> Arrow:
     """A router built from the library alone.
 
         score_e = |x . p_e|,  weights = softmax over the top k of score / temperature
 
-    The absolute value is taken because the sign of a singular vector is arbitrary.
+    The absolute value is taken because the sign of a singular vector is arbitrary. Where an expert's update is 0 it has
+    no prototype, and no weight.
 
     `arrow(library, top_k=k, temperature=t, mix="outputs", prototypes="power", seed=s)` is the router of
-    `peft.ArrowConfig(top_k=k, router_temperature=t, rng_seed=s)`.
+    `peft.ArrowConfig(top_k=k, router_temperature=t, rng_seed=s)`, except that PEFT gives an expert whose update is 0
+    the score 0, with which it gets weight where fewer than k other experts are there.
 
     Args:
       top_k: experts kept per token; -1, or more than there are, keeps all.
       temperature: of the softmax; 0 or less means sqrt(I).
       mix: "parameters" as in the paper, "outputs" as in PEFT.
       input_norm: normalisation of the site's input before the product: "none", "unit" length, or "layernorm".
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
       options: for the prototypes, see `modjax.routing.prototypes.prototypes_of`: prototypes, seed, of, model, tie,
         length, scaled, prototype_norm.
 
     Raises InputError for an invalid setting, and for tied sites that do not share A.
     """
-    check_top_k(top_k)
+    top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
     check_norm("input_norm", input_norm)
-    return Arrow(prototypes_of(library, **options), top_k, float(temperature), mix, input_norm)
+    return Arrow(prototypes_of(silenced(library, failed), **options), top_k, temperature, mix, input_norm)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
@@ -12,9 +11,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from modjax import arguments
 from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.files import os_errors, plain
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
@@ -78,19 +79,27 @@ class Router:
         """The `context.choice_B` of examples of a task; None if the router has no choice for the task."""
         return None
 
-    def save(self, path: str | pathlib.Path) -> None:
-        """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings."""
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings.
+
+        Creates missing folders. Raises InputError if the file cannot be written.
+        """
+        path = arguments.path("path", path)
         arrays, settings = {}, {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("static"):
-                settings[field.name] = value.item() if isinstance(value, np.generic) else value
+                settings[field.name] = value
             else:
                 arrays |= _flatten(field.name, value)
-        metadata = {"router": _kind(type(self)), "settings": json.dumps(settings)}
-        draft = f"{path}.writing"
-        safetensors.numpy.save_file(arrays, draft, metadata)
-        os.replace(draft, path)
+        metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
+        draft = path.with_name(path.name + ".writing")
+        with os_errors(path, "written"):
+            if path.is_dir():
+                raise InputError(f"{path}: is a folder; expected a file to write or replace")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(safetensors.numpy.save(arrays, metadata))
+            os.replace(draft, path)
 
 
 def check(router: Router, library: Library) -> None:
@@ -126,11 +135,12 @@ def _check_axes(kind, name, array, axes, sizes):
         )
 
 
-def load_router(path: str | pathlib.Path) -> Router:
+def load_router(path: str | os.PathLike) -> Router:
     """Reads a file that `Router.save` wrote. Raises InputError for any other file, and for an unknown class.
 
     Reading runs no code of the file. For a router class of your own, import its module first.
     """
+    path = arguments.path("path", path)
     try:
         with safetensors.safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -169,8 +179,7 @@ def hook(
     """
     if bound is None:
         return {}
-    if bound.router.mix not in get_args(Mix):
-        raise InputError(f"mix={bound.router.mix!r}: expected one of {', '.join(get_args(Mix))}")
+    arguments.choice("mix", bound.router.mix, get_args(Mix))
 
     def adapt(layer, sites, x_BTI):
         loras, router = layer
@@ -181,6 +190,11 @@ def hook(
         }
 
     return {"adapters": bound, "adapt": adapt}
+
+
+def checked_mix(mix: Mix) -> Mix:
+    """The way to combine experts by one weight each. Raises InputError for another."""
+    return arguments.choice("mix", mix, ("parameters", "outputs"))
 
 
 def _kind(cls):

@@ -6,16 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import choice, number
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
-from modjax.routing.base import BaseModel, Bound, Context, Router, hook, per_site, static
+from modjax.routing.base import BaseModel, Bound, Context, Router, checked_mix, hook, per_site, static
 from modjax.routing.examples import examples_of
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import batches
-from modjax.routing.top_k import check_top_k, positive_temperature, top_k_softmax
+from modjax.routing.prototypes import has_direction
+from modjax.routing.top_k import checked_top_k, positive_temperature, top_k_softmax, without_silent
 
 Through = Literal["expert", "base"]
 End = Literal["answer", "prompt"]
@@ -30,7 +32,8 @@ class Centroid(Router):
     def __call__(self, site, x_BTI, context):
         centroid_EI = self.centroids[site]
         score_BTE = jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), centroid_EI)
-        return top_k_softmax(score_BTE, self.top_k, positive_temperature(self.temperature, centroid_EI.shape[-1]))
+        temperature = positive_temperature(self.temperature, centroid_EI.shape[-1])
+        return top_k_softmax(without_silent(score_BTE, centroid_EI), self.top_k, temperature)
 
 
 def centroid(
@@ -46,13 +49,15 @@ def centroid(
     mix: Mix = "parameters",
     system: str | None = None,
     batch: int = 16,
+    failed: bool = False,
 ) -> Centroid:
     """A router from the inputs of each site and layer on the experts' own examples.
 
         c_e = u_e / ||u_e||,  u_e = mean over expert e's examples of the site's input at the last token
         weights = softmax over the top k of x . c_e / temperature
 
-    The sign of the dot product is kept, unlike in Arrow, where the sign of a prototype is arbitrary.
+    The sign of the dot product is kept, unlike in Arrow, where the sign of a prototype is arbitrary. Where an expert's
+    update is 0 it has no centroid, and no weight.
 
     Args:
       tasks: must contain at least one task of every expert; `library.tasks` lists those of each.
@@ -64,15 +69,14 @@ def centroid(
       temperature: of the softmax; 0 or less means sqrt(I).
       system: as in `Model.generate`.
       batch: examples per batch; it changes results only by rounding.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
     Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
-    check_top_k(top_k)
-    if through not in get_args(Through) or end not in get_args(End):
-        raise InputError(
-            f"through={through!r}, end={end!r}: expected one of {', '.join(get_args(Through))} and one of "
-            f"{', '.join(get_args(End))}"
-        )
+    top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
+    choice("through", through, get_args(Through))
+    choice("end", end, get_args(End))
+    library = silenced(library, failed)
     encoded, owners = examples_of(library, model, tasks, examples, split, system)
     tokens = [one.tokens if end == "answer" else one.tokens[: one.n_prompt] for one in encoded]
     bound = Bound(library.loras, Oracle(len(library)))
@@ -83,8 +87,11 @@ def centroid(
         context = Context(jnp.asarray(own if through == "expert" else np.full_like(own, -1)))
         for site, x_LBI in _last_inputs(model.params, bound, context, rows).items():
             np.add.at(total[site], (slice(None), owners[ids]), np.asarray(x_LBI, np.float64)[:, : len(ids)])
-    centroids = {site: jnp.float32(unit(total_LEI)) for site, total_LEI in total.items()}
-    return Centroid(centroids, top_k, float(temperature), mix)
+    centroids = {
+        site: jnp.where(has_direction(library.loras[site])[..., None], jnp.float32(unit(total_LEI)), 0)
+        for site, total_LEI in total.items()
+    }
+    return Centroid(centroids, top_k, temperature, mix)
 
 
 @jax.jit

@@ -1,8 +1,8 @@
 """Routers for a library with experts added or removed, without recomputing anything for the other experts.
 
 This works for routers whose arrays have a part for each expert: `per_site` arrays with an axis E, or S, which is E or 1
-(one part for all experts). Parts are then added or removed along this axis, and `n_experts` is updated. A router with
-`named` arrays depends on the library as a whole and must be built again.
+(one part for all experts). Parts are then added or removed along this axis, and `n_experts` and `left_out` are updated.
+A router with `named` arrays depends on the library as a whole and must be built again.
 """
 
 import dataclasses
@@ -41,7 +41,8 @@ def extended(router: R, other: R) -> R:
         }
         for field in _arrays(router)
     }
-    return _changed(router, changes, sum(counts))
+    left_out = [*_left_out(router), *(counts[0] + i for i in _left_out(other))]
+    return _changed(router, changes, sum(counts), left_out)
 
 
 def restricted(router: R, ids: Sequence[int]) -> R:
@@ -58,7 +59,7 @@ def restricted(router: R, ids: Sequence[int]) -> R:
         field.name: {site: taken(array, kept) for site, array in getattr(router, field.name).items()}
         for field in _arrays(router)
     }
-    return _changed(router, changes, len(ids))
+    return _changed(router, changes, len(ids), [new for new, old in enumerate(ids) if old in _left_out(router)])
 
 
 def n_experts(router: Router) -> int:
@@ -68,6 +69,11 @@ def n_experts(router: Router) -> int:
         return router.n_experts
     lengths = (array.shape[1] for field in arrays for array in getattr(router, field.name).values())
     return max(lengths)
+
+
+def _left_out(router) -> tuple[int, ...]:
+    """The indices of the experts that a router without arrays leaves out."""
+    return getattr(router, "left_out", ())
 
 
 def _arrays(router) -> list[dataclasses.Field]:
@@ -88,7 +94,7 @@ def _check_alike(router, other):
         raise InputError(f"a {kind} router and a {type(other).__name__} router; expected two of the same class")
     for field in dataclasses.fields(router):
         own, others = getattr(router, field.name), getattr(other, field.name)
-        if field.metadata.get("static") and field.name != "n_experts" and own != others:
+        if field.metadata.get("static") and field.name not in ("n_experts", "left_out") and own != others:
             raise InputError(f"the {kind} routers have {field.name} = {own!r} and {others!r}; expected the same")
         if isinstance(own, dict) and set(own) != set(others):
             raise InputError(
@@ -112,5 +118,8 @@ def _joined(axes: str, pair: tuple[jax.Array, jax.Array], counts: tuple[int, int
     return joined(padded, counts) if axes[1] == "S" else jnp.concatenate(padded, axis=1)
 
 
-def _changed(router, changes, count):
-    return dataclasses.replace(router, **changes, **({"n_experts": count} if hasattr(router, "n_experts") else {}))
+def _changed(router, changes, count, left_out):
+    if len(left_out) == count:
+        raise InputError("training failed for all experts of the router; expected at least one that did not fail")
+    counted = {"n_experts": count, "left_out": tuple(left_out)}
+    return dataclasses.replace(router, **changes, **{key: own for key, own in counted.items() if hasattr(router, key)})

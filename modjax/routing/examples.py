@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modjax.arguments import whole
 from modjax.data import inputs
 from modjax.data.tasks import Example, Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
+from modjax.experts.failed import left_out
 from modjax.experts.library import Library
 from modjax.routing.base import BaseModel
 
@@ -25,21 +27,23 @@ def groups(library: Library, tasks: Tasks) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def known_tasks(library: Library, tasks: Tasks) -> tuple[list[str], np.ndarray]:
+def known_tasks(library: Library, tasks: Tasks, failed: bool = False) -> tuple[list[str], np.ndarray]:
     """The K tasks with an expert, and float32[K,E]: equal weights of the experts of each task, summing to 1.
 
-    Raises InputError if no task has an expert.
+    failed: whether experts whose training failed count too. Raises InputError if no task has an expert.
     """
-    names = [name for name in checked_tasks(tasks) if library.expert_of(name) is not None]
+    without = left_out(library, failed)
+    owned = [() if i in without else own for i, own in enumerate(library.tasks)]
+    names = [name for name in checked_tasks(tasks) if any(name in own for own in owned)]
     if not names:
         raise InputError(f"no expert was trained on any of {', '.join(tasks)}; expected tasks of the library")
-    trained_KE = np.array([[name in own for own in library.tasks] for name in names], np.float32)
+    trained_KE = np.array([[name in own for own in owned] for name in names], np.float32)
     return names, trained_KE / trained_KE.sum(axis=1, keepdims=True)
 
 
 def first_of(tasks: Tasks, name: str, examples: int, split: str) -> Sequence[Example]:
-    """The first `examples` examples of a task's split. Raises InputError if there are none."""
-    found = tasks[name].split(split)[:examples]
+    """The first `examples` examples of a task's split, at least one. Raises InputError if there are none."""
+    found = tasks[name].split(split)[: whole("examples", examples, least=1)]
     if not found:
         raise InputError(f"task {name!r} has no examples in split {split!r}; expected at least one")
     return found

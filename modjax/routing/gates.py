@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from modjax.ops.lora import Mix
 from modjax.routing.base import Router, per_site, static
 from modjax.routing.norm import normed
-from modjax.routing.top_k import positive_temperature, top_k_softmax
+from modjax.routing.top_k import positive_temperature, top_k_softmax, without_silent
 
 
 class PhatGoose(Router):
@@ -18,6 +18,7 @@ class PhatGoose(Router):
     mix: Mix = static("outputs")
 
     def __call__(self, site, x_BTI, context):
-        gate_EI = normed(self.gates[site], "layernorm")
-        score_BTE = jnp.einsum("bti,ei->bte", normed(x_BTI, "layernorm"), gate_EI)
-        return top_k_softmax(score_BTE, self.top_k, positive_temperature(self.temperature, gate_EI.shape[-1]))
+        gate_EI = self.gates[site]
+        score_BTE = jnp.einsum("bti,ei->bte", normed(x_BTI, "layernorm"), normed(gate_EI, "layernorm"))
+        temperature = positive_temperature(self.temperature, gate_EI.shape[-1])
+        return top_k_softmax(without_silent(score_BTE, gate_EI), self.top_k, temperature)

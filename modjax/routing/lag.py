@@ -3,13 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from modjax.errors import InputError
+from modjax.arguments import whole
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.arrow import arrow
-from modjax.routing.base import Router, per_site, static
+from modjax.routing.base import Router, checked_mix, per_site, static
+from modjax.routing.prototypes import prototypes_of
 from modjax.routing.spectr import directions, lengths
-from modjax.routing.top_k import check_temperature, check_top_k, spread, top_k_softmax
+from modjax.routing.top_k import checked_temperature, checked_top_k, spread, top_k_softmax, without_silent
 
 
 class Lag(Router):
@@ -21,13 +22,15 @@ class Lag(Router):
     mix: Mix = static("outputs")
 
     def __call__(self, site, x_BTI, context):
-        alignment_BTE = jnp.abs(jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), self.prototypes[site]))
-        if self.retrieve >= alignment_BTE.shape[-1]:
-            return top_k_softmax(lengths(x_BTI, self.directions[site]), self.top_k, self.temperature)
-        ids_BTk = jax.lax.top_k(alignment_BTE, self.retrieve)[1]
-        score_BTk = _lengths_of(ids_BTk, x_BTI, self.directions[site])
-        weights_BTk = top_k_softmax(score_BTk, self.top_k, self.temperature)
-        return spread(weights_BTk, ids_BTk, alignment_BTE.shape[-1])
+        prototype_EI, directions_ERI = self.prototypes[site], self.directions[site]
+        n_experts = len(prototype_EI)
+        if self.retrieve >= n_experts:
+            score_BTE = without_silent(lengths(x_BTI, directions_ERI), directions_ERI[:, 0])
+            return top_k_softmax(score_BTE, self.top_k, self.temperature)
+        alignment_BTE = jnp.abs(jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), prototype_EI))
+        found_BTk, ids_BTk = jax.lax.top_k(without_silent(alignment_BTE, prototype_EI), self.retrieve)
+        score_BTk = jnp.where(found_BTk > -jnp.inf, _lengths_of(ids_BTk, x_BTI, directions_ERI), -jnp.inf)
+        return spread(top_k_softmax(score_BTk, self.top_k, self.temperature), ids_BTk, n_experts)
 
 
 def lag(
@@ -37,6 +40,7 @@ def lag(
     temperature: float = 1.0,
     mix: Mix = "outputs",
     scaled: bool = False,
+    failed: bool = False,
 ) -> Lag:
     """A router built from the library alone: Arrow's score selects `retrieve` experts, SpectR's score weighs them.
 
@@ -47,14 +51,13 @@ def lag(
     Args:
       retrieve: experts that Arrow selects per token; if it selects all of them, this is SpectR.
       top_k, temperature, mix, scaled: as in `spectr`, for the second stage.
+      failed: as in `spectr`.
 
     Raises InputError for an invalid setting.
     """
-    check_top_k(top_k)
-    check_temperature(temperature)
-    if retrieve < 1:
-        raise InputError(f"retrieve={retrieve}: expected a positive number of experts")
-    return Lag(arrow(library).prototypes, directions(library, scaled), retrieve, top_k, float(temperature), mix)
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    retrieve, library = whole("retrieve", retrieve, least=1), silenced(library, failed)
+    return Lag(prototypes_of(library), directions(library, scaled), retrieve, top_k, temperature, mix)
 
 
 def _lengths_of(ids_BTk, x_BTI, directions_ERI):

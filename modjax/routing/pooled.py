@@ -9,15 +9,16 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from modjax.errors import InputError
+from modjax.arguments import choice, number
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.arrow import arrow
-from modjax.routing.base import per_site, static
+from modjax.routing.base import checked_mix, per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
 from modjax.routing.prompt import PromptRouter
+from modjax.routing.prototypes import prototypes_of
 from modjax.routing.spectr import directions, lengths
-from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
+from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
 Score = Literal["norm", "arrow"]
 Otherwise = Literal["uniform", "base"]
@@ -38,12 +39,14 @@ class Pooled(PromptRouter):
         weights_BE = top_k_softmax(score_BE[:, None], self.top_k, self.temperature)[:, 0]
         if self.least is None:
             return weights_BE
-        n_experts = score_BE.shape[1]
-        instead = 1 / n_experts if self.otherwise == "uniform" else 0.0
-        return jnp.where(score_BE.max(axis=1, keepdims=True) >= self.least, weights_BE, instead)
+        scored_BE = score_BE > -jnp.inf
+        instead_BE = scored_BE / jnp.maximum(scored_BE.sum(axis=1, keepdims=True), 1)
+        instead_BE = instead_BE if self.otherwise == "uniform" else jnp.zeros_like(instead_BE)
+        return jnp.where(score_BE.max(axis=1, keepdims=True) >= self.least, weights_BE, instead_BE)
 
     def scores(self, decoder, rows):
-        """Mean standardised scores over the prompt's tokens, sites and layers, float32[B,E]."""
+        """Mean standardised scores over the prompt's tokens, and over the sites and layers at which an expert's update
+        is not 0, float32[B,E]; -inf for an expert whose update is 0 everywhere."""
         inside_BT1 = (rows.segments_BT > 0)[..., None]
 
         def look(layer, sites, x_BTI):
@@ -54,8 +57,11 @@ class Pooled(PromptRouter):
             return jnp.where(inside_BT1, score_BTE, 0).sum(axis=1)
 
         seen = decoder.observe(look, *rows, adapters=self)
-        mean_BE = sum(total_LBE.mean(axis=0) for total_LBE in seen.values()) / len(seen)
-        return mean_BE / jnp.maximum(inside_BT1.sum(axis=1), 1)
+        heard = {site: jnp.any(self.directions[site][:, :, 0] != 0, axis=-1) for site in seen}
+        total_BE = sum(jnp.where(heard[site][:, None], seen[site], 0).sum(axis=0) for site in seen)
+        count_1E = sum(heard_LE.sum(axis=0) for heard_LE in heard.values())[None]
+        mean_BE = total_BE / (jnp.maximum(count_1E, 1) * jnp.maximum(inside_BT1.sum(axis=1), 1))
+        return jnp.where(count_1E > 0, mean_BE, -jnp.inf)
 
     def raw(self, site: str, x_BTI: jax.Array) -> jax.Array:
         """Scores before they are standardised, float32[B,T,E]."""
@@ -70,6 +76,7 @@ def pooled(
     score: Score = "norm",
     least: float | None = None,
     otherwise: Otherwise = "uniform",
+    failed: bool = False,
 ) -> Pooled:
     """A router of whole prompts, built from the library alone.
 
@@ -78,26 +85,26 @@ def pooled(
         s_e = mean over tokens, sites and layers of (score_e(x) - mean_e) / deviation_e
         weights = softmax over the top k of s / temperature, where max_e s_e >= least
 
+    Sites and layers at which an expert's update is 0 are not in its mean.
+
     Args:
       top_k: experts kept per prompt; -1, or more than there are, keeps all.
       temperature: of the softmax, positive.
       mix: how kept experts are combined; "parameters" and "outputs" are equal for one expert.
       score: "norm" is ||B_e^T A_e x|| (see `spectr`), "arrow" is |x . p_e| (see `arrow`).
       least: the smallest standardised score with which the best expert is used; None always uses it.
-      otherwise: the weights if no expert reaches it: "uniform" is 1 / E each, "base" is 0.
+      otherwise: the weights if no expert reaches it: "uniform" is the same for each expert with a score, "base" is 0.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
     Raises InputError for an invalid setting.
     """
-    check_top_k(top_k)
-    check_temperature(temperature)
-    if score not in get_args(Score) or otherwise not in get_args(Otherwise):
-        raise InputError(
-            f"score={score!r}, otherwise={otherwise!r}: expected one of {', '.join(get_args(Score))}, "
-            f"and one of {', '.join(get_args(Otherwise))}"
-        )
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    choice("score", score, get_args(Score))
+    choice("otherwise", otherwise, get_args(Otherwise))
+    least = None if least is None else float(number("least", least))
+    library = silenced(library, failed)
     if score == "arrow":
-        found = {site: prototype_LEI[:, :, None] for site, prototype_LEI in arrow(library).prototypes.items()}
+        found = {site: prototype_LEI[:, :, None] for site, prototype_LEI in prototypes_of(library).items()}
     else:
         found = directions(library, scaled=False)
-    least = None if least is None else float(least)
-    return Pooled(found, *uncalibrated(library), top_k, float(temperature), mix, least, otherwise)
+    return Pooled(found, *uncalibrated(library), top_k, temperature, mix, least, otherwise)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.experts.tie import Tie, check_factors, check_sites, firsts
@@ -53,8 +54,11 @@ def prototypes_of(
       scaled: multiply it by the expert's alpha / rank; not with of="weights", which already contain it.
       prototype_norm: a final normalisation, which overrides the length: "none", "unit" or "layernorm".
 
+    A prototype is 0 where the expert's update is 0, at each site by itself also where sites are tied.
+
     Raises InputError for an invalid setting, and for tied sites that do not share A.
     """
+    seed = arguments.seed("seed", seed)
     _check(prototypes, of, model, length, scaled)
     check_norm("prototype_norm", prototype_norm)
     found = {}
@@ -66,7 +70,9 @@ def prototypes_of(
         else:
             vector_LEI, value_LE = exact(lora)
         length_LE = score_scale(lora, scaled) * (value_LE if length == "singular" else jnp.ones_like(value_LE))
-        found |= dict.fromkeys(sites, normed(length_LE[..., None] * vector_LEI, prototype_norm))
+        prototype_LEI = normed(length_LE[..., None] * vector_LEI, prototype_norm)
+        for site in sites:
+            found[site] = jnp.where(has_direction(library.loras[site])[..., None], prototype_LEI, 0)
     return found
 
 
@@ -100,6 +106,12 @@ def _check(prototypes, of, model, length, scaled):
 
 
 @jax.jit
+def has_direction(lora: LoRA) -> jax.Array:
+    """Whether each expert's update s_e B_e^T A_e is not 0, bool[L,E]: its first singular value is above 0."""
+    return (lora.scale != 0) & (low_rank_svd(lora.factors).s[..., 0] > 0)
+
+
+@jax.jit
 def exact(lora: LoRA) -> Leading:
     """The first right singular vector of each B^T A, and its singular value."""
     found = low_rank_svd(lora.factors)
@@ -109,10 +121,8 @@ def exact(lora: LoRA) -> Leading:
 def peft_start(width: int, seed: int) -> np.ndarray:
     """float32[I], the start vector of PEFT's power iterations: PyTorch's normal numbers of a seed, on the CPU.
 
-    Raises InputError for a negative seed, and if PyTorch is not installed.
+    Raises InputError if PyTorch is not installed.
     """
-    if seed < 0:
-        raise InputError(f"seed={seed}: expected a whole number, 0 or more")
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -165,13 +175,15 @@ def tied(library: Library, tie: Tie) -> dict[tuple[str, ...], LoRA]:
 
 
 def _joined(loras):
-    """The experts of tied sites as one site with the first site's scale; other B carry the ratio of scales."""
+    """The experts of tied sites as one site with the first site's scale, or 1 where that is 0; B carry the ratios."""
     first, *others = loras
-    nonzero_LE = jnp.where(first.scale == 0, 1, first.scale)
-    b = [first.b, *(lora.b * (lora.scale / nonzero_LE)[..., None, None] for lora in others)]
-    return first._replace(b=jnp.concatenate(b, axis=-1))
+    if not others:
+        return first
+    scale_LE = jnp.where(first.scale == 0, 1, first.scale)
+    b = [lora.b * (lora.scale / scale_LE)[..., None, None] for lora in loras]
+    return first._replace(b=jnp.concatenate(b, axis=-1), scale=scale_LE)
 
 
 def score_scale(lora: LoRA, scaled: bool) -> jax.Array:
-    """The factor of each expert's score, float32[L,E]: its scale if `scaled`, else 1."""
-    return lora.scale if scaled else jnp.ones_like(lora.scale)
+    """The factor of each expert's score, float32[L,E]: its scale if `scaled`, else 1; 0 where its scale is 0."""
+    return lora.scale if scaled else jnp.float32(lora.scale != 0)

@@ -7,18 +7,19 @@ z = A x is computed once.
 import jax
 import jax.numpy as jnp
 
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import Factors, Mix
-from modjax.routing.base import Router, per_site, static
+from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
-from modjax.routing.prototypes import score_scale
-from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
+from modjax.routing.prototypes import has_direction, score_scale
+from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax, without_silent
 
 
 class Seqr(Router):
     a: dict[str, jax.Array] = per_site("LSRI")  # float32; S is 1 if all experts share one A, else E
-    roots: dict[str, jax.Array] = per_site("LEQR")  # float32, Q = R
+    roots: dict[str, jax.Array] = per_site("LEQR")  # float32, Q = R, the longest row first
     mean: dict[str, jax.Array] = per_site("LE")  # float32, of the raw score
     deviation: dict[str, jax.Array] = per_site("LE")
     top_k: int = static(4)
@@ -27,7 +28,7 @@ class Seqr(Router):
 
     def __call__(self, site, x_BTI, context):
         score_BTE = standardised(self.raw(site, x_BTI), self.mean[site], self.deviation[site])
-        return top_k_softmax(score_BTE, self.top_k, self.temperature)
+        return top_k_softmax(without_silent(score_BTE, self.roots[site][:, 0]), self.top_k, self.temperature)
 
     def raw(self, site: str, x_BTI: jax.Array) -> jax.Array:
         """Scores before they are standardised, float32[B,T,E]."""
@@ -40,7 +41,12 @@ class Seqr(Router):
 
 
 def seqr(
-    library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "outputs", scaled: bool = False
+    library: Library,
+    top_k: int = 4,
+    temperature: float = 1.0,
+    mix: Mix = "outputs",
+    scaled: bool = False,
+    failed: bool = False,
 ) -> Seqr:
     """A router built from the library alone; `calibrate` can standardise its scores.
 
@@ -56,22 +62,24 @@ def seqr(
       temperature: of the softmax, positive.
       mix: "outputs" depends, like the score, only on B_e^T A_e; "parameters" also on its factorisation.
       scaled: multiply an expert's score by its alpha / rank; in the paper it is not.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
-    Raises InputError for an invalid top_k or temperature.
+    Raises InputError for an invalid setting.
     """
-    check_top_k(top_k)
-    check_temperature(temperature)
-    roots = {site: _roots(lora.b, score_scale(lora, scaled)) for site, lora in library.loras.items()}
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    library = silenced(library, failed)
+    roots = {site: _roots(lora, score_scale(lora, scaled)) for site, lora in library.loras.items()}
     a = {site: _once(lora.a) for site, lora in library.loras.items()}
-    return Seqr(a, roots, *uncalibrated(library), top_k, float(temperature), mix)
+    return Seqr(a, roots, *uncalibrated(library), top_k, temperature, mix)
 
 
 @jax.jit
-def _roots(b_LERO, scale_LE):
-    rank = b_LERO.shape[-2]
-    unit_LERR = jnp.broadcast_to(jnp.eye(rank), (*b_LERO.shape[:2], rank, rank))
-    found = low_rank_svd(Factors(unit_LERR, b_LERO))
-    return (scale_LE[..., None] * found.s)[..., None] * found.v
+def _roots(lora, scale_LE):
+    rank = lora.b.shape[-2]
+    unit_LERR = jnp.broadcast_to(jnp.eye(rank), (*lora.b.shape[:2], rank, rank))
+    found = low_rank_svd(Factors(unit_LERR, lora.b))
+    length_LER = jnp.where(has_direction(lora)[..., None], scale_LE[..., None] * found.s, 0)
+    return length_LER[..., None] * found.v
 
 
 def _once(a_LERI):

@@ -7,12 +7,13 @@ the expert's output.
 import jax
 import jax.numpy as jnp
 
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import LoRA, Mix
-from modjax.routing.base import Router, per_site, static
+from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.prototypes import score_scale
-from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
+from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax, without_silent
 
 
 class Spectr(Router):
@@ -22,11 +23,18 @@ class Spectr(Router):
     mix: Mix = static("outputs")
 
     def __call__(self, site, x_BTI, context):
-        return top_k_softmax(lengths(x_BTI, self.directions[site]), self.top_k, self.temperature)
+        directions_ERI = self.directions[site]
+        score_BTE = without_silent(lengths(x_BTI, directions_ERI), directions_ERI[:, 0])
+        return top_k_softmax(score_BTE, self.top_k, self.temperature)
 
 
 def spectr(
-    library: Library, top_k: int = 4, temperature: float = 1.0, mix: Mix = "outputs", scaled: bool = False
+    library: Library,
+    top_k: int = 4,
+    temperature: float = 1.0,
+    mix: Mix = "outputs",
+    scaled: bool = False,
+    failed: bool = False,
 ) -> Spectr:
     """A router built from the library alone.
 
@@ -41,16 +49,16 @@ def spectr(
       temperature: of the softmax, positive.
       mix: "outputs" depends, like the score, only on B_e^T A_e; "parameters" also on its factorisation.
       scaled: multiply an expert's score by its alpha / rank; in the paper it is not.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
-    Raises InputError for an invalid top_k or temperature.
+    Raises InputError for an invalid setting.
     """
-    check_top_k(top_k)
-    check_temperature(temperature)
-    return Spectr(directions(library, scaled), top_k, float(temperature), mix)
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    return Spectr(directions(silenced(library, failed), scaled), top_k, temperature, mix)
 
 
 def directions(library: Library, scaled: bool) -> dict[str, jax.Array]:
-    """{site: float32[L,E,R,I]}: the right singular vectors of B_e^T A_e, each times its singular value.
+    """{site: float32[L,E,R,I]}: the right singular vectors of B_e^T A_e, each times its singular value, largest first.
 
     scaled: multiply them by the expert's scale as well.
     """

@@ -4,15 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import number
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.routing.base import BaseModel, named, static
+from modjax.routing.base import BaseModel, checked_mix, named, static
 from modjax.routing.embedding import embed, embedding
 from modjax.routing.examples import first_of, known_tasks
 from modjax.routing.prompt import PromptRouter
-from modjax.routing.top_k import check_top_k, top_k_shares
+from modjax.routing.top_k import checked_top_k, top_k_shares
 
 
 class TaskPredictor(PromptRouter):
@@ -38,6 +38,7 @@ def task_predictor(
     mix: Mix = "outputs",
     system: str | None = None,
     batch: int = 16,
+    failed: bool = False,
 ) -> TaskPredictor:
     """A router of whole prompts from a multinomial logistic regression, prompt -> task.
 
@@ -56,13 +57,13 @@ def task_predictor(
       top_k: experts kept per prompt, 1 in the paper; -1, or more than there are, keeps all.
       system: as in `Model.generate`.
       batch: prompts per batch; it changes results only by rounding.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
     Raises InputError if no task has an expert, and for a task without examples in the split.
     """
-    check_top_k(top_k)
-    if not inverse_penalty > 0:
-        raise InputError(f"inverse_penalty={inverse_penalty}: expected a positive number")
-    names, experts_KE = known_tasks(library, tasks)
+    top_k, mix = checked_top_k(top_k), checked_mix(mix)
+    inverse_penalty = number("inverse_penalty", inverse_penalty, above=0)
+    names, experts_KE = known_tasks(library, tasks, failed)
     chosen = {name: first_of(tasks, name, examples, split) for name in names}
     embedded_nD = embed(model, [example.source for own in chosen.values() for example in own], system, batch)
     label_n = np.repeat(np.arange(len(names)), [len(own) for own in chosen.values()])

@@ -8,11 +8,11 @@ from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
-from modjax.routing.base import BaseModel, named, static
+from modjax.routing.base import BaseModel, checked_mix, named, static
 from modjax.routing.embedding import embedding, task_embeddings
 from modjax.routing.examples import known_tasks
 from modjax.routing.prompt import PromptRouter
-from modjax.routing.top_k import check_temperature, check_top_k, top_k_softmax
+from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
 
 class TaskRepresentations(PromptRouter):
@@ -41,6 +41,7 @@ def task_representations(
     mix: Mix = "outputs",
     system: str | None = None,
     batch: int = 16,
+    failed: bool = False,
 ) -> TaskRepresentations:
     """A router of whole prompts from the prompts of a few examples of each task.
 
@@ -57,13 +58,13 @@ def task_representations(
       temperature: of the softmax over tasks, positive.
       system: as in `Model.generate`.
       batch: prompts per batch; it changes results only by rounding.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
     Raises InputError if no task has an expert, and for a task without examples in the split.
     """
-    check_top_k(top_k)
-    check_temperature(temperature)
-    names, experts_KE = known_tasks(library, tasks)
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    names, experts_KE = known_tasks(library, tasks, failed)
     task_KD = np.stack(list(task_embeddings(model, tasks.select(names), examples, split, system, batch).values()))
     centre_D = task_KD.mean(axis=0)
     unit_KD = unit(jnp.float32(task_KD - centre_D[None]))
-    return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, float(temperature), mix)
+    return TaskRepresentations(unit_KD, jnp.float32(centre_D), jnp.asarray(experts_KE), top_k, temperature, mix)

@@ -1,15 +1,22 @@
-"""Weights from the k largest scores of each token or example, and checks of their settings."""
+"""Weights from the k largest scores of each token or example, and checks of their settings.
+
+An expert is silent at a site and layer where its update s_e B_e^T A_e is 0. It has no direction there: its vectors in a
+router are 0 and its score is -inf, so that it gets no weight.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 
-from modjax.errors import InputError
+from modjax.arguments import number, refused, whole
+from modjax.ops.temperature import cooled
 
 
 def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> jax.Array:
     """Softmax over the k largest scores of each token, exact zeros elsewhere, float32[B,T,E].
+
+    Scores of -inf get exact zeros too; if all are -inf, all weights are 0.
 
     Args:
       top_k: -1, or more than there are experts, keeps all.
@@ -17,10 +24,21 @@ def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) ->
     """
     n_experts = score_BTE.shape[-1]
     if not 0 < top_k < n_experts:
-        return jax.nn.softmax(score_BTE / temperature)
+        return _softmax(score_BTE, temperature)
     top_BTk, ids_BTk = jax.lax.top_k(score_BTE, top_k)
-    weights_BTk = jax.nn.softmax(top_BTk / temperature)
-    return spread(weights_BTk, ids_BTk, n_experts)
+    return spread(_softmax(top_BTk, temperature), ids_BTk, n_experts)
+
+
+def _softmax(score, temperature):
+    scored = score > -jnp.inf
+    lowest = jnp.finfo(jnp.float32).min  # in place of -inf, because the softmax of -inf alone is NaN
+    return jnp.where(scored, jax.nn.softmax(jnp.where(scored, cooled(score, temperature), lowest)), 0)
+
+
+def without_silent(score_BTE: jax.Array, vectors_EX: jax.Array) -> jax.Array:
+    """The scores, and -inf for experts whose vectors in a router, one or more each, are 0."""
+    heard_E = jnp.any(vectors_EX != 0, axis=tuple(range(1, vectors_EX.ndim)))
+    return jnp.where(heard_E[None, None], score_BTE, -jnp.inf)
 
 
 def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
@@ -55,16 +73,17 @@ def _scattered(values, ids, n_experts):
     return jnp.vectorize(one, signature="(k),(k)->(e)")(values, ids)
 
 
-def check_top_k(top_k: int) -> None:
-    """Raises InputError unless top_k is at least 1, or -1 for all experts."""
-    if top_k == 0 or top_k < -1:
-        raise InputError(f"top_k={top_k}: expected a positive number of experts, or -1 for all")
+def checked_top_k(top_k: int) -> int:
+    """The number of experts to keep. Raises InputError unless it is at least 1, or -1 for all experts."""
+    found = whole("top_k", top_k, least=-1)
+    if found == 0:
+        raise refused("top_k", top_k, "a positive number of experts, or -1 for all")
+    return found
 
 
-def check_temperature(temperature: float) -> None:
-    """Raises InputError unless the temperature is positive."""
-    if not temperature > 0:
-        raise InputError(f"temperature={temperature}: expected a positive number")
+def checked_temperature(temperature: float) -> float:
+    """The temperature. Raises InputError unless it is positive and finite."""
+    return float(number("temperature", temperature, above=0))
 
 
 def positive_temperature(temperature: float, width: int) -> float:

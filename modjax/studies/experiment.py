@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval.sample import Sample
@@ -41,6 +42,8 @@ class Experiment:
           adapt: the options of adaptation that methods need not give; see `modjax.studies.adaptation`.
           workdir: the folder for work that methods share or keep; None: nothing is kept, and adaptation is refused.
         """
+        for name in libraries or ():
+            arguments.title("library name", name)  # "" stands for no library
         self.sample, self.max_new_tokens = sample, max_new_tokens
         self.libraries, self.train, self.adapt = dict(libraries or {}), dict(train or {}), dict(adapt or {})
         self.workdir = None if workdir is None else pathlib.Path(workdir)

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import number
 from modjax.data.tasks import Tasks
+from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.model import Model
 from modjax.ops.lora import Mix, low_rank
+from modjax.routing.base import checked_mix
 from modjax.routing.examples import groups
 from modjax.routing.gates import PhatGoose
-from modjax.routing.top_k import check_top_k
+from modjax.routing.top_k import checked_top_k
 from modjax.train.fit import fit
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
@@ -62,6 +65,7 @@ def phatgoose(
     top_k: int = 2,
     temperature: float = -1.0,
     mix: Mix = "outputs",
+    failed: bool = False,
     workdir: str | pathlib.Path | None = None,
     progress: bool = True,
     **settings: Unpack[SettingsFields],
@@ -71,28 +75,31 @@ def phatgoose(
         training:  delta = sigmoid(v_e . x) s_e B_e^T A_e x,  v_e from 0
         routing:   weights = softmax over the top k of LayerNorm(v_e) . LayerNorm(x) / temperature
 
-    LayerNorm has no gain and no bias. By default each gate learns for 100 steps of one packed row of 1024 tokens, by
-    AdamW without weight decay, with 10 % of the steps warming up, as in the reference code.
+    LayerNorm has no gain and no bias. Where an expert's update is 0 its gate stays 0, and it gets no weight. By default
+    each gate learns for 100 steps of one packed row of 1024 tokens, by AdamW without weight decay, with 10 % of the
+    steps warming up, as in the reference code.
 
     Args:
       model: from `modjax.load`.
       tasks: at least one task of every expert, as listed in `library.tasks`.
       top_k: number of experts kept per token, 2 in the paper; -1, or more than E, keeps all.
       temperature: of the softmax; 0 or less means sqrt(I).
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
       workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated.
       settings: as in `train_library`. `length` is at most the model's context; the sites are the library's, and
         settings of LoRA itself have no effect.
 
     Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
-    check_top_k(top_k)
+    top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
     model.check(library)
+    library = silenced(library, failed)
     settings = DEFAULTS | settings
     settings["length"] = min(settings["length"], model.config.context)
     settings = {"save_every": max(1, settings["steps"] // 4)} | settings | {"sites": library.sites}
     recipe, own = GateTraining(library), groups(library, tasks)
     found = fit(model, tasks, own, recipe, Settings(**settings), workdir, progress)
-    return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, float(temperature), mix)
+    return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, temperature, mix)
 
 
 def _opening(x_BTI, gate_I):

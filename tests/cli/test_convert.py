@@ -65,9 +65,9 @@ def test_peft_folders_to_a_library(convert, library, tmp_path):
 def part(random_library, tmp_path):
     """A function that writes an adapter to the first layer alone, for a base model of this name."""
 
-    def write(folder, base, names="a"):
-        random_library({"attn.q": (16, 16)}, experts=1, layers=1, names=names, base=str(base)).save(tmp_path / "part")
-        return shutil.move(tmp_path / "part" / names, tmp_path / folder)
+    def write(folder, base, name="a"):
+        random_library({"attn.q": (16, 16)}, experts=1, layers=1, names=[name], base=str(base)).save(tmp_path / "part")
+        return shutil.move(tmp_path / "part" / name, tmp_path / folder)
 
     return write
 
@@ -126,7 +126,7 @@ def test_another_content_of_the_source(convert, modjax, part, tmp_path):
 def test_libraries_and_folders_side_by_side(convert, library, random_library, tmp_path):
     path, found = library
     other = random_library(
-        {site: (pair.a.shape[3], pair.b.shape[3]) for site, pair in found.loras.items()}, names="cde"
+        {site: (pair.a.shape[3], pair.b.shape[3]) for site, pair in found.loras.items()}, names=list("cde")
     )
     other.save(tmp_path / "other")
     convert(tmp_path / "out", path / "b", tmp_path / "other")
@@ -254,6 +254,10 @@ REFUSED = [
     (["--from={library}", "--to={out}", "--layers=two"], ["layers", "two"]),
     (["--from={model}", "--to={out}", "--layers=2"], ["--layers is for a library of experts"]),
     (["--from={library}/a", "--from={library}/a", "--to={out}"], ["library/a: is given twice"]),
+    (["--from={library}/a/adapter_model.safetensors", "--to={out}"], ["is a file; expected the folder of an adapter"]),
+    (["--from={library}", "--to=."], [".: is the folder of this process"]),
+    (["--from={library}", "--to="], ["--to='': expected a path"]),
+    (["--from={library}", "--to={library}/library.json/below"], ["library.json/below", "cannot be written"]),
     (["--from={model}", "--from={model}", "--to={out}"], ["two models"]),
     (["--from={model}", "--from={library}", "--to={out}"], ["no weights for a library of 2 experts"]),
     (["--from={model}", "--from={library}", "--to={out}", "--weights=1"], ["expected 2 finite numbers"]),

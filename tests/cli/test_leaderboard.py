@@ -56,13 +56,15 @@ def board(config_file, checkpoint, library, tmp_path, modjax):
     def run(methods=METHODS, given=True, *arguments, analyse=("arrow",), train=()):
         config = tmp_path / "board.py"
         options = {"libraries": {"mbc": "", "general": str(library)}, "models": {"full": str(checkpoint), "none": ""},
-                   "train": train, "rows": {"shared": 3}, "methods": methods, "analyse": analyse,
+                   "train": train, "rows": {"shared": 3}, "methods": {}, "analyse": analyse,
                    "shown": ("a", "elsewhere")}  # fmt: skip
         config.write_text(
             "import tiny_config\n"
+            "from ml_collections import ConfigDict\n"
             "def get_config():\n"
             "    config = tiny_config.get_config()\n"
             f"    config.leaderboard, config.adapt = {options!r}, {ADAPT!r}\n"
+            f"    config.leaderboard.methods = ConfigDict({methods!r}, allow_dotted_keys=True)\n"
             "    config.train.update(steps=2, save_every=1, dropout=0.0)\n"
             "    return config\n"
         )
@@ -208,3 +210,12 @@ def test_faulty_lines_are_named_before_anything_is_run(board, methods, message):
 def test_a_library_is_needed(board):
     code, _, err, _ = board(given=False)
     assert code == 2 and "config.library is empty" in err
+
+
+def test_methods_of_any_name(board, tmp_path):
+    names = ["v1.0", "a/b", "a b", "items", "..", "任务"]
+    code, out, err, found = board({name: {"library": ""} for name in names}, analyse=())
+    assert code == 0, err
+    assert sorted(method["name"] for method in found["methods"]) == sorted(names)
+    assert "任务" in (tmp_path / "report" / "index.html").read_text(encoding="utf-8") and "v1.0" in out
+    assert board({" ": {"library": ""}}, analyse=())[0] == 2

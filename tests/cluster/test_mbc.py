@@ -1,5 +1,7 @@
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 from references import clustering as reference
@@ -114,11 +116,34 @@ def test_one_cluster_and_one_each(random_library):
         ({"clusters": 4}, "expected 1 to 3"),
         ({"sparsity": 1.0}, "sparsity=1.0"),
         ({"restarts": 0}, "restarts=0"),
+        ({"clusters": 2.0}, "clusters=2.0: expected a whole number"),
+        ({"components": 0}, "components=0: expected a whole number, at least 1"),
+        ({"components": -1}, "components=-1"),
+        ({"sparsity": float("nan")}, "sparsity=nan"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_impossible_settings(random_library, fields, words):
     with pytest.raises(InputError, match=words):
         mbc(random_library(SITES), **({"clusters": 2} | fields))
+
+
+def test_fewer_clusters_than_asked_for_are_told(random_library):
+    library = random_library(SITES)
+    same = dataclasses.replace(library, loras=jax.tree.map(lambda leaf: leaf[:, :1].repeat(3, 1), library.loras))
+    with pytest.warns(UserWarning, match="clusters=2: found only 1, as some experts are alike"):
+        assert mbc(same, np.int64(2)).names == {0: ["expert0", "expert1", "expert2"]}
+
+
+def test_an_expert_whose_training_failed_keeps_its_tasks_in_a_cluster(random_library):
+    library = random_library(SITES)
+    failed = dataclasses.replace(library.infos[1], failed=2)
+    marked = dataclasses.replace(library, infos=(library.infos[0], failed, library.infos[2]))
+    with pytest.warns(UserWarning, match="compared by the arrays that they keep: expert1"):
+        found = mbc(marked, 2)
+    np.testing.assert_array_equal(found.labels, mbc(library, 2).labels)
+    assert {task for tasks in found.groups(marked).values() for task in tasks} == set(library.names)
 
 
 def test_random_clusters_have_the_sizes_of_others_and_are_their_seed(planted):

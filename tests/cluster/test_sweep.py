@@ -72,9 +72,12 @@ def test_inertia_falls_with_the_number_of_clusters(library):
     assert found.adjusted_rand is None
 
 
-@pytest.mark.parametrize("sizes", [[], [0, 2], [2, 10]])
-def test_numbers_of_clusters_that_cannot_be_are_named(library, sizes):
-    with pytest.raises(InputError, match="numbers from 1 to 9"):
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [([], "at least one number"), ([0, 2], "=0: expected 1 to 9"), ([2, 10], "=10: expected 1 to 9"), (3, "=3")],
+)
+def test_numbers_of_clusters_that_cannot_be_are_named(library, sizes, words):
+    with pytest.raises(InputError, match=f"clusters.*{words}"):
         sweep(library, sizes)
 
 

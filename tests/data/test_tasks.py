@@ -18,7 +18,7 @@ def test_a_task_without_examples_is_refused():
 
 
 def test_an_unknown_split_is_refused():
-    with pytest.raises(InputError, match=r"Example.split='dev': expected one of train, validation, test"):
+    with pytest.raises(InputError, match=r"split='dev': expected one of train, validation, test"):
         Task("t", (Example("question", "answer", "dev"),))
 
 
@@ -85,21 +85,21 @@ EXAMPLE = Example("question", "answer", "train")
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Example(None, "a", "train"), "Example.source=None: expected a string"),
-        (lambda: Example("q", 3, "train"), "Example.target=3"),
-        (lambda: Example("q\ud800", "a", "train"), "Example.source=.*lone surrogates"),
-        (lambda: Example("q", "a", "train", "yes"), "Example.references='yes': expected a list of strings"),
-        (lambda: Example("q", "a", "train", (1,)), "Example.references=1"),
-        (lambda: Task(3, (EXAMPLE,)), "Task.name=3"),
-        (lambda: Task("t", None), "Task.examples=None: expected a list"),
-        (lambda: Task("t", EXAMPLE), "Task.examples=Example.*: expected a list"),
-        (lambda: Task("t", ("question",)), "Task.examples='question': expected an Example, in task 't'"),
-        (lambda: Task("t", (EXAMPLE,), family=4), "Task.family=4"),
-        (lambda: Task("t", (EXAMPLE,), held_out="no"), "Task.held_out='no': expected True or False"),
-        (lambda: Task("t", (EXAMPLE,), definition=None), "Task.definition=None"),
+        (lambda: Example(None, "a", "train"), "source=None: expected a string"),
+        (lambda: Example("q", 3, "train"), "target=3"),
+        (lambda: Example("q\ud800", "a", "train"), "source=.*lone surrogates"),
+        (lambda: Example("q", "a", "train", "yes"), "references='yes': expected a list of strings"),
+        (lambda: Example("q", "a", "train", (1,)), "an item of references=1"),
+        (lambda: Task(3, (EXAMPLE,)), "name=3"),
+        (lambda: Task("t", None), "examples=None: expected a list"),
+        (lambda: Task("t", EXAMPLE), "examples=Example.*: expected a list"),
+        (lambda: Task("t", ("question",)), "an item of examples='question': expected an Example"),
+        (lambda: Task("t", (EXAMPLE,), family=4), "family=4"),
+        (lambda: Task("t", (EXAMPLE,), held_out="no"), "held_out='no': expected True or False"),
+        (lambda: Task("t", (EXAMPLE,), definition=None), "definition=None"),
         (lambda: Tasks(None), "tasks=None: expected a list of tasks"),
         (lambda: Tasks({"t": task("t")}), "tasks=.*: expected a list of tasks"),
-        (lambda: Tasks([EXAMPLE]), "tasks=Example.*: expected a Task"),
+        (lambda: Tasks([EXAMPLE]), "an item of tasks=Example.*: expected a Task"),
         (lambda: Tasks([task("t")]).select("t"), "names='t': expected a list of names"),
         (lambda: Tasks([task("t")]).select([["t"]]), "names=.*: expected a string"),
         (lambda: checked_tasks([task("t")]), "tasks=.*: expected Tasks, from modjax.data.load"),

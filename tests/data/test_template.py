@@ -251,7 +251,46 @@ def test_without_any_end_an_answer_has_all_its_tokens(byte_tokenizer, answering)
     assert answering(words("x")["input_ids"][0], words).generate([ASKED], max_new_tokens=2, batch=1) == ["xx"]
 
 
+def test_a_template_may_refuse_an_answer_as_the_last_message(byte_tokenizer):
+    refuses = "{% if messages[-1].role != 'user' %}{{ raise_exception('no question') }}{% endif %}"
+    words = byte_tokenizer(("<|im_start|>", "<|im_end|>", "</s>"), refuses + CHATML, eos_token="</s>")
+    assert turn(words) == Turn("", "", words.convert_tokens_to_ids("<|im_end|>"))
+
+
 def test_the_reply_of_a_template_may_be_hidden(byte_tokenizer):
     """A template that does not write the answer, or writes it otherwise, says nothing about its end."""
     words = byte_tokenizer(("<|im_start|>", "</s>"), "{{ messages[0].content | upper }}<|im_start|>", eos_token="</s>")
     assert turn(words) == Turn("", "", words.eos_token_id)
+
+
+def test_an_answer_is_read_as_the_words_that_follow_the_prompt():
+    """A tokenizer that marks the beginnings of words, as SentencePiece does, marks none that are in the middle."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<s>", "</s>", "[INST]", "▁hi", "▁[/INST]", "▁yo", "▁"]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(known)}, unk_token="<s>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.add_special_tokens([AddedToken(one, special=True) for one in known[:2]])
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=LLAMA2, eos_token="</s>")
+    task = Task("t", (Example(ASKED, SAID, "train"),))
+    (one,) = tokenize.encode(words, task, task.examples, 20)
+    assert words.convert_ids_to_tokens(one.tokens) == ["<s>", "[INST]", "▁hi", "▁[/INST]", "▁yo", "▁", "</s>"]
+    assert one.n_prompt == 4
+
+
+def test_a_token_never_joins_prompt_and_answer():
+    """The prompt's tokens are those that generation reads, also where the tokenizer would merge two line ends."""
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĊĊ"]
+    backend = Tokenizer(models.BPE(vocab={one: i for i, one in enumerate(alphabet)}, merges=[("Ċ", "Ċ")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens([AddedToken(one, special=True) for one in ("<|im_start|>", "<|im_end|>")])
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, chat_template=CHATML, eos_token="<|im_end|>")
+    task = Task("t", (Example(ASKED, "\n" + SAID, "train"),))
+    (one,) = tokenize.encode(words, task, task.examples, 200)
+    (prompt,) = tokenize.prompts(words, [ASKED])
+    assert one.tokens[: one.n_prompt].tolist() == prompt.tolist()
+    assert words.convert_ids_to_tokens(one.tokens[one.n_prompt - 1 :]) == ["Ċ", "Ċ", "y", "o", "<|im_end|>"]

@@ -80,5 +80,5 @@ def test_prompts_leave_room_for_answers(model, tasks):
         evaluate(model, tasks, max_new_tokens=62, progress=False)
     cut = Sample(2, too_long="truncate")
     assert evaluate(model, tasks.select(["a"]), sample=cut, max_new_tokens=59, progress=False)["a"].examples == 2
-    with pytest.raises(InputError, match="max_new_tokens=64: expected less than 64"):
+    with pytest.raises(InputError, match="max_new_tokens=64: expected a whole number, at least 1 and at most 63"):
         evaluate(model, tasks, sample=cut, max_new_tokens=64, progress=False)

@@ -33,9 +33,12 @@ def test_a_sample_is_taken_from_the_settings_of_a_config():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"examples": -1}, "examples=-1: expected at least 0"),
-        ({"length": 0}, "length=0: expected at least 1"),
+        ({"examples": -1}, "examples=-1: expected a whole number, at least 0"),
+        ({"length": 0}, "length=0: expected a whole number, at least 1"),
         ({"split": "dev"}, "split='dev': expected one of train, validation, test"),
+        ({"examples": None}, "examples=None: expected a whole number"),
+        ({"seed": 0.5}, "seed=0.5: expected a whole number"),
+        ({"system": 5}, "system=5: expected a string"),
         ({"too_long": "cut"}, "too_long='cut': expected one of error, truncate"),
     ],
 )

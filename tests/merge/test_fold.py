@@ -104,7 +104,7 @@ def test_saved_and_loaded_it_is_the_routed_model(model, library, tmp_path):
     ("weights", "mix", "words"),
     [
         (None, "parameters", "no weights for a library of 3 experts; expected weights, one per expert"),
-        ([1.0, 2.0], "parameters", r"weights \[1.0, 2.0\]: expected 3 finite numbers"),
+        ([1.0, 2.0], "parameters", r"weights=\[1.0, 2.0\]: expected 3 finite numbers"),
         ([1.0, 2.0, float("nan")], "parameters", "expected 3 finite numbers"),
         ([1.0, 2.0, 3.0], "output", "mix='output': expected one of parameters, outputs"),
     ],

@@ -128,7 +128,7 @@ def test_a_silent_expert_stays_finite(library, general):
 @pytest.mark.parametrize(
     ("change", "settings", "words"),
     [
-        ({}, {"form": "both"}, "form='both': expected 'factors' or 'products'"),
+        ({}, {"form": "both"}, "form='both': expected one of factors, products"),
         ({}, {"rank": 2}, "rank=2, form='factors'"),
         ({}, {"form": "products", "rank": 0}, "rank=0"),
         ({}, {"form": "products", "rank": 10}, "rank=10: expected at most 9, the rank of the differences"),

@@ -131,6 +131,28 @@ def test_what_is_known_of_the_experts_is_kept(library, tmp_path):
 
 
 @pytest.mark.parametrize("method", MERGES)
+def test_failed_experts_are_left_out_unless_weighed(library, method):
+    failed = dataclasses.replace(library.infos[1], failed=2)
+    marked = dataclasses.replace(library, infos=(library.infos[0], failed, library.infos[2]))
+    if method == "roots":  # its weights are given
+        assert_same(update(MERGES[method](marked)), update(MERGES[method](library)))
+        return
+    with pytest.warns(UserWarning, match=r"training failed are left out: b \(at step 2\)"):
+        got = MERGES[method](marked)
+    assert_same(update(got), update(MERGES[method](library[["a", "c"]])))
+    assert got.infos[0].tasks == ("x", "z") and dict(got.infos[0].training)["experts"] == "a, c"
+    with pytest.raises(InputError, match="failed for all experts"):
+        MERGES[method](marked["b"])
+
+
+def test_settings_of_numpy_are_saved(library, tmp_path):
+    merge.dare(library, np.float32(0.5), jnp.ones(3), elect=np.True_, seed=np.int64(1)).save(tmp_path / "dare")
+    merge.ties(library, np.float32(0.2), form="products", rank=np.int64(2)).save(tmp_path / "ties")
+    training = dict(Library.load(tmp_path / "dare").infos[0].training)
+    assert (training["density"], training["elect"], training["seed"]) == (0.5, True, 1)
+
+
+@pytest.mark.parametrize("method", MERGES)
 def test_silent_experts_stay_finite_and_nothing_changes_in_place(library, method):
     loras = {site: lora._replace(scale=jnp.zeros_like(lora.scale)) for site, lora in library.loras.items()}
     silent = dataclasses.replace(library, loras=loras)
@@ -149,10 +171,17 @@ def test_silent_experts_stay_finite_and_nothing_changes_in_place(library, method
             "rank=2, form='factors': expected a rank of at least 1",
         ),
         (lambda library: merge.uniform(library, "products", rank=0), "rank=0, form='products'"),
-        (lambda library: merge.weighted(library, [1, 2]), r"weights \[1, 2\]: expected 3 finite numbers"),
+        (lambda library: merge.weighted(library, [1, 2]), r"weights=\[1, 2\]: expected 3 finite numbers"),
         (lambda library: merge.concatenate(library, [1, 2, np.inf]), "expected 3 finite numbers"),
         (lambda library: merge.svd(library, 10), "rank=10: expected 1 to 9, the sum of the experts' ranks"),
-        (lambda library: merge.ties(library, 0), r"density=0: expected the share of entries to keep, in \(0, 1\]"),
+        (lambda library: merge.ties(library, 0), "density=0: expected a finite number, above 0 and at most 1"),
+        (lambda library: merge.weighted(library, [1, 2, 1e300]), "expected 3 finite numbers"),
+        (lambda library: merge.weighted(library, "abc"), "weights='abc': expected 3 finite numbers"),
+        (lambda library: merge.weighted(library, [1, [2], 3]), "expected 3 finite numbers"),
+        (lambda library: merge.dare(library, seed=2**32), "seed=4294967296: expected a whole number"),
+        (lambda library: merge.dare(library, elect=1), "elect=1: expected True or False"),
+        (lambda library: merge.svd(library, 1.5), "rank=1.5: expected a whole number"),
+        (lambda library: merge.svd(library, name=3), "name=3: expected a string"),
         (
             lambda library: merge.ties(library, rank=2),
             "rank=2, form='factors': expected a rank of at least 1",

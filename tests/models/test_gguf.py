@@ -139,7 +139,7 @@ def test_each_format_is_read_as_the_package_reads_it(tmp_path, monkeypatch, name
     file = write(tmp_path / "one.gguf", {"general.architecture": "llama"}, {"token_embd.weight": (raw, kind)})
     tensor = gguf.header(file).tensors["token_embd.weight"]
     assert tensor.shape == (61, 256) and tensor.kind == kind
-    got = gguf_file.read(file, "token_embd.weight", tensor)
+    got = gguf_file.read("token_embd.weight", tensor)
     assert got.dtype == np.float32 and np.isfinite(got).all()
     np.testing.assert_array_equal(got, expected)
 
@@ -154,13 +154,28 @@ def test_formats_that_the_package_cannot_read_are_named(tmp_path, tiny_tensors):
 
 # What llama.cpp's convert_hf_to_gguf.py writes for each family: the architecture, the keys besides those that all have,
 # and how it changes tensors.
-ARCHITECTURE = {"phi": "phi2", "gpt_neox": "gptneox", "mistral": "llama"}
+ARCHITECTURE = {"phi": "phi2", "gpt_neox": "gptneox", "mistral": "llama", "ministral3": "mistral3", "olmo3": "olmo2"}
+ARCHITECTURE |= {"gemma3_text": "gemma3", "cohere": "command-r"}
+INTERLEAVED = ("llama", "mistral", "ministral3", "smollm3", "granite", "olmo")
 WINDOW = {"attention.sliding_window": "sliding_window"}
 SOFTCAPS = {"attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping"}
 KEYS = {
     "phi3": WINDOW,
     "gpt_neox": {"use_parallel_residual": "use_parallel_residual"},
     "gemma2": WINDOW | SOFTCAPS,
+    "gemma3_text": WINDOW,
+    "mistral": WINDOW,  # llama.cpp leaves it out, and so reads all earlier tokens
+    "olmo3": WINDOW,
+    "cohere": {"logit_scale": "logit_scale"},
+    "cohere2": WINDOW | {"logit_scale": "logit_scale"},
+    "olmo": {"attention.clamp_kqv": "clip_qkv"},
+    "stablelm": {"use_parallel_residual": "use_parallel_residual"},
+    "granite": {
+        "embedding_scale": "embedding_multiplier",
+        "attention.scale": "attention_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    },
 }
 
 
@@ -171,9 +186,9 @@ def interleaved(array, heads):
 
 def changed(name, array, config):
     family = config.model_type
-    if family in ("llama", "mistral") and ".q_proj." in name:
+    if family in INTERLEAVED and ".q_proj." in name:
         return interleaved(array, config.num_attention_heads)
-    if family in ("llama", "mistral") and ".k_proj." in name:
+    if family in INTERLEAVED and ".k_proj." in name:
         return interleaved(array, config.num_key_value_heads)
     if family == "gpt_neox" and ".query_key_value." in name:
         grouped = array.reshape(config.num_attention_heads, 3, -1, *array.shape[1:])
@@ -215,12 +230,17 @@ def converted(model):
         "attention.key_length": first_of(config, "head_dim"),
         "attention.value_length": first_of(config, "head_dim"),
         "attention.layer_norm_rms_epsilon": first_of(config, "rms_norm_eps"),
-        "attention.layer_norm_epsilon": first_of(config, "layer_norm_eps", "layer_norm_epsilon"),
-        "rope.freq_base": rope.get("rope_theta"),
+        "attention.layer_norm_epsilon": first_of(config, "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
+        "rope.freq_base": rope.get("full_attention", rope).get("rope_theta"),
+        "rope.freq_base_swa": rope.get("sliding_attention", {}).get("rope_theta") if family == "gemma3_text" else None,
         "vocab_size": config.vocab_size if family == "llama" else None,
     }
     if "partial_rotary_factor" in rope:
         metadata["rope.dimension_count"] = int(rope["partial_rotary_factor"] * width)
+    if family == "olmo3":
+        metadata["attention.sliding_window_pattern"] = [kind == "sliding_attention" for kind in config.layer_types]
+    if family == "olmo":
+        metadata["attention.layer_norm_epsilon"] = 1e-5
     metadata |= {key: getattr(config, theirs) for key, theirs in KEYS.get(family, {}).items()} | scaled(config, tensors)
     found = {f"{name}.{key}": value for key, value in metadata.items() if value is not None}
     return {"general.architecture": name} | found, tensors
@@ -229,6 +249,7 @@ def converted(model):
 def scaled(config, tensors):
     """The keys of the scaling of a rotary embedding; its divisors are added to the tensors."""
     rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)
     kind = rope.get("rope_type", "default")
     if config.model_type == "phi3":
         original = getattr(config, "original_max_position_embeddings", config.max_position_embeddings)
@@ -251,6 +272,9 @@ def scaled(config, tensors):
     found = {"rope.scaling.type": kind, "rope.scaling.factor": rope["factor"]}
     found["rope.scaling.original_context_length"] = rope.get("original_max_position_embeddings")
     found |= {f"rope.scaling.yarn_{key}": rope.get(key) for key in ("beta_fast", "beta_slow")}
+    if config.model_type == "ministral3":
+        found["rope.scaling.yarn_log_multiplier"] = rope["mscale_all_dim"]
+        found["attention.temperature_scale"] = rope["llama_4_scaling_beta"]
     return found | {"rope.scaling.yarn_attn_factor": rope.get("attention_factor")}
 
 
@@ -264,6 +288,10 @@ YARN = {"rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "original_max_p
 LONGROPE = {"rope_type": "longrope", "rope_theta": 500.0, "short_factor": [1.0, 1.1, 1.5, 2.0]}
 LONGROPE |= {"long_factor": [1.08, 2.0, 4.0, 8.5]}
 LONG = {"rope_parameters": LONGROPE, "max_position_embeddings": 128, "original_max_position_embeddings": 32}
+GEMMA3 = {"full_attention": {"rope_type": "linear", "rope_theta": 900.0, "factor": 8.0}}
+GEMMA3 |= {"sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
+OLMO3 = {"full_attention": YARN | {"rope_theta": 5e5}}
+OLMO3 |= {"sliding_attention": {"rope_type": "default", "rope_theta": 5e5}}
 VARIANTS = {
     "llama": [
         {"rms_norm_eps": 1e-5},
@@ -292,6 +320,25 @@ VARIANTS = {
 }
 
 
+VARIANTS |= {
+    "mistral": [{"sliding_window": 5}],
+    "ministral3": [{"rope_parameters": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5}}],
+    "smollm3": [{"num_hidden_layers": 5, "no_rope_layers": None}],
+    "granite": [{}, {"logits_scaling": 3.0, "attention_bias": True}],
+    "olmo": [{}, {"clip_qkv": None, "num_key_value_heads": 1}],
+    "olmo3": [{}, {"rope_parameters": OLMO3}],
+    "gemma": [{}],
+    "gemma3_text": [
+        {"num_hidden_layers": 7, "sliding_window_pattern": 6, "query_pre_attn_scalar": 8},
+        {"num_hidden_layers": 7, "sliding_window_pattern": 6, "query_pre_attn_scalar": 8, "rope_parameters": GEMMA3},
+    ],
+    "stablelm": [{}, {"use_parallel_residual": True, "use_qkv_bias": True, "partial_rotary_factor": 0.5}],
+    "starcoder2": [{}, {"use_bias": False, "tie_word_embeddings": False}],
+    "cohere": [{}, {"use_qk_norm": False}],
+    "cohere2": [{"num_hidden_layers": 5, "sliding_window_pattern": 4}],
+}
+
+
 @pytest.mark.parametrize(("family", "overrides"), [(family, own) for family, all in VARIANTS.items() for own in all])
 def test_each_family_is_read_as_its_directory(torch_model, tmp_path, family, overrides):
     """The same config and, up to rounding, the same weights, so that logits are the same too."""
@@ -306,9 +353,10 @@ def test_each_family_is_read_as_its_directory(torch_model, tmp_path, family, ove
 
 
 def test_no_family_is_forgotten():
-    """GPT-Neo has no GGUF form; Mistral's files are those of Llama."""
-    assert {row.family for row in gguf_config.ARCHITECTURES.values()} == set(FAMILIES) - {"gpt_neo", "mistral"}
-    assert set(VARIANTS) == {row.family for row in gguf_config.ARCHITECTURES.values()}
+    """GPT-Neo has no GGUF form."""
+    rows = gguf_config.ARCHITECTURES.values()
+    assert {row.family for row in rows} | {row.windowed for row in rows} - {""} == set(FAMILIES) - {"gpt_neo"}
+    assert set(VARIANTS) == set(FAMILIES) - {"gpt_neo"}
 
 
 def logits(decoder, tokens_BT):
@@ -322,7 +370,8 @@ TRANSFORMERS_READS = {
     "qwen3": {"head_dim": 128},
     "gpt2": {"n_inner": 128, "n_positions": 1024},
 }
-TRANSFORMERS_READS["gemma2"] = VARIANTS["gemma2"][0]
+TRANSFORMERS_READS |= {"gemma2": VARIANTS["gemma2"][0], "gemma3_text": VARIANTS["gemma3_text"][0]}
+TRANSFORMERS_READS |= {"stablelm": {}, "starcoder2": {}}
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS_READS)
@@ -401,7 +450,7 @@ def test_unknown_keys_are_named(tmp_path, tiny_tensors):
     [
         (
             {"general.architecture": "mamba"},
-            "general.architecture is 'mamba'; supported are llama, qwen2, qwen3, phi2, ",
+            "general.architecture is 'mamba'; supported are llama, mistral3, smollm3, granite, phi2, .*, cohere2$",
         ),
         ({"llama.expert_count": 8}, "metadata of llama: expert_count = 8 is not supported; expected 0"),
         ({"llama.rope.scaling.type": "linear"}, "rope_parameters: factor is None; expected a positive number"),
@@ -460,3 +509,20 @@ def test_a_model_without_a_tokenizer_takes_token_ids(tmp_path, tiny_tensors):
     assert model.tokenizer is None and model.logits([[1, 2, 3]]).shape == (1, 3, 61)
     with pytest.raises(InputError, match="tokenizer"):
         model.generate(["text"])
+
+
+def test_a_model_in_several_files(tmp_path, tiny_tensors):
+    expected = leaves(gguf.read(write(tmp_path / "whole.gguf", TINY, tiny_tensors)))
+    names, parts = list(tiny_tensors), {}
+    for part in range(3):
+        own = {name: tiny_tensors[name] for name in names[part::3]}
+        metadata = TINY if part == 0 else {"general.architecture": "llama"}
+        metadata = metadata | {"split.no": part, "split.count": 3}
+        parts[part] = write(tmp_path / f"tiny-{part + 1:05}-of-00003.gguf", metadata, own)
+    for path, leaf in leaves(gguf.read(parts[0])).items():
+        np.testing.assert_array_equal(leaf, expected[path])
+    with pytest.raises(InputError, match="00002-of-00003.gguf: is one of 3 parts of a model; expected the first"):
+        gguf.read(parts[1])
+    parts[2].unlink()
+    with pytest.raises(InputError, match="tiny-00003-of-00003.gguf: cannot be read"):
+        gguf.read(parts[0])

@@ -90,6 +90,14 @@ def test_other_numbers_need_no_other_program():
     assert program._cache_size() == 1
 
 
+@pytest.mark.parametrize("temperature", [1e-45, 1e-38, 1e-30, np.float32(1e-12)])
+def test_a_temperature_near_0_takes_the_likeliest(temperature):
+    for scale in (1e-3, 3.0, 1e4):
+        logits_BV = jnp.asarray(logits(5, scale=scale))
+        for how in (sampling(temperature), sampling(temperature, 5, 0.9)):
+            np.testing.assert_array_equal(sample(logits_BV, keys(4), how), jnp.argmax(logits_BV, axis=-1))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

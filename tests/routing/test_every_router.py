@@ -101,6 +101,19 @@ def test_rows_of_zeros_change_nothing(build, built, words, weigh, of_rank):
     np.testing.assert_allclose(weigh(*build(of_rank(words, 5))), weigh(*built), atol=1e-5)
 
 
+def marked(library, name):
+    infos = tuple(dataclasses.replace(info, failed=5 if info.name == name else None) for info in library.infos)
+    return dataclasses.replace(library, infos=infos)
+
+
+def test_an_expert_whose_training_failed_gets_no_weight(build, built, words, weigh):
+    if isinstance(built[1], routing.Oracle):
+        return  # it is asked for by its choice
+    with pytest.warns(UserWarning, match=r"training failed are left out: count \(at step 5\)"):
+        library, router = build(marked(words, "count"))
+    assert not weigh(library, router)[..., 1].any()
+
+
 def test_permuting_the_library_permutes_the_weights(build, built, words, weigh):
     order = [3, 1, 0, 2]
     expected = weigh(*built)[..., order]

@@ -43,8 +43,8 @@ def test_the_first_site_stands_in_for_attention(random_library):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"site": "attn.v"}, "site='attn.v', layer=-1: expected one of attn.q, mlp.down, and a layer from -3 to 2"),
-        ({"layer": 3}, "layer=3"),
+        ({"site": "attn.v"}, "site='attn.v': expected one of attn.q, mlp.down"),
+        ({"layer": 3}, "layer=3: expected a whole number, at least -3 and at most 2"),
         ({"layer": -4}, "layer=-4"),
         ({"signal": "loudness"}, "signal='loudness': expected one of norm, entropy"),
         ({"top_k": 0}, "top_k=0"),

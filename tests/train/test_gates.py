@@ -67,7 +67,7 @@ def test_a_gate_is_what_it_would_be_alone(trained, library, word_model, word_tas
 
 
 def test_gates_that_all_open_alike_count_alike(library, x_BTI):
-    still = PhatGoose({"attn.q": jnp.zeros((2, 3, 32))}, top_k=-1)
+    still = PhatGoose({"attn.q": jnp.ones((2, 3, 32))}, top_k=-1)
     one = jax.tree.map(lambda leaf: leaf[0], still)
     np.testing.assert_allclose(one("attn.q", x_BTI, Context()), 1 / 3, rtol=1e-6)
 
