@@ -15,7 +15,7 @@ from absl.flags import DEFINE_integer, DEFINE_list, DEFINE_multi_string, DEFINE_
 from modjax import arguments, digest
 from modjax.cli import session
 from modjax.errors import InputError
-from modjax.experts import depth, mttl, peft, store
+from modjax.experts import depth, mttl, peft, store, weights_file
 from modjax.experts import index as index_file
 from modjax.experts.depth import Depth
 from modjax.experts.forms import form_of
@@ -101,6 +101,8 @@ def _converted(flags, draft) -> str:
 def _form(source: str) -> str:
     """The form of a source: a key of READERS, or "model"."""
     path = pathlib.Path(source)
+    if path.is_file() and path.name in (peft.CONFIG, *weights_file.NAMES):
+        return "peft"
     if path.is_file() and path.suffix != ".gguf":
         return "mttl"
     return form_of(path) or "model"

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from modjax.cli.terminal import DIM, Terminal
+from modjax.cli.terminal import DIM, Terminal, on_one_line
 
 ROWS = 8  # experts in the table
 BAR = 20  # characters of a full bar
@@ -40,7 +40,7 @@ def view(terminal: Terminal, texts: list[str], weights_LnE: np.ndarray, names: t
         _marked(terminal, "".join(texts[i] for i in run), place.get(expert))
         for expert, run in itertools.groupby(range(len(texts)), key=lambda i: int(first_n[i]))
     )
-    table = _table(terminal, [(names[one], share_E[one], firsts_E[one]) for one in order])
+    table = _table(terminal, [(on_one_line(names[one]), share_E[one], firsts_E[one]) for one in order])
     return [*(f"  {line}" for line in marked.split("\n")), *table]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from absl.flags import DEFINE_multi_string, DEFINE_string, FlagValues
 
 from modjax.cli import session
+from modjax.cli.terminal import on_one_line
 from modjax.errors import InputError
 from modjax.experts import index as index_file
 from modjax.experts import store
@@ -56,8 +57,9 @@ def table(path: pathlib.Path, index: Index) -> list[str]:
     for entry in index.entries:
         info = entry.info
         size = sum(file.stat().st_size for file in (path / entry.folder).glob("*"))
-        tasks, failed = _short(", ".join(info.tasks)), f"failed at step {info.failed}" if info.failed else ""
-        rows.append((info.name, tasks, str(info.rank), f"{info.alpha:g}", f"{size / 1e6:.2f} MB", failed))
+        name, tasks = on_one_line(info.name), _short(on_one_line(", ".join(info.tasks)))
+        failed = f"failed at step {info.failed}" if info.failed else ""
+        rows.append((name, tasks, str(info.rank), f"{info.alpha:g}", f"{size / 1e6:.2f} MB", failed))
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

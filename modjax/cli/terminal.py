@@ -11,6 +11,11 @@ COLOURS = (33, 208, 35, 170, 136, 37, 99, 167)
 BOLD, DIM = "1", "2"
 
 
+def on_one_line(text: str) -> str:
+    """The text with line breaks, tabs and other control characters as escapes, so that tables keep their lines."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class Terminal:
     """Reads lines and writes text; without colours in a pipe, and if NO_COLOR is set."""
 

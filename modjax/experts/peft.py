@@ -66,6 +66,8 @@ def read(folders: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Adapt
 def _adapters(folder):
     """(folder, path that names the expert) of the adapter at the root and of those in its subfolders."""
     with os_errors(folder, "read"):
+        if folder.is_file():
+            raise InputError(f"{folder}: is a file; expected the folder of an adapter, with {CONFIG} and its weights")
         inner = [path.parent for path in sorted(folder.glob(f"*/{CONFIG}"))]
         alone = not (folder / CONFIG).exists()
     if alone:

@@ -4,8 +4,9 @@ The pickles are a magic number, the version of the format, facts about the machi
 the storages in the order of the file. Each storage is its number of elements, int64, and the elements.
 """
 
+import io
 import pathlib
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from modjax.errors import InputError
 from modjax.experts import inert
@@ -26,20 +27,19 @@ class Stream(NamedTuple):
 
 def read(path: pathlib.Path) -> Stream:
     """Opens a file that begins with START. Raises InputError if it is damaged, and ValueError as `inert.load` does."""
-    with open(path, "rb") as file:
-        _, version, machine = (inert.load(file) for _ in range(3))
-        if version != VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-            raise InputError(
-                f"{path}: is of format {version!r:.40} from the machine {machine!r:.80}; expected {VERSION}, "
-                "little-endian"
-            )
-        found: dict[str, inert.Storage] = {}
-        content, keys = inert.load(file, found), inert.load(file)
-        return Stream(content, _places(path, file, found, keys))
+    file = io.BytesIO(path.read_bytes())  # an open file would allocate as many bytes as a damaged pickle asks for
+    _, version, machine = (inert.load(file) for _ in range(3))
+    if version != VERSION or not isinstance(machine, dict) or machine.get("little_endian") is not True:
+        raise InputError(
+            f"{path}: is of format {version!r:.40} from the machine {machine!r:.80}; expected {VERSION}, little-endian"
+        )
+    found: dict[str, inert.Storage] = {}
+    content, keys = inert.load(file, found), inert.load(file)
+    return Stream(content, _places(path, file, found, keys))
 
 
-def _places(path, file: BinaryIO, storages, keys) -> dict[str, tuple[int, int]]:
-    size, places = path.stat().st_size, {}
+def _places(path, file: io.BytesIO, storages, keys) -> dict[str, tuple[int, int]]:
+    size, places = len(file.getbuffer()), {}
     for key in keys if isinstance(keys, list) else ():
         storage = storages.get(key) if isinstance(key, str) else None
         width = WIDTHS.get(storage.kind.removesuffix("Storage")) if storage else None

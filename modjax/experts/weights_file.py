@@ -12,7 +12,7 @@ from modjax.experts import inert
 from modjax.experts.torch_file import STORAGES, TorchFile
 from modjax.models import safetensors_file
 
-WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
+NAMES = WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

@@ -146,3 +146,31 @@ def test_there_is_no_library(modjax, tmp_path):
     assert code == 2 and "--path is missing; example: modjax library --path=" in err
     code, _, err = modjax("library", f"--path={tmp_path}")
     assert code == 2 and "library.json: cannot be read" in err
+
+
+def test_names_of_any_text(modjax, random_library, tmp_path):
+    names = ["a,b", "two\nlines\ttab", "猫 🙂", "..", "-x", "x" * 300, "library.json"]
+    random_library({"attn.q": (4, 4)}, experts=len(names), layers=1, names=names).save(tmp_path / "library")
+    code, out, err = modjax("library", f"--path={tmp_path / 'library'}", "--drop=a,b", "--drop=..", "--drop=-x")
+    assert code == 0, err
+    shown = ["two\\nlines\\ttab", "猫 🙂", "x" * 300, "library.json"]
+    assert [line[:300].strip() for line in out.splitlines()[1:]] == shown
+    assert Library.load(tmp_path / "library").names == ("two\nlines\ttab", "猫 🙂", "x" * 300, "library.json")
+    only = [f"--only={name}" for name in ("library.json", "two\nlines\ttab")]
+    code, _, err = modjax("convert", f"--from={tmp_path / 'library'}", f"--to={tmp_path / 'out'}", *only)
+    assert code == 0, err
+    assert Library.load(tmp_path / "out").names == ("library.json", "two\nlines\ttab")
+
+
+def test_adapters_to_some_layers_are_added(run, folder, random_library):
+    random_library({"attn.q": (16, 16)}, experts=1, layers=1, names=["first"]).save(folder / "part")
+    run("--add={}/part/first")
+    assert Library.load(folder / "mine").names[-1] == "first"
+    assert Library.load(folder / "mine").layers == 2
+
+
+def test_a_library_of_fewer_layers_is_refused(modjax, folder, random_library):
+    random_library({"attn.q": (16, 16)}, experts=1, layers=1, names=["first"]).save(folder / "part")
+    code, _, err = modjax("library", f"--path={folder / 'mine'}", f"--add={folder / 'part'}")
+    words = "are for 1 layers; expected 2, as in library.json; read adapters to some layers with layers=2, or modjax"
+    assert code == 2 and words in err

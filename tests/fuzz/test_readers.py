@@ -24,6 +24,7 @@ import modjax
 from modjax import routing
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.experts.weights_file import WEIGHTS
 from modjax.models import gguf, gguf_config, gguf_tokenizer, hf
 
 SECONDS, MEGABYTES = 30, 100  # for files of a few kilobytes; the first reading also compiles
@@ -272,6 +273,21 @@ def test_adapters_of_others(saved, copied, data):
     else:
         file.write_bytes(data.draw(damaged(file.read_bytes())))
     library = attempt(lambda: Library.from_peft([file.parent]))
+    assert library is None or (finite(library.loras) and finite(library.scale))
+
+
+@pytest.mark.parametrize("old", [False, True])
+@given(data=st.data())
+def test_adapters_in_a_file_of_torch(saved, copied, old, data):
+    import torch
+    from safetensors.torch import load_file
+
+    folder = copied(saved) / "expert0"
+    file = folder / "adapter_model.bin"
+    torch.save(load_file(folder / WEIGHTS), file, _use_new_zipfile_serialization=not old)
+    (folder / WEIGHTS).unlink()
+    file.write_bytes(data.draw(damaged(file.read_bytes())))
+    library = attempt(lambda: Library.from_peft([folder]))
     assert library is None or (finite(library.loras) and finite(library.scale))
 
 
