@@ -44,7 +44,7 @@ class Model:
       mesh: the mesh that params lie on; None is one device.
       ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
         its chat template.
-      folder: the checkpoint directory that it was loaded from; None if there is none.
+      source: the checkpoint directory or the GGUF file that it was loaded from; None if there is none.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Model:
     tokenizer: Any = None
     mesh: jax.sharding.Mesh | None = None
     ends: tuple[int, ...] = ()
-    folder: pathlib.Path | None = None
+    source: pathlib.Path | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -211,7 +211,8 @@ class Model:
 
         Raises InputError as `modjax.models.export.write`.
         """
-        export.write(self.params, path, self.folder, self.tokenizer, self.ends, dtype)
+        like = gguf.described(self.source) if self.source and self.source.is_file() else self.source
+        export.write(self.params, path, like, self.tokenizer, self.ends, dtype)
 
 
 def load(
@@ -239,14 +240,14 @@ def load(
     layout = None if mesh is None else rules.layout(mesh)
     name = str(name)
     if name == EMBEDDED or name.endswith(".gguf"):
-        path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
+        path = gguf.embedded() if name == EMBEDDED else pathlib.Path(name)
         params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)
     else:
-        path = folder = hf.find(name)
+        path = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)
     ends = tokenizer.ends(path)
     tokenizer.check(words, ends, params.config.V, name)
-    return Model(name, params, words, mesh, ends, folder)
+    return Model(name, params, words, mesh, ends, path)
 
 
 def _indices(choices: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:

@@ -10,6 +10,7 @@ import importlib.metadata
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +48,11 @@ def config(path: str | pathlib.Path) -> ModelConfig:
     Raises InputError for another architecture, and for missing and unsupported values.
     """
     return gguf_config.read(header(path), path)
+
+
+def described(path: str | pathlib.Path) -> dict[str, Any]:
+    """The config.json of the Hugging Face checkpoint that a file stands for. Raises InputError as `config` does."""
+    return gguf_config.described(header(path), path)
 
 
 def read(
