@@ -107,12 +107,13 @@ def _plain(value):
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes to a temporary file beside `path` and renames it, so that no partly written file is ever seen.
 
-    Creates missing folders. A list of numbers takes one line.
+    Creates missing folders. A list of numbers takes one line. Values become plain as by `plain`.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
-    draft.write_text(_NUMBERS.sub(_one_line, json.dumps(value, indent=2)) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=2, default=_plain)
+    draft.write_text(_NUMBERS.sub(_one_line, text) + "\n", encoding="utf-8")
     os.replace(draft, path)
 
 

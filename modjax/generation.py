@@ -9,7 +9,6 @@ import jax
 import numpy as np
 
 from modjax import arguments
-from modjax.errors import InputError
 from modjax.models import decode
 from modjax.models.answer import Answer
 from modjax.models.config import ModelConfig
@@ -49,16 +48,15 @@ class Request:
     every: int = CHUNK
 
     def __post_init__(self):
-        for name in ("max_new_tokens", "batch", "every"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-                raise InputError(f"{name}={value!r}: expected a positive whole number")
-        if self.every > CHUNK:
-            raise InputError(f"every={self.every}: expected at most {CHUNK} tokens")
+        arguments.check_fields(self, ("max_new_tokens", "batch"), arguments.whole, least=1)
+        arguments.check_fields(self, ("every",), arguments.whole, least=1, most=CHUNK)
+        arguments.check_fields(self, ("seed",), arguments.seed)
+        arguments.check_fields(self, ("temperature",), arguments.number, least=0)
+        arguments.check_fields(self, ("top_k",), arguments.optional(arguments.whole), least=1)
+        arguments.check_fields(self, ("top_p",), arguments.optional(arguments.number), above=0, most=1)
         for stop in self.stops:
             if not arguments.text("stop", stop):
                 raise arguments.refused("stop", self.stop, "strings of at least one character")
-        sampling(self.temperature, self.top_k, self.top_p)
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -3,6 +3,10 @@
 import zlib
 
 import numpy as np
+import pytest
+
+from modjax.models.families import FAMILIES
+from modjax.models.hf_names import MODULES
 
 HEADS = [(4, 2), (4, 4), (4, 1), (8, 2), (2, 2), (2, 1)]
 ACTIVATIONS = ["silu", "gelu", "gelu_new", "relu", "gelu_pytorch_tanh", "quick_gelu", "relu2", "tanh"]
@@ -299,3 +303,11 @@ def configs(family, count):
     """The keys of `count` random models of a family."""
     deck = Deck(np.random.default_rng(zlib.crc32(family.encode())))
     return [globals()[family](deck) for _ in range(count)]
+
+
+def families():
+    """Parameters: every family, marked slow if an earlier one has the same names of modules."""
+    seen = []
+    for family in FAMILIES:
+        yield pytest.param(family, marks=pytest.mark.slow if MODULES[family] in seen else ())
+        seen.append(MODULES[family])

@@ -18,7 +18,7 @@ from modjax.ops.rope import Scaling
         ({"max_new_tokens": -3}, "max_new_tokens=-3"),
         ({"max_new_tokens": 2.0}, "max_new_tokens=2.0"),
         ({"batch": 0}, "batch=0"),
-        ({"every": 17}, "every=17: expected at most 16"),
+        ({"every": 17}, "every=17: expected a whole number, at least 1 and at most 16"),
         ({"stop": ("a", "")}, "stop=.*at least one character"),
         ({"stop": ""}, "stop=''"),
         ({"temperature": -1.0}, "temperature=-1.0"),

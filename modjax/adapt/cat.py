@@ -17,8 +17,9 @@ import numpy as np
 
 from modjax import merge
 from modjax.adapt.shots import few
+from modjax.arguments import choice
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
+from modjax.experts.failed import without_failed
 from modjax.experts.library import Library, concatenate
 from modjax.merge.product import checked_rank
 from modjax.model import Model
@@ -51,7 +52,7 @@ def cat(
 
     Args:
       model: from `modjax.load`; frozen, as are the experts.
-      library: E experts of this model.
+      library: E experts of this model; those whose training failed are left out, with a warning.
       tasks: the tasks to learn from, held out or not; examples of their split "train".
       per: one coefficient per layer (the paper) or per site of a layer. They start at 1 / E.
       rank: rank to which each merged expert is truncated by an SVD; None keeps the sum of the experts' ranks.
@@ -64,8 +65,8 @@ def cat(
 
     Raises InputError for settings, tasks and experts that do not fit.
     """
-    if per not in get_args(Per):
-        raise InputError(f"per={per!r}: expected one of {', '.join(get_args(Per))}")
+    choice("per", per, get_args(Per))
+    library = without_failed(library)
     model.check(library)
     if rank is not None:
         checked_rank(library, rank)

@@ -61,7 +61,8 @@ def mu(
     """Fine-tunes the mean of the library, A = mean of A_e and B = mean of s_e B_e, on each new task.
 
     Args:
-      retrieved: {task: the experts whose mean it starts from}, from `retrieve`; by default all experts.
+      retrieved: {task: the experts whose mean it starts from}, from `retrieve`; by default all experts, without those
+        whose training failed.
 
     The other arguments, the result and the errors are those of `lora`.
     """

@@ -85,7 +85,8 @@ def lorahub(
       model: from `modjax.load`; it is not changed, nor is the library.
       library: E experts of this model.
       tasks: the new tasks, each learned only from its split "train"; see `few`.
-      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task.
+      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task, without
+        those whose training failed.
       workdir: the folder for lorahub.json, which keeps the search of each finished task; a run that was killed does not
         repeat these. Its inputs.json ties it to what the search depends on.
       settings: the fields of `LoraHubSettings`, such as budget, bound, penalty and seed.
@@ -107,7 +108,7 @@ def lorahub(
     method = {"method": "lorahub", **recorded}
     composed = []
     for name in each(tasks, "task", progress):
-        own = library if retrieved is None else library[chosen[name]]
+        own = library if chosen[name] == library.names else library[chosen[name]]
         found = kept.get(name)
         if found is None:
             objective = _objective(model, own, encoded[name], settings.penalty, settings.batch)

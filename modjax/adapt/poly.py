@@ -14,6 +14,7 @@ import numpy as np
 
 from modjax.adapt.retrieval import Retrieved, retrieved_from
 from modjax.adapt.shots import few
+from modjax.arguments import flag, number
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
@@ -24,7 +25,7 @@ from modjax.ops.lora import Factors, LoRA, Loras
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import fit
 from modjax.train.lora import expert_info
-from modjax.train.poly import PolyTraining, check_heads
+from modjax.train.poly import PolyTraining, checked_heads
 from modjax.train.settings import Settings, SettingsFields
 
 
@@ -49,7 +50,8 @@ def poly(
       tasks: the new tasks, held out of training or not; see `few`.
       heads: H; 1 is Poly, more is MHR. It must divide the input and output widths of all sites.
       weights_only: True is Poly-Z, which trains the weights and leaves the experts as they are.
-      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task.
+      retrieved: {task: its experts}, from `retrieve`; by default all experts of the library for each task, without
+        those whose training failed.
       router: the router that `train_poly` returned with its skills. The weights of each new task start at their mean
         over the router's tasks; without a router, at 1 / E.
       weights_rate: the learning rate of Z relative to that of the experts; 0.1 over 1e-3 in the reference.
@@ -62,7 +64,8 @@ def poly(
     Raises InputError for settings, tasks and experts that do not fit.
     """
     model.check(library)
-    check_heads(model.config, library.sites, heads)
+    heads = checked_heads(model.config, library.sites, heads)
+    weights_only, weights_rate = flag("weights_only", weights_only), number("weights_rate", weights_rate, least=0)
     tasks, scale = few(tasks), scale_of(library)
     settings = Settings(**(settings | {"rank": library.rank, "alpha": scale * library.rank, "sites": library.sites}))
     check_factors(settings.tie, library.loras)

@@ -13,10 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax import arguments
+from modjax.arguments import choice, whole
 from modjax.cluster import similarity
 from modjax.data.loader import key_of
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
+from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
 
 By = Literal["random", "lora", "svd"]
@@ -38,7 +41,8 @@ def retrieve(
     The experts of a task do not depend on the other tasks.
 
     Args:
-      n: number of experts per task, from 1 to the number of experts in the library.
+      library: its experts whose training failed are left out, with a warning.
+      n: number of experts per task, from 1 to the number of experts.
       by: "random", or the score of `nearness` by "lora" or "svd".
       own: experts trained on the new tasks, from `modjax.adapt.lora`; "random" needs none.
       sparsity, components: settings of "svd"; see `nearness`.
@@ -46,10 +50,9 @@ def retrieve(
 
     Raises InputError for an invalid setting, and for a task without an expert in `own`.
     """
-    if by not in get_args(By):
-        raise InputError(f"by={by!r}: expected one of {', '.join(get_args(By))}")
-    if not 1 <= n <= len(library):
-        raise InputError(f"n={n}: expected 1 to {len(library)}, the number of experts")
+    choice("by", by, get_args(By))
+    library, seed = without_failed(library), arguments.seed("seed", seed)
+    n = whole("n", n, least=1, most=len(library))
     found = {}
     for name in tasks:
         if by == "random":
@@ -92,13 +95,13 @@ def _cosines(loras):
 
 
 def retrieved_from(library: Library, tasks: Tasks, retrieved: Retrieved | None) -> dict[str, tuple[str, ...]]:
-    """{task: its experts}; all experts of the library for each task if `retrieved` is None.
+    """{task: its experts}; if `retrieved` is None, all experts of the library for each task.
 
-    Raises InputError for a task without experts, for experts that are not in the library, and for different numbers of
-    experts per task.
+    Experts whose training failed are then left out, with a warning. Raises InputError for a task without experts, for
+    experts that are not in the library, and for different numbers of experts per task.
     """
     if retrieved is None:
-        return dict.fromkeys(tasks, library.names)
+        return dict.fromkeys(tasks, without_failed(library).names)
     for name in tasks:
         own = retrieved.get(name, ())
         if not own or not set(own) <= set(library.names):

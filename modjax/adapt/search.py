@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from modjax.arguments import number, whole
 from modjax.errors import InputError
 
 
@@ -25,8 +26,7 @@ def search(objective: Callable[[np.ndarray], float], size: int, budget: int, bou
 
     Raises InputError if nevergrad is not installed, for budget < 1 and for bound <= 0.
     """
-    if budget < 1 or not bound > 0:
-        raise InputError(f"budget={budget}, bound={bound}: expected a budget of at least 1 and a bound above 0")
+    budget, bound = whole("budget", budget, least=1), number("bound", bound, above=0)
     evaluated = _Evaluated(objective)
     evaluated(np.zeros(size))
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from modjax.arguments import whole
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 
@@ -13,13 +14,12 @@ def few(tasks: Tasks, examples: int = 0, validation: int = 0) -> Tasks:
       examples: number of examples kept of each task's split "train"; 0 keeps all.
       validation: the same for split "validation". Split "test" is kept whole.
 
-    Raises InputError if there are no tasks, and for a task without examples in split "train".
+    Raises InputError if there are no tasks, for numbers below 0, and for a task without examples in split "train".
     """
     if not checked_tasks(tasks):
         raise InputError("no new tasks: expected at least one to adapt to")
-    if examples < 0 or validation < 0:
-        raise InputError(f"examples={examples}, validation={validation}: expected at least 0, where 0 keeps all")
-    return Tasks(_few(task, {"train": examples, "validation": validation}) for task in tasks.values())
+    counts = {"train": whole("examples", examples, least=0), "validation": whole("validation", validation, least=0)}
+    return Tasks(_few(task, counts) for task in tasks.values())
 
 
 def _few(task, counts):

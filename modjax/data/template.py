@@ -35,8 +35,8 @@ def turn(tokenizer: Any) -> Turn:
     """How the tokenizer's chat template surrounds an answer, found by rendering short conversations.
 
     A turn ends in the first special or added token behind the answer, if it is the same at the end of a conversation
-    and in its middle. Where the template has no such token, and without a template, a turn ends in the tokenizer's
-    end-of-sequence token.
+    and in its middle, as far as the template takes both. Where there is no such token, and without a template, a turn
+    ends in the tokenizer's end-of-sequence token.
     """
     if not tokenizer.chat_template:
         return Turn("", "", tokenizer.eos_token_id)
@@ -44,12 +44,13 @@ def turn(tokenizer: Any) -> Turn:
         _rendered(tokenizer, messages, answered)
         for messages, answered in (([QUESTION], False), ([QUESTION, REPLY], True), ([QUESTION, REPLY, QUESTION], True))
     )
-    before, behind = _around_reply(last)
+    before = _around_reply(last or middle)[0]
     lead = before.removeprefix(prompt) if prompt and before.startswith(prompt) else ""
-    found = _first_special(tokenizer, behind)
-    if found[1] is None or (middle and found != _first_special(tokenizer, _around_reply(middle)[1])):
-        found = "", tokenizer.eos_token_id
-    return Turn(lead if lead.isspace() else "", *found)
+    found = {_first_special(tokenizer, _around_reply(text)[1]) for text in (last, middle) if text}
+    trail, end = found.pop() if len(found) == 1 else ("", None)
+    if end is None:
+        trail, end = "", tokenizer.eos_token_id
+    return Turn(lead if lead.isspace() else "", trail, end)
 
 
 def _rendered(tokenizer, messages, answered) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.eval import metrics
 from modjax.eval.score import Score
@@ -50,6 +51,7 @@ def resample(
 
     Raises InputError for methods that were scored on different examples.
     """
+    resamples, seed = arguments.whole("resamples", resamples, least=1), arguments.seed("seed", seed)
     if not scores or not tasks:
         raise InputError(f"{len(scores)} methods on {len(tasks)} tasks: expected at least one of each")
     totals = {metric.name: np.zeros((resamples, len(scores))) for metric in metrics.METRICS}

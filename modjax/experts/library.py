@@ -205,7 +205,8 @@ class Library:
           tasks: the tasks of each expert; by default its name.
           info: other fields of ExpertInfo, the same for all experts.
 
-        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit.
+        Raises InputError for arrays, names, scales or tasks whose numbers or shapes do not fit, and for a field that
+        does not exist or has a value that no file can hold.
         """
         pairs = factors.given(sites)
         n_layers, n_experts, rank = factors.sizes(pairs)

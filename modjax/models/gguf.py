@@ -62,14 +62,17 @@ def read(
 
     def array(name: str) -> np.ndarray:
         stored, rows = parts[name]
-        return gguf_file.read(path, stored, head.tensors[stored])[rows]
+        return gguf_file.read(stored, head.tensors[stored])[rows]
 
     def shape(name: str) -> tuple[int, ...]:
         stored, rows = parts[name]
         first, *rest = head.tensors[stored].shape
         return (len(range(first)[rows]), *rest)
 
-    source = Source(parts, shape, array, lambda name: str(path), ignored=IGNORED)
+    def file(name: str) -> str:
+        return str(head.tensors[parts[name][0]].file if name in parts else path)
+
+    source = Source(parts, shape, array, file, ignored=IGNORED)
     return fill(chosen, _rows(chosen, head, path), source, dtype, layout, quantize)
 
 

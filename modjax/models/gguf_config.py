@@ -231,7 +231,7 @@ def _scaling(values: Values, head: Header, path, dim: int) -> dict[str, Any]:
 def _divisors(head: Header, path, name: str, dim: int) -> list[float]:
     if name not in head.tensors:
         raise InputError(f"{path}: {name!r} is missing")
-    found_J = gguf_file.read(path, name, head.tensors[name])
+    found_J = gguf_file.read(name, head.tensors[name])
     if found_J.shape != (dim // 2,):
         raise InputError(f"{path}: {name!r} has shape {found_J.shape}, expected {(dim // 2,)}")
     return found_J.tolist()

@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import pathlib
+import re
 import struct
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from modjax.errors import InputError
 # Value types of the metadata, with their format in `struct`.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
+PART = re.compile(r"(.+)-00001-of-(\d{5})\.gguf")
 CHUNK = 1 << 20  # weights dequantised at a time
 
 
@@ -33,6 +35,7 @@ class Tensor:
     shape: tuple[int, ...]
     kind: int  # ggml's id of the (quantised) format
     offset: int  # bytes from the start of the file
+    file: pathlib.Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +47,24 @@ class Header:
 
 
 def header(path: str | pathlib.Path) -> Header:
-    """Metadata and tensor list. Raises InputError for a truncated header and if the file is not GGUF version 2 or 3."""
+    """Metadata and tensor list; of a model that is split into several files, given the first one, those of all.
+
+    Raises InputError for a truncated header, a missing part, and if the file is not GGUF version 2 or 3.
+    """
+    path = pathlib.Path(path)
+    head = _one_header(path)
+    count = str(head.metadata.get("split.count", 1))
+    if count in ("0", "1"):
+        return head
+    first = PART.fullmatch(path.name)
+    if head.metadata.get("split.no", 0) != 0 or not first or first[2] != count.zfill(5):
+        raise InputError(f"{path}: is one of {count} parts of a model; expected the first, NAME-00001-of-N.gguf")
+    numbers = range(2, int(count) + 1)
+    others = [_one_header(path.with_name(f"{first[1]}-{number:05}-of-{first[2]}.gguf")) for number in numbers]
+    return Header(head.metadata, {name: one for part in (head, *others) for name, one in part.tensors.items()})
+
+
+def _one_header(path: pathlib.Path) -> Header:
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _header(_Cursor(data), path)
@@ -56,12 +76,13 @@ def header(path: str | pathlib.Path) -> Header:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def read(path: str | pathlib.Path, name: str, tensor: Tensor) -> np.ndarray:
+def read(name: str, tensor: Tensor) -> np.ndarray:
     """Reads one tensor, dequantised to float32.
 
     Rows are dequantised in chunks, because the gguf package needs several times the memory of its result.
     Raises InputError for a truncated file and for a format that the gguf package cannot read.
     """
+    path = tensor.file
     kind, row_bytes = _format(path, name, tensor)
     count = math.prod(tensor.shape[:-1])
     size, available = count * row_bytes, max(0, os.path.getsize(path) - tensor.offset)
@@ -139,7 +160,7 @@ class _Cursor:
         return [self.value(kind) for _ in range(length)]
 
 
-def _header(cursor: _Cursor, path: str | pathlib.Path) -> Header:
+def _header(cursor: _Cursor, path: pathlib.Path) -> Header:
     magic, version = cursor.data[:4], struct.unpack_from("<I", cursor.data, 4)[0]
     if magic != b"GGUF" or version not in (2, 3):
         raise InputError(f"{path}: starts with {magic!r}, version {version}; expected b'GGUF', version 2 or 3")
@@ -149,13 +170,15 @@ def _header(cursor: _Cursor, path: str | pathlib.Path) -> Header:
     for _ in range(key_count):
         key = cursor.string()
         metadata[key] = cursor.value(cursor.scalar("I"))
-    listed = {cursor.string(): _listed(cursor) for _ in range(tensor_count)}
+    listed = {cursor.string(): _listed(cursor, path) for _ in range(tensor_count)}
     alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise InputError(f"{path}: general.alignment is {alignment!r}; expected a positive whole number")
     start = -(-cursor.at // alignment) * alignment
     tensors = {name: dataclasses.replace(tensor, offset=start + tensor.offset) for name, tensor in listed.items()}
     return Header(metadata, tensors)
 
 
-def _listed(cursor: _Cursor) -> Tensor:
+def _listed(cursor: _Cursor, path: pathlib.Path) -> Tensor:
     shape = tuple(cursor.scalar("Q") for _ in range(cursor.scalar("I")))[::-1]
-    return Tensor(shape, kind=cursor.scalar("I"), offset=cursor.scalar("Q"))
+    return Tensor(shape, kind=cursor.scalar("I"), offset=cursor.scalar("Q"), file=path)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modjax.errors import InputError
+from modjax.files import is_number, is_text, is_whole, list_of
 from modjax.models.gguf_config import ARCHITECTURE
 from modjax.models.gguf_file import header
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENS, TYPES, SCORES, MERGES = (f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "scores", "merges"))
-PRE = "tokenizer.ggml.pre"
+PRE, TEMPLATE = "tokenizer.ggml.pre", "tokenizer.chat_template"
+# {key: (whether a value fits, what is expected)}
+FIT = {
+    TOKENS: (list_of(is_text), "a list of strings"),
+    MERGES: (list_of(lambda value: is_text(value) and " " in value), "a list of pairs of tokens, with a space between"),
+    SCORES: (list_of(is_number), "a list of finite numbers"),
+    TYPES: (list_of(is_whole), "a list of whole numbers"),
+    PRE: (is_text, "a string"),
+    TEMPLATE: (is_text, "a string"),
+}
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # types of tokens; text of the last two is never split
 ROLES = {
     "bos": "tokenizer.ggml.bos_token_id",
@@ -75,34 +85,43 @@ def read(path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
 
     Read are byte-level BPE ("gpt2"), split as `tokenizer.ggml.pre` names, and the BPE of SentencePiece ("llama").
     """
-    metadata = header(path).metadata
+    return built(header(path).metadata, path)
+
+
+def built(metadata: Mapping[str, Any], path: str | pathlib.Path) -> PreTrainedTokenizerBase | None:
+    """The tokenizer in the metadata of a file; see `read`. Raises InputError naming the key for unusable values."""
     kind = metadata.get("tokenizer.ggml.model")
-    missing = [key for key in (TOKENS, NEEDED.get(kind)) if key not in metadata]
-    if kind not in NEEDED or missing:
-        found = f"tokenizer.ggml.model is {kind!r}" if kind not in NEEDED else f"the metadata has no {missing[0]!r}"
+    read = {"gpt2": MERGES, "llama": SCORES}  # what these tokenizers need besides the tokens
+    needed = read.get(kind) if isinstance(kind, str) else None
+    missing = [key for key in (TOKENS, needed) if key not in metadata]
+    if missing:
+        found = f"the metadata has no {missing[0]!r}" if needed else f"tokenizer.ggml.model is {kind!r}"
         warnings.warn(
-            f"{path}: {found}; modjax reads the tokenizers {' and '.join(map(repr, NEEDED))}. The model is loaded "
+            f"{path}: {found}; modjax reads the tokenizers {' and '.join(map(repr, read))}. The model is loaded "
             "without one and takes token ids alone",
-            stacklevel=2,
+            stacklevel=3,
         )
         return None
-    from transformers import PreTrainedTokenizerFast
-
+    for key, (fits, expected) in FIT.items():
+        if key in metadata and not fits(metadata[key]):
+            raise InputError(f"{path}: {key} is {metadata[key]!r:.80}; expected {expected}")
     named = {role: _token(metadata, key, path) for role, key in ROLES.items() if key in metadata}
     split = _split(metadata, path) if kind == "gpt2" else Split(begins=True)
-    built = _byte_level(metadata, split) if kind == "gpt2" else _sentencepiece(metadata, named.get("unk"))
-    _add_special(built, metadata)
-    _add_ends(built, metadata, named, split.begins)
+    try:
+        backend = _byte_level(metadata, split) if kind == "gpt2" else _sentencepiece(metadata, named.get("unk"))
+    except Exception as error:  # tokenizers raises no narrower class
+        raise InputError(f"{path}: its tokenizer cannot be built ({' '.join(str(error).split())})") from error
+    _add_special(backend, metadata)
+    _add_ends(backend, metadata, named, split.begins)
+    from transformers import PreTrainedTokenizerFast
+
     return PreTrainedTokenizerFast(
-        tokenizer_object=built,
-        chat_template=metadata.get("tokenizer.chat_template"),
+        tokenizer_object=backend,
+        chat_template=metadata.get(TEMPLATE),
         model_max_length=metadata.get(f"{metadata.get(ARCHITECTURE)}.context_length"),
         clean_up_tokenization_spaces=False,
         **{f"{role}_token": token for role, token in named.items()},
     )
-
-
-NEEDED = {"gpt2": MERGES, "llama": SCORES}  # {tokenizer.ggml.model: what its tokenizer needs besides the tokens}
 
 
 def _token(metadata: Mapping[str, Any], key: str, path) -> str:
@@ -127,12 +146,12 @@ def _byte_level(metadata: Mapping[str, Any], split: Split) -> Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     merges = [tuple(merge.split(" ", 1)) for merge in metadata[MERGES]]
-    built = Tokenizer(models.BPE(vocab=_vocabulary(metadata), merges=merges, ignore_merges=split.whole))
+    backend = Tokenizer(models.BPE(vocab=_vocabulary(metadata), merges=merges, ignore_merges=split.whole))
     first = [pre_tokenizers.Split(Regex(split.pattern), "isolated")] if split.pattern else []
     last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split.gpt2)
-    built.pre_tokenizer = pre_tokenizers.Sequence([*first, last])
-    built.decoder = decoders.ByteLevel()
-    return built
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*first, last])
+    backend.decoder = decoders.ByteLevel()
+    return backend
 
 
 def _sentencepiece(metadata: Mapping[str, Any], unknown: str | None) -> Tokenizer:
@@ -141,7 +160,7 @@ def _sentencepiece(metadata: Mapping[str, Any], unknown: str | None) -> Tokenize
 
     vocabulary = _vocabulary(metadata)
     prefixed = metadata.get("tokenizer.ggml.add_space_prefix", True)
-    built = Tokenizer(
+    backend = Tokenizer(
         models.BPE(
             vocab=vocabulary,
             merges=_merges(metadata, vocabulary),
@@ -151,10 +170,10 @@ def _sentencepiece(metadata: Mapping[str, Any], unknown: str | None) -> Tokenize
         )
     )
     prefix, strip = ([normalizers.Prepend(SPACE)], [decoders.Strip(" ", 1, 0)]) if prefixed else ([], [])
-    built.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
+    backend.normalizer = normalizers.Sequence([*prefix, normalizers.Replace(" ", SPACE)])
     parts = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    built.decoder = decoders.Sequence([*parts, *strip])
-    return built
+    backend.decoder = decoders.Sequence([*parts, *strip])
+    return backend
 
 
 def _merges(metadata: Mapping[str, Any], vocabulary: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -173,16 +192,16 @@ def _vocabulary(metadata: Mapping[str, Any]) -> dict[str, int]:
     return {token: i for i, token in enumerate(metadata[TOKENS])}
 
 
-def _add_special(built: Tokenizer, metadata: Mapping[str, Any]) -> None:
+def _add_special(backend: Tokenizer, metadata: Mapping[str, Any]) -> None:
     """Makes the tokenizer find the tokens that stand in a text as they are."""
     from tokenizers import AddedToken
 
     typed = zip(metadata[TOKENS], metadata.get(TYPES, ()), strict=False)
     whole = [(token, kind == CONTROL) for token, kind in typed if kind in (CONTROL, USER_DEFINED)]
-    built.add_tokens([AddedToken(token, normalized=False, special=special) for token, special in whole])
+    backend.add_tokens([AddedToken(token, normalized=False, special=special) for token, special in whole])
 
 
-def _add_ends(built: Tokenizer, metadata: Mapping[str, Any], named: Mapping[str, str], begins: bool) -> None:
+def _add_ends(backend: Tokenizer, metadata: Mapping[str, Any], named: Mapping[str, str], begins: bool) -> None:
     """Makes the tokenizer add the beginning and the end of a sequence, where the file asks for them."""
     from tokenizers import processors
 
@@ -192,4 +211,4 @@ def _add_ends(built: Tokenizer, metadata: Mapping[str, Any], named: Mapping[str,
     first, last = ([f"{named[role]}:0"] if asked[role] and role in named else [] for role in ("bos", "eos"))
     if first or last:
         ids = [(named[role], metadata[ROLES[role]]) for role in ("bos", "eos") if role in named]
-        built.post_processor = processors.TemplateProcessing(single=[*first, "$A:0", *last], special_tokens=ids)
+        backend.post_processor = processors.TemplateProcessing(single=[*first, "$A:0", *last], special_tokens=ids)

@@ -65,7 +65,10 @@ def layer_ropes(
     typed = Values(values.inner("rope_parameters"), {}, (), f"{values.where}: rope_parameters")
     if set(typed.given) - {"full_attention", "sliding_attention"}:
         raise values.error("rope_parameters", "an object with the keys full_attention and sliding_attention")
-    given = typed.inner("full_attention") | values.inner("rope_scaling")
+    scaling = values.inner("rope_scaling")
+    if "type" in scaling and "rope_type" not in scaling:  # transformers reads the older name in other families alone
+        raise values.error("rope_scaling", "the key rope_type in it")
+    given = typed.inner("full_attention") | scaling
     full = _rope(_rope_values(values, sizes, given, "rope_theta"), sizes, kinds=ONE_LENGTH)
     local = _rope(_rope_values(values, sizes, typed.inner("sliding_attention"), local_theta), sizes, kinds=ONE_LENGTH)
     if windows["window"] is None or local == full:

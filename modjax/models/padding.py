@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modjax.arguments import whole
+
 
 def bucket(length: int, least: int = 64) -> int:
     """The padded length: the next power of two, at least `least`."""
@@ -11,7 +13,8 @@ def bucket(length: int, least: int = 64) -> int:
 
 
 def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
-    """Indices in batches of similar length, so that there is little padding."""
+    """Indices in batches of similar length, so that there is little padding. Raises InputError for a batch below 1."""
+    batch = whole("batch", batch, least=1)
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 from typing import Any, NamedTuple, Protocol, get_args
 
 import jax
@@ -16,7 +15,7 @@ from modjax import arguments
 from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.files import os_errors
+from modjax.files import os_errors, plain
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
@@ -83,22 +82,23 @@ class Router:
     def save(self, path: str | os.PathLike) -> None:
         """Writes one safetensors file, atomically: the arrays, and as metadata the class and its settings.
 
-        Raises InputError if it cannot be written.
+        Creates missing folders. Raises InputError if the file cannot be written.
         """
         path = arguments.path("path", path)
         arrays, settings = {}, {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.metadata.get("static"):
-                settings[field.name] = value.item() if isinstance(value, np.generic) else value
+                settings[field.name] = value
             else:
                 arrays |= _flatten(field.name, value)
-        metadata = {"router": _kind(type(self)), "settings": json.dumps(settings)}
-        draft = f"{path}.writing"
+        metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
+        draft = path.with_name(path.name + ".writing")
         with os_errors(path, "written"):
             if path.is_dir():
                 raise InputError(f"{path}: is a folder; expected a file to write or replace")
-            pathlib.Path(draft).write_bytes(safetensors.numpy.save(arrays, metadata))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(safetensors.numpy.save(arrays, metadata))
             os.replace(draft, path)
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import choice, number, whole
+from modjax.arguments import choice, number
 from modjax.data.tasks import Tasks
 from modjax.experts.failed import silenced
 from modjax.experts.library import Library
@@ -74,7 +74,6 @@ def centroid(
     Raises InputError for an invalid setting, for an expert without tasks and for a task without examples.
     """
     top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
-    examples, batch = whole("examples", examples, least=1), whole("batch", batch, least=1)
     choice("through", through, get_args(Through))
     choice("end", end, get_args(End))
     library = silenced(library, failed)

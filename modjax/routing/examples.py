@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from modjax.arguments import whole
 from modjax.data import inputs
 from modjax.data.tasks import Example, Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
@@ -41,8 +42,8 @@ def known_tasks(library: Library, tasks: Tasks, failed: bool = False) -> tuple[l
 
 
 def first_of(tasks: Tasks, name: str, examples: int, split: str) -> Sequence[Example]:
-    """The first `examples` examples of a task's split. Raises InputError if there are none."""
-    found = tasks[name].split(split)[:examples]
+    """The first `examples` examples of a task's split, at least one. Raises InputError if there are none."""
+    found = tasks[name].split(split)[: whole("examples", examples, least=1)]
     if not found:
         raise InputError(f"task {name!r} has no examples in split {split!r}; expected at least one")
     return found

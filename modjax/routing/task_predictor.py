@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import number, whole
+from modjax.arguments import number
 from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
@@ -63,7 +63,6 @@ def task_predictor(
     """
     top_k, mix = checked_top_k(top_k), checked_mix(mix)
     inverse_penalty = number("inverse_penalty", inverse_penalty, above=0)
-    examples, batch = whole("examples", examples, least=1), whole("batch", batch, least=1)
     names, experts_KE = known_tasks(library, tasks, failed)
     chosen = {name: first_of(tasks, name, examples, split) for name in names}
     embedded_nD = embed(model, [example.source for own in chosen.values() for example in own], system, batch)

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.arguments import whole
 from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
@@ -64,7 +63,6 @@ def task_representations(
     Raises InputError if no task has an expert, and for a task without examples in the split.
     """
     top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
-    examples, batch = whole("examples", examples, least=1), whole("batch", batch, least=1)
     names, experts_KE = known_tasks(library, tasks, failed)
     task_KD = np.stack(list(task_embeddings(model, tasks.select(names), examples, split, system, batch).values()))
     centre_D = task_KD.mean(axis=0)

@@ -52,7 +52,7 @@ PARTS = {
 
 
 def normalised(method: Mapping[str, Any], where: str = "method") -> dict[str, Any]:
-    """The method without parts and options that are None or empty, the router as options with a name.
+    """The method as plain data, without parts and options that are None or empty, the router as options with a name.
 
     Raises InputError naming `where` for an unknown part, and a part of the wrong type.
     """
@@ -63,6 +63,10 @@ def normalised(method: Mapping[str, Any], where: str = "method") -> dict[str, An
         types, words = PARTS[part]
         if value is None:
             continue
+        try:
+            value = plain(value)
+        except TypeError as error:
+            raise InputError(f"{where}.{part} = {value!r:.80}; expected {words}, of plain values") from error
         if not isinstance(value, types) or isinstance(value, bool):
             raise InputError(f"{where}.{part} = {value!r}; expected {words}")
         if isinstance(value, dict):

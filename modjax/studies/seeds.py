@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.eval import metrics
 
@@ -25,6 +26,7 @@ def seeds(
     Returns {method: {"in_distribution" or "held_out": {metric: {"mean", "low", "high"}}}}: over seeds, of the methods
     that every run has scored. Raises InputError without seeds.
     """
+    numbers = [arguments.seed("seed", number) for number in arguments.items("seeds", numbers, "a list of seeds")]
     if not numbers:
         raise InputError("no seeds; expected at least one")
     runs = [_scores(study(number, pathlib.Path(folder) / f"seed-{number}")) for number in numbers]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from modjax import arguments
 from modjax.cluster import similarity
 from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
@@ -122,9 +123,9 @@ def choose_pairs(similarity_EE: np.ndarray, count: int, seed: int = 0) -> list[t
     Raises InputError for fewer than 3 pairs, or more than there are.
     """
     first, second = np.triu_indices(len(similarity_EE), 1)
-    if not 3 <= count <= len(first):
+    if not 3 <= arguments.whole("pairs", count) <= len(first):
         raise InputError(f"{count} pairs of {len(similarity_EE)} experts; expected 3 to {len(first)}")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(arguments.seed("seed", seed))
     used_E = np.zeros(len(similarity_EE), int)
     chosen = []
     for part in np.array_split(np.argsort(np.asarray(similarity_EE)[first, second], kind="stable"), count):
@@ -203,7 +204,7 @@ def binned(similarity_P: Sequence[float], gain_P: Sequence[float], bins: int, re
     Raises InputError for fewer pairs than bins.
     """
     similarity_P, gain_P = np.asarray(similarity_P, np.float64), np.asarray(gain_P, np.float64)
-    if not 1 <= bins <= len(gain_P):
+    if not 1 <= arguments.whole("bins", bins) <= len(gain_P):
         raise InputError(f"{bins} bins of {len(gain_P)} pairs; expected 1 to {len(gain_P)}")
     found = []
     for number, part in enumerate(np.array_split(np.argsort(similarity_P, kind="stable"), bins)):

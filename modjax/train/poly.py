@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import number, whole
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.experts import tie
@@ -116,9 +117,8 @@ def train_poly(
     Raises InputError for settings, sites and tasks that do not fit.
     """
     settings, training = Settings(**settings), checked_tasks(tasks).training
-    check_heads(model.config, settings.sites, heads)
-    if skills < 1:
-        raise InputError(f"skills={skills}: expected at least 1")
+    heads = checked_heads(model.config, settings.sites, heads)
+    skills, weights_rate = whole("skills", skills, least=1), number("weights_rate", weights_rate, least=0)
     start = jax.jit(init_skills, static_argnums=(1, 2, 3, 4, 5))(
         jax.random.key(settings.seed), model.config, settings, skills, heads, len(training)
     )
@@ -147,11 +147,13 @@ def init_skills(key: jax.Array, config: ModelConfig, settings: Settings, skills:
     return {"skills": loras, "weights": weights_KEHS}
 
 
-def check_heads(config: ModelConfig, sites: tuple[str, ...], heads: int) -> None:
-    """Raises InputError unless H divides the widths of all sites."""
+def checked_heads(config: ModelConfig, sites: tuple[str, ...], heads: int) -> int:
+    """H. Raises InputError unless it divides the widths of all sites."""
+    heads = whole("heads", heads, least=1)
     for site in sites:
-        if site in config.sites and (heads < 1 or any(width % heads for width in config.sites[site])):
+        if site in config.sites and any(width % heads for width in config.sites[site]):
             raise InputError(f"heads={heads}: does not divide the widths of {site}, {config.sites[site]}")
+    return heads
 
 
 def _router(fitted: Fitted, tasks: tuple[str, ...], n_layers: int) -> Poly:

@@ -73,8 +73,8 @@ def test_a_new_task_may_bear_an_experts_name(library, own):
     ("change", "words"),
     [
         ({"by": "luck"}, "by='luck': expected one of random, lora, svd"),
-        ({"n": 10}, "n=10: expected 1 to 9"),
-        ({"n": 0}, "n=0: expected 1 to 9"),
+        ({"n": 10}, "n=10: expected a whole number, at least 1 and at most 9"),
+        ({"n": 0}, "n=0: expected a whole number, at least 1"),
         ({"own": None}, "task 'new' has no expert in own="),
         ({"tasks": ["newest"]}, "task 'newest' has no expert in own="),
     ],

@@ -251,6 +251,12 @@ def test_without_any_end_an_answer_has_all_its_tokens(byte_tokenizer, answering)
     assert answering(words("x")["input_ids"][0], words).generate([ASKED], max_new_tokens=2, batch=1) == ["xx"]
 
 
+def test_a_template_may_refuse_an_answer_as_the_last_message(byte_tokenizer):
+    refuses = "{% if messages[-1].role != 'user' %}{{ raise_exception('no question') }}{% endif %}"
+    words = byte_tokenizer(("<|im_start|>", "<|im_end|>", "</s>"), refuses + CHATML, eos_token="</s>")
+    assert turn(words) == Turn("", "", words.convert_tokens_to_ids("<|im_end|>"))
+
+
 def test_the_reply_of_a_template_may_be_hidden(byte_tokenizer):
     """A template that does not write the answer, or writes it otherwise, says nothing about its end."""
     words = byte_tokenizer(("<|im_start|>", "</s>"), "{{ messages[0].content | upper }}<|im_start|>", eos_token="</s>")

@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +134,50 @@ FACTORS = (np.ones((2, 3, 4, 5)), np.ones((2, 3, 4, 6)))
 def test_arrays_that_make_no_library(sites, fields, words):
     with pytest.raises(InputError, match=words):
         Library.from_arrays(sites, **fields)
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"names": ["a", "b", 3]}, "an item of names=3"),
+        ({"tasks": ["one", ("b",), ("c",)]}, "tasks='one': expected a list of strings"),
+        ({"tasks": [(1,), ("b",), ("c",)]}, "an item of tasks=1"),
+        ({"scale": [1.0, np.nan, 1.0]}, "scale=nan: expected a finite number"),
+        ({"training": {"steps": object()}}, "training.steps="),
+        ({"training": "steps"}, "training='steps'"),
+        ({"training": {"learning_rate": np.inf}}, "training.learning_rate=inf"),
+        ({"scores": {"loss": "low"}}, "scores.loss='low'"),
+        ({"scores": [("loss",)]}, "scores=.*pairs"),
+        ({"base": 3}, "base=3"),
+        ({"dtype": "float8"}, "dtype='float8': expected one of float32"),
+        ({"family": "alpaca"}, "family='alpaca': expected one of"),
+        ({"failed": 0}, "failed=0"),
+        ({"fingerprint": None}, "fingerprint=None"),
+        ({"fingerprnt": "f"}, "fingerprnt: no such field of ExpertInfo; did you mean 'fingerprint'"),
+    ],
+)
+def test_facts_that_no_file_can_hold_are_refused_at_once(fields, words):
+    with pytest.raises(InputError, match=words):
+        Library.from_arrays({"attn.q": FACTORS}, **fields)
+
+
+def test_facts_of_any_kind_of_list_and_scalar_are_kept_as_plain_values(tmp_path):
+    library = Library.from_arrays(
+        {"attn.q": FACTORS},
+        names=np.array(["a", "b", "c"]),
+        tasks=[np.array(["x", "y"]), ["z"], iter("q")],
+        scale=jnp.float32(2),
+        base=pathlib.Path("models/base"),
+        training={"steps": np.int64(3), "rate": np.float32(0.5), "elect": np.True_, "data": pathlib.Path("d")},
+        scores=[["loss", jnp.float32(0.25)]],
+        failed=np.int64(2),
+    )
+    info = library.infos[0]
+    assert (info.name, info.tasks, info.alpha, info.base) == ("a", ("x", "y"), 8.0, "models/base")
+    assert info.training == (("steps", 3), ("rate", 0.5), ("elect", True), ("data", "d"))
+    assert library.infos[2].tasks == ("q",) and info.scores == (("loss", 0.25),)
+    library.save(tmp_path / "library")
+    assert Library.load(tmp_path / "library").infos == library.infos
 
 
 @pytest.mark.parametrize(

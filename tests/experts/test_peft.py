@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 
+import drawn
 import jax.numpy as jnp
 import numpy as np
 import peft
@@ -16,7 +17,6 @@ from safetensors.numpy import load_file, save_file
 import modjax
 from modjax.errors import InputError
 from modjax.experts.peft import CONFIG, PREFIX, WEIGHTS
-from modjax.models.families import FAMILIES
 from modjax.models.hf_names import MODULES
 
 # peft uses a name that transformers has deprecated.
@@ -69,7 +69,7 @@ def same_bytes(one, other):
         assert before[key].dtype == after[key].dtype and before[key].tobytes() == after[key].tobytes()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=drawn.families())
 def base(request, torch_model, tmp_path_factory):
     return Base(request.param, tmp_path_factory.mktemp(request.param), torch_model)
 

@@ -25,7 +25,7 @@ from modjax import routing
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.experts.weights_file import WEIGHTS
-from modjax.models import gguf, hf
+from modjax.models import gguf, gguf_config, gguf_tokenizer, hf
 
 SECONDS, MEGABYTES = 30, 100  # for files of a few kilobytes; the first reading also compiles
 NUMBERS = [0, 1, 2, 3, 0x7F, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
@@ -227,6 +227,31 @@ def test_gguf(llama_cpp, tmp_path, data):
     file.write_bytes(data.draw(damaged(llama_cpp)))
     decoder = attempt(lambda: gguf.read(file))
     assert decoder is None or finite(decoder)
+
+
+@given(data=st.data())
+def test_metadata_of_gguf(llama_cpp, tmp_path, data):
+    """A value of another type or size; the tensors are as they were."""
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(llama_cpp)
+    head = gguf.header(file)
+    key = data.draw(st.sampled_from([*head.metadata, *(f"llama.{key}" for key in gguf_config.ROPE)]))
+    values = [value for value in VALUES if value is not None and not isinstance(value, dict)]
+    head.metadata[key] = data.draw(st.sampled_from(values) | st.integers() | st.lists(st.integers(), max_size=3))
+    attempt(lambda: gguf_config.read(head, file))
+
+
+@given(data=st.data())
+def test_tokenizer_of_gguf(data):
+    kind = data.draw(st.sampled_from(["gpt2", "llama"]))
+    metadata = {"model": kind, "tokens": ["<s>", "a", "b", "ab"], "token_type": [3, 1, 1, 1], "bos_token_id": 0}
+    metadata |= {"merges": ["a b"], "scores": [0.0, -1.0, -2.0, -3.0], "pre": "gpt-2", "add_bos_token": True}
+    key = data.draw(st.sampled_from([*metadata, "eos_token_id", "unknown_token_id", "add_eos_token"]))
+    lists = st.lists(st.integers() | st.text(max_size=3) | st.floats(), max_size=6)
+    values = [value for value in VALUES if value is not None and not isinstance(value, dict)]
+    metadata[key] = data.draw(st.sampled_from(values) | lists)
+    words = attempt(lambda: gguf_tokenizer.built({f"tokenizer.ggml.{key}": one for key, one in metadata.items()}, "x"))
+    assert words is None or words("ab a")["input_ids"]
 
 
 @given(data=st.data())

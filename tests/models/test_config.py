@@ -175,7 +175,7 @@ GEMMA3 = LLAMA | {"model_type": "gemma3_text", "head_dim": 8, "layer_types": LAY
 
 
 def test_rotary_embeddings_of_old_and_new_files_of_gemma_3():
-    scaling = {"type": "linear", "factor": 8}
+    scaling = {"rope_type": "linear", "factor": 8}
     old = read(GEMMA3 | {"rope_theta": 5e5, "rope_local_base_freq": 50, "rope_scaling": scaling})
     scaled = {"rope_type": "linear", "rope_theta": 5e5, "factor": 8.0}
     new = {"full_attention": scaled, "sliding_attention": {"rope_type": "default", "rope_theta": 50.0}}
@@ -305,6 +305,7 @@ NEO = BARE["gpt_neo"]
             "rope_parameters is .*; expected an object with",
         ),
         (GEMMA3 | {"rope_parameters": {"full_attention": {"rope_type": "longrope"}}}, "'longrope' is not supported"),
+        (GEMMA3 | {"rope_scaling": {"type": "linear", "factor": 8}}, "rope_scaling is .*; expected the key rope_type"),
         (GEMMA3 | {"sliding_window_pattern": 0, "layer_types": None}, "sliding_window_pattern is 0"),
         (
             LLAMA | {"model_type": "smollm3", "no_rope_layers": [1, 0]},

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import drawn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,6 @@ from modjax.errors import InputError
 from modjax.models import export, hf, tokenizer, weights
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
-from modjax.models.families import FAMILIES
 from modjax.models.weights import fingerprint, leaves
 from modjax.ops.rope import Scaling
 
@@ -40,7 +40,7 @@ def changed(decoder):
     return jax.tree.map(lambda leaf: leaf * 1.25, decoder)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=drawn.families())
 def written(request, torch_model, tmp_path_factory):
     """(folder of a tiny model saved by transformers, a decoder with other weights, folder to which it was exported)."""
     path = tmp_path_factory.mktemp(request.param)

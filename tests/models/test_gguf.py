@@ -139,7 +139,7 @@ def test_each_format_is_read_as_the_package_reads_it(tmp_path, monkeypatch, name
     file = write(tmp_path / "one.gguf", {"general.architecture": "llama"}, {"token_embd.weight": (raw, kind)})
     tensor = gguf.header(file).tensors["token_embd.weight"]
     assert tensor.shape == (61, 256) and tensor.kind == kind
-    got = gguf_file.read(file, "token_embd.weight", tensor)
+    got = gguf_file.read("token_embd.weight", tensor)
     assert got.dtype == np.float32 and np.isfinite(got).all()
     np.testing.assert_array_equal(got, expected)
 
@@ -509,3 +509,20 @@ def test_a_model_without_a_tokenizer_takes_token_ids(tmp_path, tiny_tensors):
     assert model.tokenizer is None and model.logits([[1, 2, 3]]).shape == (1, 3, 61)
     with pytest.raises(InputError, match="tokenizer"):
         model.generate(["text"])
+
+
+def test_a_model_in_several_files(tmp_path, tiny_tensors):
+    expected = leaves(gguf.read(write(tmp_path / "whole.gguf", TINY, tiny_tensors)))
+    names, parts = list(tiny_tensors), {}
+    for part in range(3):
+        own = {name: tiny_tensors[name] for name in names[part::3]}
+        metadata = TINY if part == 0 else {"general.architecture": "llama"}
+        metadata = metadata | {"split.no": part, "split.count": 3}
+        parts[part] = write(tmp_path / f"tiny-{part + 1:05}-of-00003.gguf", metadata, own)
+    for path, leaf in leaves(gguf.read(parts[0])).items():
+        np.testing.assert_array_equal(leaf, expected[path])
+    with pytest.raises(InputError, match="00002-of-00003.gguf: is one of 3 parts of a model; expected the first"):
+        gguf.read(parts[1])
+    parts[2].unlink()
+    with pytest.raises(InputError, match="tiny-00003-of-00003.gguf: cannot be read"):
+        gguf.read(parts[0])
