@@ -39,7 +39,7 @@ def evaluate(
     answer in the model's context.
     """
     method = Method("evaluated", library, router)
-    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.context - 1)
+    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.reach - 1)
     batch = arguments.whole("batch", batch, least=1)
     chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)
     encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)

@@ -253,8 +253,8 @@ def _pick(chosen_E):
 
 def _check(model, settings) -> None:
     config = model.config
-    if settings.length > config.context:
-        raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
+    if settings.length > config.reach:
+        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {model.name}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)

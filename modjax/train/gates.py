@@ -97,7 +97,7 @@ def phatgoose(
     library = silenced(library, failed)
     run = Settings(**DEFAULTS | settings | {"sites": library.sites})
     saved = settings.get("save_every", max(1, run.steps // 4))
-    run = dataclasses.replace(run, length=min(run.length, model.config.context), save_every=saved)
+    run = dataclasses.replace(run, length=min(run.length, model.config.reach), save_every=saved)
     recipe, own = GateTraining(library), groups(library, tasks)
     found = fit(model, tasks, own, recipe, run, workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, temperature, mix)
