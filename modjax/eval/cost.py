@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from modjax.arguments import whole
 from modjax.data.tasks import Tasks
 from modjax.eval.likelihood import batches, losses, prompts_of
 from modjax.eval.method import Method
@@ -50,6 +51,7 @@ def measure(
     Args:
       batch: number of rows in the batch.
     """
+    batch = whole("batch", batch, least=1)
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
     ((_, own, context, rows),) = batches(model, [one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.arguments import whole
 from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.errors import InputError
@@ -109,7 +110,7 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
 
 def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:
     """(indices, rows) of batches of prompts with similar lengths; rows beyond the number of indices are padding."""
-    rows = min(batch, bucket(len(prompts), 1))
+    rows = min(whole("batch", batch, least=1), bucket(len(prompts), 1))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))
         yield ids, PromptRows.left_padded(*left_padded([prompts[i] for i in ids], rows, columns))

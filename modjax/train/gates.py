@@ -1,5 +1,6 @@
 """Training of PhatGoose's gates (arXiv 2402.05859): a vector per expert and site that scores tokens for the expert."""
 
+import dataclasses
 import pathlib
 from typing import Unpack
 
@@ -94,11 +95,11 @@ def phatgoose(
     top_k, temperature, mix = checked_top_k(top_k), float(number("temperature", temperature)), checked_mix(mix)
     model.check(library)
     library = silenced(library, failed)
-    settings = DEFAULTS | settings
-    settings["length"] = min(settings["length"], model.config.context)
-    settings = {"save_every": max(1, settings["steps"] // 4)} | settings | {"sites": library.sites}
+    run = Settings(**DEFAULTS | settings | {"sites": library.sites})
+    saved = settings.get("save_every", max(1, run.steps // 4))
+    run = dataclasses.replace(run, length=min(run.length, model.config.context), save_every=saved)
     recipe, own = GateTraining(library), groups(library, tasks)
-    found = fit(model, tasks, own, recipe, Settings(**settings), workdir, progress)
+    found = fit(model, tasks, own, recipe, run, workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, temperature, mix)
 
 
