@@ -84,16 +84,14 @@ def read(
 
 def _parts(head: Header, config: ModelConfig) -> dict[str, tuple[str, slice]]:
     """{tensor: (the tensor of the file that holds it, its rows there)}."""
-    parts = {}
     query, key = config.N * config.H, config.K * config.H
-    for name in head.tensors:
-        fused = None if config.fused_qkv else FUSED.fullmatch(name)
-        ends = {"q": query, "k": query + key, "v": query + 2 * key} if fused else {}
-        start = 0
-        for letter, end in ends.items():
-            parts[f"{fused[1]}attn_{letter}.{fused[2]}"] = name, slice(start, end)
-            start = end
-        if not fused:
+    rows = {"q": slice(query), "k": slice(query, query + key), "v": slice(query + key, query + 2 * key)}
+    parts = {}
+    for name, tensor in head.tensors.items():
+        fused = FUSED.fullmatch(name)
+        if fused and not config.fused_qkv and tensor.shape[0] == query + 2 * key:
+            parts |= {f"{fused[1]}attn_{letter}.{fused[2]}": (name, own) for letter, own in rows.items()}
+        else:
             parts[name] = name, slice(None)
     return parts
 

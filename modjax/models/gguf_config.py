@@ -202,10 +202,7 @@ def _rope(values: Values, sizes: dict[str, int], head: Header, path) -> dict[str
     """The keys of the rotary embedding."""
     dim = values.size("rope.dimension_count") if "rope.dimension_count" in values.given else sizes["H"]
     theta = values.number("rope.freq_base") if "rope.freq_base" in values.given else 10_000.0
-    base = {
-        "rope_theta": theta,
-        "partial_rotary_factor": _share(dim, sizes["H"]),
-    }
+    base = {"rope_theta": theta, "partial_rotary_factor": _share(dim, sizes["H"])}
     if FACTORS in head.tensors:
         values.require("rope.scaling.type", "none")
         divisors = _divisors(head, path, FACTORS, dim)

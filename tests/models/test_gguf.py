@@ -439,6 +439,9 @@ def test_fused_queries_keys_and_values(torch_model, tmp_path):
     got = leaves(gguf.read(write(tmp_path / "fused.gguf", metadata, tensors)))
     for path, leaf in expected.items():
         np.testing.assert_array_equal(got[path], leaf)
+    tensors["blk.0.attn_qkv.bias"] = (np.zeros(99, np.float32), None)
+    with pytest.raises(InputError, match="'blk.0.attn_q.bias' is missing"):
+        gguf.read(write(tmp_path / "wrong.gguf", metadata, tensors))
 
 
 def test_the_scale_of_the_largest_gemma2(tmp_path, tiny_tensors):
