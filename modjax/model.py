@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import arguments, generation
+from modjax import arguments, digest, generation
 from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.data.template import turn
@@ -65,10 +65,11 @@ class Model:
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:
-        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        """What results depend on, as plain data: dtypes, all weights, the tokenizer, the ends of a turn."""
         dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
         words = tokenizer.fingerprint(self.tokenizer)
-        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
+        sums = digest.of_weights(self.params)
+        return {"dtypes": dtypes, "weights": sums, "tokenizer": words, "ends": list(self.ends)}
 
     def logits(
         self,
