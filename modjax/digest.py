@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from modjax.files import plain
@@ -25,6 +26,29 @@ def of_arrays(tree: Any) -> str:
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return _digits(digest)
+
+
+def of_weights(tree: Any) -> str:
+    """The digest of arrays that are too large to go to the host: of sums over all their bits, taken where they lie.
+
+    Any one changed element changes it. All processes must call it alike.
+    """
+    sums = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    shapes = {path: [leaf.dtype.name, list(leaf.shape)] for path, leaf in sums.items()}
+    found = gather(jax.jit(lambda leaves: jax.tree.map(_sums, leaves))(sums))
+    return of_json([shapes, {path: array.tolist() for path, array in found.items()}])
+
+
+def _sums(array: jax.Array) -> jax.Array:
+    """uint32[2]: sums of the elements' bits, each times two odd numbers that depend on its place, modulo 2^32."""
+    unsigned = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
+    place = jnp.zeros(array.shape, jnp.uint32)
+    for axis, size in enumerate(array.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, array.shape, axis)
+    first = (place ^ (place >> 15)) * jnp.uint32(0x2C1B3C6D)
+    second = (first ^ (first >> 12)) * jnp.uint32(0x297A2D39)
+    return jnp.stack([jnp.sum(bits * (factor | 1)) for factor in (first, second)])
 
 
 def of_file(path: pathlib.Path) -> str:

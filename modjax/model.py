@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import arguments, generation
+from modjax import arguments, digest, generation
 from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.data.template import turn
@@ -44,7 +44,7 @@ class Model:
       mesh: the mesh that params lie on; None is one device.
       ends: the tokens that end an answer, in addition to the tokenizer's end-of-sequence token and the end of turn of
         its chat template.
-      folder: the checkpoint directory that it was loaded from; None if there is none.
+      source: the checkpoint directory or the GGUF file that it was loaded from; None if there is none.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Model:
     tokenizer: Any = None
     mesh: jax.sharding.Mesh | None = None
     ends: tuple[int, ...] = ()
-    folder: pathlib.Path | None = None
+    source: pathlib.Path | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -65,10 +65,11 @@ class Model:
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:
-        """What results depend on, as plain data: the weights and their dtypes, the tokenizer, the ends of a turn."""
+        """What results depend on, as plain data: dtypes, all weights, the tokenizer, the ends of a turn."""
         dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
         words = tokenizer.fingerprint(self.tokenizer)
-        return {"weights": self.fingerprint, "dtypes": dtypes, "tokenizer": words, "ends": list(self.ends)}
+        sums = digest.of_weights(self.params)
+        return {"dtypes": dtypes, "weights": sums, "tokenizer": words, "ends": list(self.ends)}
 
     def logits(
         self,
@@ -211,7 +212,8 @@ class Model:
 
         Raises InputError as `modjax.models.export.write`.
         """
-        export.write(self.params, path, self.folder, self.tokenizer, self.ends, dtype)
+        like = gguf.described(self.source) if self.source and self.source.is_file() else self.source
+        export.write(self.params, path, like, self.tokenizer, self.ends, dtype)
 
 
 def load(
@@ -244,14 +246,14 @@ def load(
     arguments.path("name", name)
     name = os.fspath(name)
     if name == EMBEDDED or name.endswith(".gguf"):
-        path, folder = gguf.embedded() if name == EMBEDDED else pathlib.Path(name), None
+        path = gguf.embedded() if name == EMBEDDED else pathlib.Path(name)
         params, words = gguf.read(path, dtype, layout, quantize), gguf_tokenizer.read(path)
     else:
-        path = folder = hf.find(name)
+        path = hf.find(name)
         params, words = hf.read(path, dtype, layout, quantize), tokenizer.from_directory(path)
     ends = tokenizer.ends(path)
     tokenizer.check(words, ends, params.config.V, name)
-    return Model(name, params, words, mesh, ends, folder)
+    return Model(name, params, words, mesh, ends, path)
 
 
 def _indices(choices: Sequence[int | str], library: Library | None, router: Router | None, n_prompts: int) -> list[int]:

@@ -2,10 +2,13 @@
 
 import os
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from modjax import digest
+from modjax.parallel.mesh import make_mesh
 
 
 def test_arrays_are_told_apart_by_place_dtype_shape_and_bytes():
@@ -19,6 +22,23 @@ def test_arrays_are_told_apart_by_place_dtype_shape_and_bytes():
         [first["a"]],
     ]
     assert len({digest.of_arrays(tree) for tree in (first, *other)}) == 1 + len(other)
+
+
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16, jnp.uint8), ids=lambda dtype: dtype.__name__)
+def test_one_changed_weight_changes_the_digest_of_weights(dtype):
+    weights = jax.random.randint(jax.random.key(0), (3, 5, 70), 0, 255).astype(dtype)
+    changed = [weights.at[place].add(1) for place in np.ndindex(3, 5, 2)]
+    swapped = weights.at[0, 0, :2].set(weights[0, 0, 1::-1])
+    found = [digest.of_weights({"a": one}) for one in (weights, *changed, swapped, weights.reshape(5, 3, 70))]
+    assert len(set(found)) == len(found)
+    assert digest.of_weights({"a": jnp.array(weights)}) == found[0]
+
+
+def test_weights_on_a_mesh_have_the_digest_of_one_device():
+    mesh = make_mesh(expert=2, fsdp=2, tensor=2)
+    weights = jnp.arange(64, dtype=jnp.float32).reshape(8, 8)
+    across = jax.device_put(weights, jax.sharding.NamedSharding(mesh, jax.P("expert", "fsdp")))
+    assert digest.of_weights([across]) == digest.of_weights([weights])
 
 
 def test_files_are_told_apart_by_content_and_large_ones_by_name_size_and_time(tmp_path):

@@ -41,7 +41,7 @@ ARGUMENTS = {
     "train_library": {"count": ("steps",), "number": ("learning_rate",), "seed": ("seed",)},
     "train_full": {"count": ("steps",), "number": ("learning_rate",)},
     "train_poly": {"count": ("skills", "heads"), "number": ("weights_rate", "learning_rate"), "seed": ("seed",)},
-    "phatgoose": {"top_k": ("top_k",), "number": ("temperature",), "count": ("batch",)},
+    "phatgoose": {"top_k": ("top_k",), "number": ("temperature",), "count": ("batch", "steps", "length")},
     "adapt.few": {"from 0": ("examples", "validation")},
     "adapt.retrieve": {"count": ("n",), "seed": ("seed",)},
     "adapt.poly": {"count": ("heads",), "number": ("weights_rate",)},

@@ -74,7 +74,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     method = evaluation.Method("arrow", library, routing.arrow(library))
     request = dataclasses.asdict(Request(max_new_tokens=2))
     prompts = {"prompts": ["what is red"], **experts, "router": routing.uniform(library), **request}
-    study = {"sample": sample, "seed": 0}
+    study, alike = {"sample": sample, "seed": 0}, settings | {"rank": library.rank, "alpha": library.infos[0].alpha}
     poly = {"heads": 1, "weights_rate": 1.0}
 
     def experiment():
@@ -180,12 +180,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         ),
         "studies.transfer": (
             studies.transfer,
-            lambda: (
-                learning
-                | experts
-                | study
-                | {"folder": new(), "settings": settings | {"rank": 2, "alpha": 2.0}, "pairs": 3, "bins": 2}
-            ),
+            lambda: learning | experts | study | {"folder": new(), "settings": alike, "pairs": 3, "bins": 2},
         ),
         "studies.demo": (
             studies.demo,

@@ -66,7 +66,7 @@ def _clusters(config, library: Library, tasks: Tasks, model: Model | None) -> Cl
     if method == "random":
         return random(mbc(library, **options), **picked(config.cluster, "seed"))
     if method == "embedding":
-        named = tasks.select(dict.fromkeys(task for own in library.tasks for task in own))
+        named = tasks.select(list(dict.fromkeys(task for own in library.tasks for task in own)))
         vectors = task_embeddings(model, named, examples, system=config.train.system)
         return embedding(library, vectors, **picked(config.cluster, "clusters", "seed", "restarts"))
     raise InputError(f"config.cluster.method = {method!r}; expected one of {', '.join(METHODS)}")

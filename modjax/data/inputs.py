@@ -59,8 +59,8 @@ def examples(
     """
     if model.tokenizer is None:
         raise _no_tokenizer(model)
-    limit = "the setting length" if length <= model.config.context else f"the context of {model.name}"
-    length = min(length, model.config.context)
+    limit = "the setting length" if length <= model.config.reach else f"the context of {model.name}"
+    length = min(length, model.config.reach)
     encoded = tokenize.encode(model.tokenizer, task, chosen, length, system, too_long, limit)
     for index, (example, one) in enumerate(zip(chosen, encoded, strict=True)):
         where = tokenize.place(task, example, index)
@@ -97,7 +97,7 @@ def check(model: Reader, where: str, tokens: np.ndarray, max_new_tokens: int = 0
     Args:
       where: the name of the tokens in the error.
     """
-    together, context, rows = len(tokens) + max_new_tokens, model.config.context, model.config.V
+    together, context, rows = len(tokens) + max_new_tokens, model.config.reach, model.config.V
     if not len(tokens):
         raise InputError(f"{where} has no tokens; expected at least one")
     if together > context:

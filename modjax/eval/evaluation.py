@@ -40,7 +40,7 @@ def evaluate(
     """
     arguments.instance("model", model, Model)
     method, progress = Method("evaluated", library, router), arguments.flag("progress", progress)
-    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.context - 1)
+    max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.reach - 1)
     batch = arguments.whole("batch", batch, least=1)
     chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)
     encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)

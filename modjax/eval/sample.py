@@ -71,7 +71,7 @@ def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample, max_new_to
         raise arguments.refused("sample", sample, "a modjax.eval.Sample")
     length, found = sample.length, []
     if sample.too_long == "truncate":
-        length = min(length, model.config.context - max_new_tokens)
+        length = min(length, model.config.reach - max_new_tokens)
     for task in tasks.values():
         own = sample.choose(task)
         encoded = inputs.examples(model, task, own, length, sample.system, sample.too_long, max_new_tokens)

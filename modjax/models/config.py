@@ -78,6 +78,14 @@ class ModelConfig:
         attention = {site: (self.D, width) for site, width in heads.items()} | {"attn.o": (query, self.D)}
         return attention | {site: (self.D, width) for site, width in wide.items()} | {last: (self.F, self.D)}
 
+    @property
+    def reach(self) -> int:
+        """The longest sequence that the model can read, in tokens: `context`, or what YaRN extends it to."""
+        scaling = self.rope_scaling
+        if scaling is None or scaling.kind != "yarn":
+            return self.context
+        return max(self.context, int(scaling.factor * scaling.original))
+
     def bias(self, site: str) -> bool:
         """Whether the linear map at this site has a bias."""
         if site.startswith("mlp."):

@@ -37,8 +37,7 @@ SHARD_BYTES = 5 * 10**9
 FORMATS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 # Files of a checkpoint, besides weights and config, that are valid for other weights of the same model too.
 BESIDE = ("tokenizer*", "vocab.*", "merges.txt", "*_tokens*.json", "chat_template*", GENERATION)
-# Families whose config.json can be built from a ModelConfig: those of GGUF files, which have no config.json.
-ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+BUILT = ("llama", "qwen2", "qwen3")  # families whose config.json can be built from a ModelConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +88,11 @@ def write(
     folder = None if like is None or isinstance(like, Mapping) else arguments.path("like", like)
     described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}
     config = dataclasses.replace(decoder.config, family=described["model_type"])
+    described = {"architectures": [_architecture(config.family)]} | described
     described.pop("dtype", None)  # newer name of torch_dtype; every version of transformers reads the older one
-    if tokenizer is not None and like is None:
-        described |= {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if tokenizer is not None and folder is None:
+        ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        described = ids | described
     pieces = _pieces(decoder, config)
     draft = target.with_name(target.name + ".writing")
     shutil.rmtree(draft, ignore_errors=True)
@@ -119,10 +120,10 @@ def _described(config: ModelConfig, like, folder) -> dict[str, Any]:
 
 def hf_config(config: ModelConfig) -> dict[str, Any]:
     """The config.json of a llama, qwen2 or qwen3 decoder. Raises InputError for a config that it cannot express."""
-    if config.family not in ARCHITECTURES:
+    if config.family not in BUILT:
         raise InputError(f"cannot build config.json for family {config.family!r}; pass like=CHECKPOINT_DIR to copy it")
     family = FAMILIES[config.family]
-    found = {"architectures": [ARCHITECTURES[config.family]], "model_type": config.family}
+    found = {"model_type": config.family}
     found |= {key: getattr(config, letter) for letter, key in family.sizes.items()}
     found |= {key: getattr(config, field) for field, (_, key) in family.keys.items()}
     found |= {"hidden_act": config.activation, "rope_theta": config.rope_theta}
@@ -138,6 +139,13 @@ def hf_config(config: ModelConfig) -> dict[str, Any]:
     if ModelConfig.from_hf(found, "config.json") != config:
         raise InputError(f"cannot build config.json for {config}; pass like=CHECKPOINT_DIR to copy it")
     return found
+
+
+def _architecture(family: str) -> str:
+    """The class that transformers has for a model_type."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[family]
 
 
 def _pieces(decoder: Decoder, config: ModelConfig) -> dict[str, Piece]:

@@ -10,6 +10,7 @@ import importlib.metadata
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +50,11 @@ def config(path: str | pathlib.Path) -> ModelConfig:
     return gguf_config.read(header(path), path)
 
 
+def described(path: str | pathlib.Path) -> dict[str, Any]:
+    """The config.json of the Hugging Face checkpoint that a file stands for. Raises InputError as `config` does."""
+    return gguf_config.described(header(path), path)
+
+
 def read(
     path: str | pathlib.Path,
     dtype: jnp.dtype = jnp.float32,
@@ -78,16 +84,14 @@ def read(
 
 def _parts(head: Header, config: ModelConfig) -> dict[str, tuple[str, slice]]:
     """{tensor: (the tensor of the file that holds it, its rows there)}."""
-    parts = {}
     query, key = config.N * config.H, config.K * config.H
-    for name in head.tensors:
-        fused = None if config.fused_qkv else FUSED.fullmatch(name)
-        ends = {"q": query, "k": query + key, "v": query + 2 * key} if fused else {}
-        start = 0
-        for letter, end in ends.items():
-            parts[f"{fused[1]}attn_{letter}.{fused[2]}"] = name, slice(start, end)
-            start = end
-        if not fused:
+    rows = {"q": slice(query), "k": slice(query, query + key), "v": slice(query + key, query + 2 * key)}
+    parts = {}
+    for name, tensor in head.tensors.items():
+        fused = FUSED.fullmatch(name)
+        if fused and not config.fused_qkv and tensor.shape[0] == query + 2 * key:
+            parts |= {f"{fused[1]}attn_{letter}.{fused[2]}": (name, own) for letter, own in rows.items()}
+        else:
             parts[name] = name, slice(None)
     return parts
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -49,6 +48,7 @@ _ROPE = """
     rope.scaling.original_context_length
 """
 ROPE = {*_ROPE.split(), *YARN.values()}
+IDS = {role: f"tokenizer.ggml.{name}_token_id" for role, name in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
 PATTERN = "attention.sliding_window_pattern"
 # Keys that must be absent or have this value.
 ONLY = {"expert_count": 0, "attention.causal": True, "rope.scaling.yarn_ext_factor": 1.0}
@@ -119,9 +119,15 @@ ARCHITECTURES = {
 
 
 def read(head: Header, path: str | pathlib.Path) -> ModelConfig:
-    """The config. Raises InputError naming the key for missing, invalid and unsupported values.
+    """The config; errors and warnings are those of `described`."""
+    return ModelConfig.from_hf(described(head, path), str(path))
 
-    Warns of keys that are unknown and may have an effect.
+
+def described(head: Header, path: str | pathlib.Path) -> dict[str, Any]:
+    """The config.json that the metadata of a file stands for.
+
+    Raises InputError naming the key for missing, invalid and unsupported values; warns of keys that are unknown and may
+    have an effect.
     """
     name = head.metadata.get(ARCHITECTURE)
     if not isinstance(name, str) or name not in ARCHITECTURES:
@@ -134,11 +140,12 @@ def read(head: Header, path: str | pathlib.Path) -> ModelConfig:
     values.warn_of_unknown({*SIZES.values(), *EPSILONS, *ROPE, PATTERN, *ONLY, *WITHOUT_EFFECT, *chosen.keys.values()})
     for key, only in ONLY.items():
         values.require(key, only)
-    config = ModelConfig.from_hf(_as_hf(chosen, values, head, path), str(path))
-    magnitude = values["rope.scaling.attn_factor"]
-    if magnitude is None or config.rope_scaling is None or np.isclose(config.rope_scaling.magnitude, magnitude):
-        return config  # with the formula's own magnitude, which the file has in float32
-    return dataclasses.replace(config, rope_scaling=config.rope_scaling._replace(magnitude=magnitude))
+    found = _as_hf(chosen, values, head, path)
+    found |= {f"{role}_token_id": head.metadata.get(key) for role, key in IDS.items()}
+    magnitude, scaling = values["rope.scaling.attn_factor"], ModelConfig.from_hf(found, str(path)).rope_scaling
+    if magnitude is not None and scaling is not None and not np.isclose(scaling.magnitude, magnitude):
+        found["rope_scaling"]["attention_factor"] = magnitude  # not that of the formula, which is exact without
+    return found
 
 
 def _as_hf(chosen: Architecture, values: Values, head: Header, path) -> dict[str, Any]:
@@ -195,11 +202,7 @@ def _rope(values: Values, sizes: dict[str, int], head: Header, path) -> dict[str
     """The keys of the rotary embedding."""
     dim = values.size("rope.dimension_count") if "rope.dimension_count" in values.given else sizes["H"]
     theta = values.number("rope.freq_base") if "rope.freq_base" in values.given else 10_000.0
-    base = {
-        "rope_theta": theta,
-        # Half a dimension more than needed, so that its product with the head width, rounded down, is exact.
-        "partial_rotary_factor": 1.0 if dim == sizes["H"] else (dim + 0.5) / sizes["H"],
-    }
+    base = {"rope_theta": theta, "partial_rotary_factor": _share(dim, sizes["H"])}
     if FACTORS in head.tensors:
         values.require("rope.scaling.type", "none")
         divisors = _divisors(head, path, FACTORS, dim)
@@ -208,6 +211,11 @@ def _rope(values: Values, sizes: dict[str, int], head: Header, path) -> dict[str
     original = values["rope.scaling.original_context_length"]
     found = {"rope_theta": theta, "rope_scaling": base | _scaling(values, head, path, dim)}
     return found if original is None else found | {"original_max_position_embeddings": original}
+
+
+def _share(dim: int, width: int) -> float:
+    """The share of a head that is rotated; its product with the width, rounded down, is `dim`."""
+    return dim / width if int(width * (dim / width)) == dim else (dim + 0.5) / width
 
 
 def _scaling(values: Values, head: Header, path, dim: int) -> dict[str, Any]:

@@ -94,11 +94,11 @@ class Router:
             else:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
-        draft = path.with_name(path.name + ".writing")
         with os_errors(path, "written"):
             if path.is_dir():
                 raise InputError(f"{path}: is a folder; expected a file to write or replace")
             path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_name(path.name + ".writing")
             draft.write_bytes(safetensors.numpy.save(arrays, metadata))
             os.replace(draft, path)
 

@@ -62,6 +62,6 @@ def examples_of(
     for e, names in enumerate(groups(library, tasks).values()):
         for name in names:
             chosen = first_of(tasks, name, examples, split)
-            encoded += inputs.examples(model, tasks[name], chosen, model.config.context, system, "truncate")
+            encoded += inputs.examples(model, tasks[name], chosen, model.config.reach, system, "truncate")
             owners += [e] * len(chosen)
     return encoded, np.asarray(owners)

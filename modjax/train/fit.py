@@ -261,8 +261,8 @@ def _pick(chosen_E):
 def check_settings(model: Model, settings: Settings) -> None:
     """Raises InputError unless the length and the sites of the settings fit the model."""
     config = model.config
-    if settings.length > config.context:
-        raise InputError(f"length={settings.length}: expected at most {config.context}, the context of {model.name}")
+    if settings.length > config.reach:
+        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {model.name}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)

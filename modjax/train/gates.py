@@ -98,7 +98,7 @@ def phatgoose(
     library = silenced(library, failed)
     given = arguments.made(Settings, DEFAULTS | settings | {"sites": library.sites})
     save_every = given.save_every if "save_every" in settings else max(1, given.steps // 4)
-    given = dataclasses.replace(given, length=min(given.length, model.config.context), save_every=save_every)
+    given = dataclasses.replace(given, length=min(given.length, model.config.reach), save_every=save_every)
     recipe, own = GateTraining(library), groups(library, tasks)
     found = fit(model, tasks, own, recipe, given, workdir, progress)
     return PhatGoose(jax.tree.map(jnp.asarray, found.trained), top_k, temperature, mix)

@@ -1,5 +1,6 @@
 """`modjax adapt` on a tiny model: every method writes a library and scores, and resumes."""
 
+import dataclasses
 import json
 import shutil
 
@@ -79,6 +80,11 @@ def test_finished_work_is_not_repeated(adapt):
     assert code == 0 and again.splitlines()[-2:] == out.splitlines()[-2:]
     changed = {path.name for path, time in written.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"after.json", "stages.json"}
+    library = Library.load(folder / "library")
+    lora = library.loras["attn.q"]
+    dataclasses.replace(library, loras=library.loras | {"attn.q": lora._replace(b=-lora.b)}).save(folder / "library")
+    code, _, err, _ = adapt("poly", "random")
+    assert code == 2 and "trained.json: this folder was made with trained.library = '" in err
 
 
 def test_shared_starts_from_one_expert(adapt, saved, tmp_path):

@@ -45,6 +45,9 @@ def test_transfer_writes_its_figures_and_a_picture_and_resumes(modjax, arguments
     code, again, _ = modjax(*arguments)
     assert code == 0 and again.splitlines()[-3:] == out.splitlines()[-3:]
     assert (folder / "stages.json").read_text() == stages  # nothing was done twice
+    joint[::-1].save(folder / "joint" / "library")
+    code, _, err = modjax(*arguments)
+    assert code == 2 and "trained.json: this folder was made with trained.joint = '" in err
 
 
 def test_compute_that_does_not_match_is_refused(modjax, arguments):

@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from modjax.experts.library import Library
+from modjax.experts.store import drop
 
 
 @pytest.fixture
@@ -79,6 +80,9 @@ def test_demo_writes_the_report_and_resumes(modjax, config_file, tmp_path):
     assert code == 0
     assert page.exists()
     assert (tmp_path / "demo" / "stages.json").read_text() == stages  # nothing was done twice
+    drop(tmp_path / "demo" / "private" / "library", "c")
+    code, _, err = modjax(*arguments)
+    assert code == 2 and "trained.json: this folder was made with trained.private = '" in err
     assert out.splitlines()[-12:-1] == again.splitlines()[-12:-1]
     code, out, _ = modjax("report", *arguments[2:])
     assert code == 0

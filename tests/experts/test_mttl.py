@@ -130,6 +130,22 @@ def test_ranks_differ(tmp_path):
     assert library.ranks["attn.q"].tolist() == [[2, 5], [2, 5], [0, 5]]
 
 
+def test_layers_of_the_base_model(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text('{"num_hidden_layers": 4}')
+    add(tmp_path / "experts", "a", weights(0), expert_model=str(tmp_path / "base"))
+    assert Library.from_mttl(tmp_path / "experts").layers == 4
+    assert Library.from_mttl(tmp_path / "experts", layers=3).layers == 3
+
+
+def test_experts_without_names_are_named_after_their_folders(tmp_path):
+    for name in ("math", "code"):
+        (tmp_path / name).mkdir()
+        torch.save({"expert_info": info(""), "expert_weights": weights(0)}, tmp_path / name / "best.ckpt")
+    paths = [tmp_path / name / "best.ckpt" for name in ("math", "code")]
+    assert Library.from_mttl(paths).names == ("math", "code")
+
+
 Q = "model.layers.0.self_attn.q_proj.lora_a"
 BAD = {
     "no alpha": ({}, {"expert_config": None, "training_config": {}}, "lora_alpha is None"),

@@ -328,3 +328,17 @@ def test_errors_name_file_and_key(change, says):
     with pytest.raises(InputError, match=says) as caught:
         read((LLAMA if "vocab_size" not in change else {}) | change)
     assert str(caught.value).startswith("config.json: ")
+
+
+@pytest.mark.parametrize(
+    ("rope", "reach"),
+    [
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, 128),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}, 64),
+        ({"rope_type": "yarn", "original_max_position_embeddings": 16}, 64),
+        ({"rope_type": "linear", "factor": 4.0}, 64),
+    ],
+)
+def test_yarn_reaches_beyond_the_context_that_a_file_names(rope, reach):
+    config = read(LLAMA | {"max_position_embeddings": 64, "rope_parameters": rope | {"rope_theta": 1e4}})
+    assert (config.context, config.reach) == (64, reach)

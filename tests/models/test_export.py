@@ -181,7 +181,7 @@ def test_nothing_is_overwritten(decoder, checkpoint, tmp_path):
 
 
 def test_other_dtypes_are_refused(decoder, checkpoint, tmp_path):
-    with pytest.raises(InputError, match="dtype=float64: expected one of float32, float16, bfloat16"):
+    with pytest.raises(InputError, match="dtype='float64': expected one of float32, float16, bfloat16"):
         export.write(decoder, tmp_path / "out", like=checkpoint, dtype=np.float64)
 
 

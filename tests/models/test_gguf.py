@@ -1,3 +1,4 @@
+import json
 import struct
 
 import jax
@@ -7,7 +8,7 @@ import pytest
 
 import modjax
 from modjax.errors import InputError
-from modjax.models import gguf, gguf_config, gguf_file, hf
+from modjax.models import export, gguf, gguf_config, gguf_file, hf
 from modjax.models.families import FAMILIES
 from modjax.models.weights import fingerprint, leaves
 
@@ -352,6 +353,24 @@ def test_each_family_is_read_as_its_directory(torch_model, tmp_path, family, ove
         np.testing.assert_allclose(got[path], leaf, atol=3e-7, rtol=0, err_msg=path)
 
 
+@pytest.mark.parametrize(("family", "overrides"), [(family, all[-1]) for family, all in VARIANTS.items()])
+def test_a_directory_made_of_a_file_is_the_model_again(torch_model, tmp_path, family, overrides):
+    """For transformers too: config.json is that of the checkpoint, as far as the file tells."""
+    import torch
+    import transformers
+
+    model = torch_model(family, **overrides)
+    file = write(tmp_path / "tiny.gguf", *converted(model))
+    export.write(gguf.read(file), tmp_path / "out", gguf.described(file))
+    assert hf.config(tmp_path / "out") == gguf.config(file)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
+    assert [type(again).__name__] == json.loads((tmp_path / "out" / "config.json").read_text())["architectures"]
+    tokens_BT = torch.tensor(np.random.default_rng(0).integers(0, 61, (2, 17)))
+    with torch.no_grad():
+        expected, got = model(tokens_BT).logits, again(tokens_BT).logits
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=0)
+
+
 def test_no_family_is_forgotten():
     """GPT-Neo has no GGUF form."""
     rows = gguf_config.ARCHITECTURES.values()
@@ -420,6 +439,9 @@ def test_fused_queries_keys_and_values(torch_model, tmp_path):
     got = leaves(gguf.read(write(tmp_path / "fused.gguf", metadata, tensors)))
     for path, leaf in expected.items():
         np.testing.assert_array_equal(got[path], leaf)
+    tensors["blk.0.attn_qkv.bias"] = (np.zeros(99, np.float32), None)
+    with pytest.raises(InputError, match="'blk.0.attn_k.bias' is missing .*, and 2 more"):
+        gguf.read(write(tmp_path / "wrong.gguf", metadata, tensors))
 
 
 def test_the_scale_of_the_largest_gemma2(tmp_path, tiny_tensors):

@@ -173,7 +173,7 @@ def test_metadata_of_a_gguf_file(tmp_path, begins):
 def test_a_fingerprint_does_not_depend_on_calls(ours):
     first = tokenizer.fingerprint(ours)
     ours(["a", "a longer text"], padding=True, truncation=True, max_length=2)
-    assert tokenizer.fingerprint(ours) == first == tokenizer.fingerprint(tokenizer.from_gguf(gguf.embedded()))
+    assert tokenizer.fingerprint(ours) == first == tokenizer.fingerprint(gguf_tokenizer.read(gguf.embedded()))
     assert tokenizer.fingerprint(None) == ""
 
 

@@ -13,6 +13,7 @@ from modjax.data import sources
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.eval import Sample
+from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.report import clustering
 from modjax.studies import Experiment, leaderboard
@@ -76,6 +77,11 @@ def test_a_task_is_found_by_its_name(named, tmp_path, name):
     assert list(data.load(tmp_path, only=[name])) == [name]
 
 
+def test_libraries(experts, tmp_path):
+    experts.save(tmp_path / "library")
+    assert Library.load(tmp_path / "library").names == experts.names
+
+
 def test_training_resumes(model, named, experts, tmp_path):
     some = named.select(NAMES[:6])
     groups = {f"{name} of {name}": (name,) for name in some}
@@ -120,7 +126,7 @@ def test_methods_are_kept_and_reported(model, named, experts, tmp_path):
 
 @pytest.mark.parametrize("name", ["", " "])
 def test_names_without_text_are_refused(model, tasks, tmp_path, name):
-    with pytest.raises(InputError, match="Task.name"):
+    with pytest.raises(InputError, match="name=.*not blank"):
         Tasks([dataclasses.replace(tasks["a"], name=name)])
     experiment = Experiment(model, tasks, {}, Sample(1, length=32), 2, workdir=tmp_path)
     with pytest.raises(InputError, match="method name"):
