@@ -259,7 +259,7 @@ UNKNOWN = [
 ]
 
 
-@pytest.mark.parametrize("name", UNKNOWN.split())
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_unknown_settings_are_named(calls, name):
     function, good = calls[name]
     with pytest.raises(InputError, match="sedd: no such setting of .*; did you mean 'seed'"):
