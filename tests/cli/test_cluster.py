@@ -56,7 +56,7 @@ def test_a_sweep_over_no_numbers_is_refused(cluster, text):
 
 def test_a_sweep_beyond_the_experts_is_refused(cluster):
     code, _, err, _ = cluster("refused", "--sweep=2:6")
-    assert code == 2 and "expected numbers from 1 to 5" in err
+    assert code == 2 and "clusters=6: expected 1 to 5, the number of experts" in err
 
 
 def test_random_clusters_agree_little_with_those_whose_sizes_they_have(cluster, config_file):
@@ -82,19 +82,22 @@ def test_a_clustering_agrees_with_itself_and_not_with_one_of_other_experts(clust
     assert code == 2 and "only one has d, e" in err
 
 
-def test_embedding_clusters_are_of_the_tasks_texts(cluster, config_file):
+def test_embedding_clusters_are_of_the_tasks_texts(cluster, config_file, tmp_path):
+    texts = {"a": "red", "b": "red red", "c": "what is the name of this dog"}
+    lines = [{"task": task, "source": text, "target": "yes", "split": "train"} for task, text in texts.items()]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, lines)))
     add_method(config_file, "embedding")
-    code, _, err, folder = cluster("embedding")
+    code, _, err, folder = cluster("embedding", f"--config.tasks={tmp_path / 'texts.jsonl'}")
     assert code == 0, err
-    labels = Clusters.load(folder / "clusters.json").labels
-    assert len(set(labels[2:])) == 1  # the same task, the same text
+    a, b, *c = Clusters.load(folder / "clusters.json").labels
+    assert a == b and len({a, *c}) == 2  # experts of one task have one text
 
 
 @pytest.mark.parametrize("method", ["mbc", "random", "embedding"])
 def test_restarts_are_those_of_the_config(cluster, config_file, method):
     add_method(config_file, method)
     code, _, err, _ = cluster("none", "--config.cluster.restarts=0")
-    assert code == 2 and "restarts=0: expected a positive number" in err
+    assert code == 2 and "restarts=0: expected a whole number, at least 1" in err
 
 
 def test_new_experts_join_the_groups_they_are_nearest_to(cluster, modjax, config_file, library, tmp_path):

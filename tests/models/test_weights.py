@@ -19,7 +19,7 @@ def test_leaf_paths_name_sites(decoder):
     paths = list(leaves(decoder))
     for site in decoder.config.sites:
         assert f"blocks.{site}.kernel" in paths
-    assert "embed" in paths and "final_norm.scale" in paths
+    assert "embed" in paths and ("final_norm.scale" in paths) == (decoder.config.norm != "layer_plain")
     assert len(paths) == len(set(paths)) == len(jax.tree.leaves(decoder))
 
 
