@@ -99,7 +99,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "Request": (Request, lambda: request),
         "evaluate": (
             modjax.evaluate,
-            lambda: learning | {"sample": sample, "batch": 2, "progress": False, "max_new_tokens": 2},
+            lambda: learning | {"sample": sample, "max_new_tokens": 2, "progress": False},
         ),
         "eval.analyse": (evaluation.analyse, lambda: learning | {"method": method, "sample": sample}),
         "eval.measure": (evaluation.measure, lambda: learning | {"method": method, "sample": sample}),
