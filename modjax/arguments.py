@@ -170,8 +170,7 @@ def dtype(name: str, value: Any, choices: Collection[str]) -> np.dtype:
         found = jnp.dtype(value)
     except (TypeError, ValueError) as error:  # no dtype; text that NumPy does not take
         raise refused(name, value, f"one of {', '.join(choices)}") from error
-    if found.name not in choices:
-        raise refused(name, value, f"one of {', '.join(choices)}")
+    choice(name, found.name, choices)
     return found
 
 

@@ -40,7 +40,7 @@ def test_the_keywords_are_the_fields():
 
 def test_an_unknown_setting_is_named(word_model):
     for answer in (word_model.generate, word_model.stream):
-        with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+        with pytest.raises(InputError, match="temprature: no such setting of Request; did you mean 'temperature'"):
             answer(["w1"], temprature=1.0)
 
 

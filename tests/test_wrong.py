@@ -97,7 +97,10 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "train_poly": (train_poly, lambda: learning | training | {"skills": 2, **poly}),
         "Settings": (Settings, lambda: settings),
         "Request": (Request, lambda: request),
-        "evaluate": (modjax.evaluate, lambda: learning | {"sample": sample, "batch": 2, "progress": False}),
+        "evaluate": (
+            modjax.evaluate,
+            lambda: learning | {"sample": sample, "max_new_tokens": 2, "progress": False},
+        ),
         "eval.analyse": (evaluation.analyse, lambda: learning | {"method": method, "sample": sample}),
         "eval.measure": (evaluation.measure, lambda: learning | {"method": method, "sample": sample}),
         "eval.compare": (

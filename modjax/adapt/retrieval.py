@@ -17,7 +17,7 @@ from modjax import arguments
 from modjax.arguments import choice, refused, whole
 from modjax.cluster import similarity
 from modjax.data.loader import key_of
-from modjax.data.tasks import Tasks, checked_tasks
+from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.failed import without_failed
 from modjax.experts.library import Library
@@ -54,7 +54,7 @@ def retrieve(
     library, seed = without_failed(library), arguments.seed("seed", seed)
     n = whole("n", n, least=1, most=len(library))
     found = {}
-    for name in checked_tasks(tasks):
+    for name in arguments.texts("tasks", tasks):
         if by == "random":
             order = np.random.RandomState(key_of(name, seed)).permutation(len(library))
         else:

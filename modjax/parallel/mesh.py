@@ -19,7 +19,7 @@ def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) ->
     devices = jax.devices() if devices is None else items("devices", devices, "a list of devices")
     for device in devices:
         instance("an item of devices", device, jax.Device)
-    sizes = [whole(name, size, least=-1) for name, size in zip(AXES, (expert, fsdp, tensor), strict=True)]
+    sizes = [whole(name, size) for name, size in zip(AXES, (expert, fsdp, tensor), strict=True)]
     given = [size for size in sizes if size != -1]
     rest = len(devices) // max(1, math.prod(given))
     filled = [rest if size == -1 else size for size in sizes]

@@ -129,7 +129,7 @@ def test_a_silent_expert_stays_finite(library, general):
     ("change", "settings", "words"),
     [
         ({}, {"form": "both"}, "form='both': expected one of factors, products"),
-        ({}, {"rank": 2}, "rank=2, form='factors'"),
+        ({}, {"rank": 2}, "rank=2: expected a rank of at least 1, and only with form='products'"),
         ({}, {"form": "products", "rank": 0}, "rank=0"),
         ({}, {"form": "products", "rank": 10}, "rank=10: expected at most 9, the rank of the differences"),
         ({"rank": 2}, {}, r"site attn.q: general factors \(2, 2, 2, 32\)"),

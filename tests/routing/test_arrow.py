@@ -105,9 +105,9 @@ def test_more_than_all_experts_is_all(model, library, tokens_BT):
     [
         ({"top_k": 0}, "top_k=0"),
         ({"top_k": -2}, "top_k=-2"),
-        ({"prototypes": "pca"}, "prototypes='pca': expected 'svd' or 'power'"),
-        ({"of": "base"}, "of='base': expected 'update' or 'weights'"),
-        ({"length": "long"}, "length='long': expected 'unit' or 'singular'"),
+        ({"prototypes": "pca"}, "prototypes='pca': expected one of svd, power"),
+        ({"of": "base"}, "of='base': expected one of update, weights"),
+        ({"length": "long"}, "length='long': expected one of unit, singular"),
         ({"input_norm": "l2"}, "input_norm='l2': expected one of none, unit, layernorm"),
         ({"prototype_norm": "l2"}, "prototype_norm='l2'"),
         ({"of": "weights"}, "needs model="),

@@ -24,7 +24,7 @@ def test_the_keywords_are_the_fields():
 
 
 def test_an_unknown_setting_is_named(train):
-    with pytest.raises(TypeError, match="unexpected keyword argument 'lerning_rate'"):
+    with pytest.raises(InputError, match="lerning_rate: no such setting of Settings; did you mean 'learning_rate'"):
         train(lerning_rate=1e-3)
 
 
