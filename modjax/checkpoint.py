@@ -120,7 +120,7 @@ def _set_aside(path: pathlib.Path) -> None:
 
 
 def _fault(folder: pathlib.Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None if they are as they were written."""
+    """The first fault of a checkpoint's files; None if they are as they were written."""
     try:
         expected = read_json_object(folder / CHECKSUMS)
     except InputError:

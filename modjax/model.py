@@ -65,7 +65,7 @@ class Model:
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:
-        """What results depend on, as plain data: dtypes, all weights, the tokenizer, the ends of a turn."""
+        """Plain data that is the same for equal results: dtypes, digests of weights and tokenizer, ends of a turn."""
         dtypes = sorted({leaf.dtype.name for leaf in jax.tree.leaves(self.params)})
         words = tokenizer.fingerprint(self.tokenizer)
         sums = digest.of_weights(self.params)

@@ -1,4 +1,4 @@
-"""What a model can read: prompts, examples and arrays of token ids within its vocabulary and its context."""
+"""Inputs of a model: prompts, examples and arrays of token ids, within its vocabulary and its context."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

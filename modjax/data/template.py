@@ -12,9 +12,9 @@ REPLY = {"role": "assistant", "content": "What-is-replied"}
 
 
 class Turn(NamedTuple):
-    """What surrounds an answer after the generation prompt: the lead, the answer, the trail, the end."""
+    """The text around an answer after the generation prompt: lead, answer, trail, end."""
 
-    lead: str  # white space, such as the space of Llama 2 behind [/INST]
+    lead: str  # white space, such as the space of Llama 2 after [/INST]
     trail: str  # what comes before the end token, mostly nothing
     end: int | None  # the token that ends the turn; None if there is none
 
@@ -34,7 +34,7 @@ def render(tokenizer: Any, messages: Sequence[Message], answered: bool = False) 
 def turn(tokenizer: Any) -> Turn:
     """How the tokenizer's chat template surrounds an answer, found by rendering short conversations.
 
-    A turn ends in the first special or added token behind the answer, if it is the same at the end of a conversation
+    A turn ends in the first special or added token after the answer, if it is the same at the end of a conversation
     and in its middle, as far as the template takes both. Where there is no such token, and without a template, a turn
     ends in the tokenizer's end-of-sequence token.
     """
@@ -62,9 +62,9 @@ def _rendered(tokenizer, messages, answered) -> str:
 
 
 def _around_reply(text) -> tuple[str, str]:
-    """The text before the reply and behind it; nothing if the template does not write the reply."""
-    before, reply, behind = text.rpartition(REPLY["content"])
-    return (before, behind) if reply else ("", "")
+    """The text before the reply and after it; nothing if the template does not write the reply."""
+    before, reply, after = text.rpartition(REPLY["content"])
+    return (before, after) if reply else ("", "")
 
 
 def _first_special(tokenizer, text) -> tuple[str, int | None]:

@@ -65,7 +65,7 @@ def check_inside(module: str, file: pathlib.Path) -> None:
 
 
 def _why_not(unknown, modules, nearest) -> str:
-    """What is said of a file with unknown modules; nearest: the family that has most of its modules."""
+    """The error for a file with unknown modules; nearest: the family that has most of its modules."""
     if other := foreign.name_of(unknown):
         return f"{unknown[0]!r} looks like a module of {other}; supported families are {', '.join(MODULES)}"
     inner = [f"model.{module}" for module in unknown]

@@ -108,7 +108,7 @@ class Block(nnx.Module):
         return residual_BTD + self.residual(self.mlp_post_norm, self.feed_forward(read_BTD, hook)), new
 
     def residual(self, norm: Norm | None, y_BTD):
-        """What attention or MLP add to the hidden state, from their output."""
+        """The term that attention or MLP add to the hidden state, from their output."""
         y_BTD = _normed(norm, y_BTD)
         if self.config.residual_scale == 1:
             return y_BTD

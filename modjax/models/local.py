@@ -1,4 +1,4 @@
-"""What is known of a model that is on this machine, without its weights."""
+"""Facts about a model that is on this machine, read without its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study's results are made of, as plain data with digests, so that they are reused only for the same."""
+"""The inputs of a study's results, as plain data with digests, so that results are reused only for the same inputs."""
 
 import dataclasses
 import pathlib

@@ -37,7 +37,7 @@ class Recipe:
         return rules.LORA
 
     def made_of(self) -> dict[str, Any]:
-        """What the recipe's arrays are made of besides the model, tasks and settings, as plain data with digests.
+        """The inputs of the recipe besides model, tasks and settings, as plain data with digests.
 
         A workdir is tied to it: a run with anything else does not resume there.
         """

@@ -162,7 +162,7 @@ FORMATS = {
 
 
 # Formats whose templates write no conversations, and those that write something else between prompt and answer or
-# nothing behind it.
+# nothing after it.
 ONE_MESSAGE = {"no template", "a template that refuses"}
 OTHERWISE = {"qwen 3", "role tokens alone", "headings of lines", "always a prompt"}
 

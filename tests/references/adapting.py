@@ -30,7 +30,7 @@ def lorahub_factors(a_LERI, b_LERO, scale_E, weights_E):
 
 
 def lorahub_objective(logits_nTV, tokens_nT, n_prompt_n, weights_E, penalty=0.05):
-    """Cross-entropy of every token behind the prompts, and the penalty."""
+    """Cross-entropy of every token after the prompts, and the penalty."""
     losses = []
     for logits_TV, tokens_T, n_prompt in zip(logits_nTV, tokens_nT, n_prompt_n, strict=True):
         for place in range(n_prompt, len(tokens_T)):
