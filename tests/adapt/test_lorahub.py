@@ -100,7 +100,7 @@ def test_a_search_that_is_done_is_not_done_again(word_model, library, new_tasks,
 
 def test_the_keywords_are_the_fields(word_model, library, new_tasks):
     assert typing.get_type_hints(LoraHubFields) == typing.get_type_hints(LoraHubSettings)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'buget'"):
+    with pytest.raises(InputError, match="buget: no such setting of LoraHubSettings; did you mean 'budget'"):
         lorahub(word_model, library, new_tasks, buget=3)
 
 

@@ -153,7 +153,7 @@ def test_arrays_that_make_no_library(sites, fields, words):
         ({"family": "alpaca"}, "family='alpaca': expected one of"),
         ({"failed": 0}, "failed=0"),
         ({"fingerprint": None}, "fingerprint=None"),
-        ({"fingerprnt": "f"}, "fingerprnt: no such field of ExpertInfo; did you mean 'fingerprint'"),
+        ({"fingerprnt": "f"}, "fingerprnt: no such setting of ExpertInfo; did you mean 'fingerprint'"),
     ],
 )
 def test_facts_that_no_file_can_hold_are_refused_at_once(fields, words):

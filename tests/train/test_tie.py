@@ -123,6 +123,8 @@ def test_sites_that_cannot_be_tied_are_named(train, settings, words):
         train(sites=SITES, **settings)
 
 
-def test_a_start_that_is_not_tied_is_named(train, together):
-    with pytest.raises(InputError, match="tie: mlp.down and attn.q have different A"):
-        train(init=together, tie=(("attn.q", "mlp.down"),), rank=2)
+def test_a_start_that_is_not_tied_is_named(train, word_model, random_library):
+    sites = {site: word_model.config.sites[site] for site in ("attn.q", "attn.k")}
+    start = random_library(sites, experts=4, scale=4.0)
+    with pytest.raises(InputError, match="tie: attn.k and attn.q have different A"):
+        train(init=start, sites=tuple(sites), tie=(tuple(sites),))
