@@ -110,6 +110,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     Creates missing folders. A list of numbers takes one line. Values become plain as by `plain`.
     """
     path = pathlib.Path(path)
+    check_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
     text = json.dumps(value, indent=2, default=_plain)
@@ -185,6 +186,12 @@ def object_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
 
 
+def check_file(path: pathlib.Path) -> None:
+    """Raises InputError for a path that no file may replace, because a folder, a device or a pipe is there."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a {'folder' if path.is_dir() else 'device'}; expected a file to write or replace")
+
+
 @contextlib.contextmanager
 def os_errors(path: str | os.PathLike, done: str) -> Iterator[None]:
     """Turns errors of the file system into InputErrors that name the path; done: "read" or "written"."""
@@ -197,9 +204,12 @@ def os_errors(path: str | os.PathLike, done: str) -> Iterator[None]:
 def replaceable(folder: str | os.PathLike) -> pathlib.Path:
     """The real path of a folder that is written under another name first, and moved to its place when complete.
 
-    Raises InputError if the process works in that folder, or below it: it would work in one that is deleted.
+    Raises InputError if there is something other than a folder, such as a file or a device, and if the process works in
+    that folder, or below it: it would work in one that is deleted.
     """
     real, here = pathlib.Path(os.path.realpath(folder)), pathlib.Path.cwd()
+    if real.exists() and not real.is_dir():
+        raise InputError(f"{folder}: is no folder, but exists; expected a new or an empty folder")
     if real in (here, *here.parents):
         raise InputError(f"{folder}: is the folder of this process, or above it; expected another, as a new one in it")
     return real

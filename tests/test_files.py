@@ -1,4 +1,5 @@
 import gzip
+import os
 import pathlib
 import unicodedata
 
@@ -13,6 +14,7 @@ from modjax.files import (
     read_json_object,
     read_lines,
     read_text,
+    replaceable,
     safe_name,
     split_lines,
     write_json,
@@ -133,3 +135,16 @@ def test_safe_names_differ_from_those_taken():
         taken.append(safe_name(name, taken))
     assert taken[:4] == ["a_b", "a_b-2", "A_B-3", "a_b-4"]
     assert len({unicodedata.normalize("NFD", one).lower() for one in taken}) == len(names)
+
+
+def test_only_files_and_folders_are_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="pipe: is a device; expected a file to write or replace"):
+        write_json(pipe, {})
+    with pytest.raises(InputError, match="is a folder; expected a file"):
+        write_json(tmp_path, {})
+    for path in (pipe, pathlib.Path(os.devnull)):
+        with pytest.raises(InputError, match="is no folder, but exists"):
+            replaceable(path)
+    assert pipe.is_fifo()

@@ -72,7 +72,7 @@ def _is_done(target, record) -> bool:
         return True
     if isinstance(had, dict) and {**had, "content": record["content"]} == record:
         raise InputError(f"{target}: was made when --from held other files; expected --to=FOLDER, new or empty")
-    if target.exists() and (target.is_file() or any(target.iterdir())):
+    if target.exists() and any(target.iterdir()):
         raise InputError(f"{target}: exists; expected --to=FOLDER, new or empty")
     return False
 

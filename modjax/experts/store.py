@@ -45,7 +45,7 @@ def save(adapters: Iterable[Adapter], layers: int, path: str | os.PathLike) -> N
     path, layers = arguments.path("path", path), whole("layers", layers, 1, MOST_LAYERS)
     with os_errors(path, "written"):
         target = replaceable(path)
-        if target.is_file() or (target.is_dir() and any(target.iterdir()) and not (target / INDEX).exists()):
+        if target.is_dir() and any(target.iterdir()) and not (target / INDEX).exists():
             raise InputError(
                 f"{path}: exists and holds no {INDEX}; expected a new path, an empty folder, or a library to replace"
             )

@@ -83,7 +83,7 @@ def write(
     path, dtype = arguments.path("path", path), _dtype(decoder, dtype)
     with os_errors(path, "written"):
         target = replaceable(path)
-        if target.exists() and (target.is_file() or any(target.iterdir())):
+        if target.exists() and any(target.iterdir()):
             raise InputError(f"{path}: exists; expected a new or an empty folder")
     folder = None if like is None or isinstance(like, Mapping) else arguments.path("like", like)
     described = _described(decoder.config, like, folder) | {"torch_dtype": dtype.name}

@@ -9,7 +9,7 @@ from typing import Any
 from modjax import arguments
 from modjax.eval import metrics
 from modjax.eval.metrics import LOSS
-from modjax.files import os_errors
+from modjax.files import check_file, os_errors
 from modjax.report import colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.explorer import SCALE, explorer
@@ -30,6 +30,7 @@ def write(results: Mapping, path: str | os.PathLike) -> Path:
     target = path if path.suffix == ".html" else path / INDEX
     text = render(arguments.mapping("results", results, "results of an experiment, see modjax.report"))
     with os_errors(target, "written"):
+        check_file(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, text)
     return target

@@ -15,7 +15,7 @@ from modjax import arguments
 from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.files import os_errors, plain
+from modjax.files import check_file, os_errors, plain
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 
@@ -95,8 +95,7 @@ class Router:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
         with os_errors(path, "written"):
-            if path.is_dir():
-                raise InputError(f"{path}: is a folder; expected a file to write or replace")
+            check_file(path)
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(path.name + ".writing")
             draft.write_bytes(safetensors.numpy.save(arrays, metadata))

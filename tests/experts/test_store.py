@@ -116,8 +116,8 @@ def test_a_failed_save_leaves_the_earlier_library(library, random_library, tmp_p
 
 def test_saving_over_something_else_is_refused(library, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for path in (tmp_path, tmp_path / "notes.txt"):
-        with pytest.raises(InputError, match="holds no library.json"):
+    for path, words in ((tmp_path, "holds no library.json"), (tmp_path / "notes.txt", "is no folder, but exists")):
+        with pytest.raises(InputError, match=words):
             library.save(path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import os
 import pathlib
 import re
 
@@ -237,7 +238,8 @@ def saves(library, model):
         ("..", "is (the folder of this process|a folder)"),
         ("/", "is (the folder of this process|a folder)"),
         ("", "path='': expected a path"),
-        ("file", "(holds no library.json|expected a new or an empty folder|None)"),
+        ("file", "is no folder, but exists"),
+        (os.devnull, "is (no folder, but exists|a device)"),
         ("file/below", "file/below: cannot be written"),
         ("full", "(holds no library.json|expected a new or an empty folder|is a folder)"),
         ("/proc/new", "/proc/new.*: cannot be written"),
