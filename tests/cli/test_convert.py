@@ -240,7 +240,7 @@ def test_what_a_killed_one_left_is_no_hindrance(convert, library, tmp_path):
 
 REFUSED = [
     (["--from={library}", "--to={occupied}"], ["occupied: exists", "new or empty"]),
-    (["--from={library}", "--to={occupied}/thesis.txt"], ["thesis.txt: exists"]),
+    (["--from={library}", "--to={occupied}/thesis.txt"], ["thesis.txt: is no folder"]),
     (["--from={library}", "--to={library}"], ["library: exists"]),
     (["--from={library}"], ["--to is missing; example: modjax convert"]),
     (["--to={out}"], ["--from is missing"]),
