@@ -175,9 +175,14 @@ def dtype(name: str, value: Any, choices: Collection[str]) -> np.dtype:
 
 
 def refused(name: str, value: Any, expected: str) -> InputError:
-    """The error to raise for an argument; the value takes one line, and a long one is shortened."""
-    shown = re.sub(r"\s*\n\s*", " ", repr(value))
-    return InputError(f"{name}={shown if len(shown) <= 80 else shown[:77] + '...'}: expected {expected}")
+    """The error to raise for an argument."""
+    return InputError(f"{name}={shown(value)}: expected {expected}")
+
+
+def shown(value: Any) -> str:
+    """A value as errors show it: in one line of at most 80 characters."""
+    line = re.sub(r"\s*\n\s*", " ", repr(value))
+    return line if len(line) <= 80 else f"{line[:77]}..."
 
 
 def _scalar(value):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from typing import Any
 
+from modjax.arguments import shown
 from modjax.errors import InputError
 from modjax.files import os_errors, plain, read_json, write_json
 
@@ -29,7 +30,7 @@ def claim(path: pathlib.Path, inputs: dict[str, Any], kept: Iterable[pathlib.Pat
             return
     for key, had, has in _differences(read_json(path), inputs, path.stem):
         raise InputError(
-            f"{path}: this folder was made with {key} = {_shown(had)}; found {_shown(has)}, expected the same or a new "
+            f"{path}: this folder was made with {key} = {shown(had)}; found {shown(has)}, expected the same or a new "
             "folder"
         )
 
@@ -43,8 +44,3 @@ def _differences(had: Any, has: Any, key: str) -> Iterator[tuple[str, Any, Any]]
             yield from _differences(*pair, f"{key}[{index}]")
     elif had != has:
         yield key, had, has
-
-
-def _shown(value):
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
