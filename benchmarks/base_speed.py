@@ -9,6 +9,7 @@ decoded with Arrow over random experts (rank 4 on q, k, v, o, top 4) in modjax a
 random; the base models must choose the same tokens.
 """
 
+import functools
 import pathlib
 import tempfile
 
@@ -16,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import peer
+import torch
 
 import modjax
 from modjax import generation
@@ -42,9 +45,8 @@ def random_library(config: ModelConfig, experts: int, rank: int = 4) -> modjax.L
 class Modjax:
     """modjax with a library or without."""
 
-    def __init__(self, path: pathlib.Path, library: modjax.Library | None = None):
-        model = modjax.load(path, dtype=jnp.float32)
-        self.decoder, words = model.params, model.tokenizer or gguf_tokenizer.read(gguf.embedded())
+    def __init__(self, model: modjax.Model, words, library: modjax.Library | None = None):
+        self.decoder = model.params
         bound = None if library is None else model.bind(library, modjax.routing.arrow(library, top_k=TOP_K))
         self.generator = generation.Generator(self.decoder, words, frozenset(), bound)  # no token ends an answer
         self.read = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0][:, -1]))
@@ -63,24 +65,20 @@ class Modjax:
 
 
 class Transformers:
-    """transformers, or peft with the Arrow of a library that lies in a folder."""
+    """A model of transformers, or of peft with routed experts."""
 
-    def __init__(self, path: pathlib.Path, library: pathlib.Path | None = None):
-        import peer
-
-        self.words = gguf_tokenizer.read(gguf.embedded())
-        self.model = peer.base(path) if library is None else peer.with_arrow(peer.base(path), library, TOP_K)
+    def __init__(self, model, words):
+        self.model, self.words = model, words
 
     def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
-        import torch
 
         with torch.no_grad():
-            return self.model(torch.as_tensor(tokens_BT).long(), use_cache=False, logits_to_keep=1).logits[:, 0].numpy()
+            tokens_BT = torch.as_tensor(tokens_BT, device=self.model.device).long()
+            return self.model(tokens_BT, use_cache=False, logits_to_keep=1).logits[:, 0].float().cpu().numpy()
 
     def decode(self, tokens_BT: np.ndarray, new: int, cache: str | None = None) -> list[str]:
-        import torch
 
-        tokens_BT = torch.as_tensor(tokens_BT).long()
+        tokens_BT = torch.as_tensor(tokens_BT, device=self.model.device).long()
         answers = self.model.generate(
             input_ids=tokens_BT,
             attention_mask=torch.ones_like(tokens_BT),
@@ -149,18 +147,20 @@ def arguments(argv: list[str] | None = None):
 
 
 def main():
-    args = arguments()
+
+    args, words = arguments(), gguf_tokenizer.read(gguf.embedded())
     with tempfile.TemporaryDirectory() as folder:
-        path, adapters = measuring.model(args, folder), pathlib.Path(folder) / "library"
-        base, their_base = Modjax(path), Transformers(path)
-        library = random_library(base.decoder.config, args.experts)
+        path, adapters = peer.path(args, folder), pathlib.Path(folder) / "library"
+        model = modjax.load(path, dtype=jnp.float32)
+        library = random_library(model.config, args.experts)
         library.save(adapters)
+        base, their_base = Modjax(model, words), Transformers(peer.base(path), words)
         sides = {
             "modjax": base.decode,
             "transformers dynamic": their_base.decode,
-            "transformers static": lambda *given: their_base.decode(*given, cache="static"),
-            "modjax arrow": Modjax(path, library).decode,
-            "peft arrow": Transformers(path, adapters).decode,
+            "transformers static": functools.partial(their_base.decode, cache="static"),
+            "modjax arrow": Modjax(model, words, library).decode,
+            "peft arrow": Transformers(peer.with_arrow(peer.base(path), adapters, TOP_K), words).decode,
         }
         found = {
             "prefill": prefill(base, their_base, args.prefill, args.length, args.repeats),

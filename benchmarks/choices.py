@@ -8,12 +8,13 @@ logits, as evaluation harnesses do. Token ids are random; the lengths are like t
 13 to 47 (mean 30), choices 5 to 28 (mean 14). Both sides must give the same losses.
 """
 
-import pathlib
 import tempfile
 
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import peer
+import torch
 
 import modjax
 from modjax.data.tokenize import Encoded
@@ -38,18 +39,14 @@ def choices(args) -> list[Encoded]:
     return found
 
 
-def ours(path: pathlib.Path, examples: list[Encoded], batch: int):
+def ours(model: modjax.Model, examples: list[Encoded], batch: int):
     """A function that gives the loss of every choice, float64[n]."""
-    model = modjax.load(path, dtype=jnp.float32)
     return lambda: target_loss(model, examples, batch=batch)[0]
 
 
-def theirs(path: pathlib.Path, examples: list[Encoded], batch: int):
+def theirs(model, examples: list[Encoded], batch: int):
     """The same with transformers: one padded row per choice."""
-    import peer
-    import torch
 
-    model = peer.base(path)
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens), reverse=True)
 
     @torch.no_grad()
@@ -62,6 +59,7 @@ def theirs(path: pathlib.Path, examples: list[Encoded], batch: int):
             for row, i in enumerate(ids):
                 n = len(examples[i].tokens)
                 tokens_BT[row, :n], mask_BT[row, :n] = torch.as_tensor(examples[i].tokens), 1
+            tokens_BT, mask_BT = tokens_BT.to(model.device), mask_BT.to(model.device)
             logs_BTV = torch.log_softmax(model(tokens_BT, attention_mask=mask_BT, use_cache=False).logits, dim=-1)
             for row, i in enumerate(ids):
                 at = torch.arange(examples[i].n_prompt, len(examples[i].tokens))
@@ -69,9 +67,6 @@ def theirs(path: pathlib.Path, examples: list[Encoded], batch: int):
         return losses
 
     return run
-
-
-SIDES = {"modjax": ours, "transformers": theirs}
 
 
 def compared(runs, questions: int, repeats: int) -> dict:
@@ -98,13 +93,16 @@ def arguments(argv: list[str] | None = None):
 
 
 def main():
+
     args = arguments()
     examples = choices(args)
     with tempfile.TemporaryDirectory() as folder:
-        path = measuring.model(args, folder)
-        found = compared(
-            {side: build(path, examples, args.batch) for side, build in SIDES.items()}, args.questions, args.repeats
-        )
+        path = peer.path(args, folder)
+        runs = {
+            "modjax": ours(modjax.load(path, dtype=jnp.float32), examples, args.batch),
+            "transformers": theirs(peer.base(path), examples, args.batch),
+        }
+        found = compared(runs, args.questions, args.repeats)
     sizes = {key: getattr(args, key) for key in ("questions", "choices", "batch", "small")}
     measuring.report(sizes | {"tokens": sum(len(one.tokens) for one in examples)} | found, PACKAGES, args.out)
 

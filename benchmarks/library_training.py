@@ -14,6 +14,7 @@ mean loss. Peak memory is that of training all experts here and of one expert in
 """
 
 import bisect
+import json
 import pathlib
 import statistics
 import tempfile
@@ -23,12 +24,15 @@ import jax
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import peer
+import torch
 
 import modjax
 from modjax.data import loader
 from modjax.data.pack import Rows, pack
 from modjax.data.tokenize import Encoded, encode
 from modjax.models import gguf, gguf_tokenizer
+from modjax.models.decoder import Decoder
 from modjax.train.lora import LoRATraining
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
@@ -53,10 +57,10 @@ def examples_by_task(args, words) -> dict[str, list[Encoded]]:
 class Modjax:
     """All experts in lockstep: each step trains --batch rows of every expert."""
 
-    def __init__(self, path: pathlib.Path, examples: Mapping[str, list[Encoded]], settings: Settings):
-        self.decoder = modjax.load(path, dtype=jnp.float32).params
+    def __init__(self, decoder: Decoder, examples: Mapping[str, list[Encoded]], settings: Settings):
+        self.decoder = decoder
         self.keys_E = member_keys(tuple(examples), settings.seed)
-        self.recipe = LoRATraining(self.decoder.config, settings, len(examples))
+        self.recipe = LoRATraining(decoder.config, settings, len(examples))
         self.programs = programs(self.recipe, settings, self.recipe.given, self.keys_E, mesh=None)
         rows = {name: pack(own, settings.length) for name, own in examples.items()}
         self.batches: list[Rows] = loader.padded(rows, settings.batch)
@@ -81,23 +85,18 @@ class Modjax:
 class Peft:
     """One expert after another, in padded batches."""
 
-    def __init__(self, path: pathlib.Path, examples: Mapping[str, list[Encoded]], settings: Settings):
-        import peer
+    def __init__(self, base, examples: Mapping[str, list[Encoded]], settings: Settings):
 
         self.examples, self.settings = examples, settings
-        self.model = peer.with_experts(peer.base(path), settings, list(examples))
+        self.model = peer.with_experts(base, settings, list(examples))
         self.seconds = {name: [] for name in examples}
 
     def loss(self) -> float:
-        import torch
 
+        batches = [batch for own in self.examples.values() for batch in self.batches(own)]
         with torch.no_grad():
-            sums = [
-                (self.model(**batch).loss.item() * int((batch["labels"] >= 0).sum()), int((batch["labels"] >= 0).sum()))
-                for own in self.examples.values()
-                for batch in padded_batches(own)
-            ]
-        return sum(total for total, _ in sums) / sum(count for _, count in sums)
+            means = [self.model(**batch).loss.item() for batch in batches]
+        return float(np.average(means, weights=[int((batch["labels"] >= 0).sum()) for batch in batches]))
 
     def __call__(self):
         for name, own in self.examples.items():
@@ -105,21 +104,23 @@ class Peft:
 
     def train(self, name: str, examples: list[Encoded]):
         """Trains one expert on its examples."""
-        import torch
 
         self.model.set_adapter(name)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay)
-        for batch in padded_batches(examples):
+        for batch in self.batches(examples):
             self.model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, self.settings.clip)
             optimizer.step()
             optimizer.zero_grad()
+        peer.wait()
+
+    def batches(self, examples: list[Encoded]):
+        return ({name: array.to(self.model.device) for name, array in one.items()} for one in padded_batches(examples))
 
 
 def padded_batches(examples: list[Encoded]):
     """Batches of 16 examples in random order, padded on the right to the longest in each."""
-    import torch
 
     order = np.random.default_rng(0).permutation(len(examples))
     for start in range(0, len(order), BATCH):
@@ -134,9 +135,6 @@ def padded_batches(examples: list[Encoded]):
         yield {name: torch.as_tensor(array) for name, array in arrays.items()}
 
 
-SIDES = {"modjax": Modjax, "peft": Peft}
-
-
 def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int) -> dict:
     """Rates of both sides in useful tokens, their ratios, and their losses before training."""
     losses = {side: run.loss() for side, run in sides.items()}
@@ -144,11 +142,9 @@ def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int
     seconds = measuring.in_turn(sides, repeats)
     tokens = {name: sum(len(example.tokens) for example in own) for name, own in examples.items()}
     numbers = {name: len(own) for name, own in examples.items()}
-    share = statistics.median(seconds["modjax"]) / len(examples)  # of one expert: all have as many rows
-    ours, theirs = (
-        sum(own[name] / numbers[name] for name in examples)
-        for own in (dict.fromkeys(examples, share), {k: statistics.median(v) for k, v in sides["peft"].seconds.items()})
-    )
+    # Seconds for one example of each task: rows of all experts take equally long.
+    ours = sum(statistics.median(seconds["modjax"]) / len(examples) / number for number in numbers.values())
+    theirs = sum(statistics.median(own) / numbers[name] for name, own in sides["peft"].seconds.items())
     return {
         "examples": numbers,
         "useful_tokens": tokens,
@@ -169,19 +165,22 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
     parser.add_argument("--length", type=int, default=1024, help="T, tokens per row")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
-    parser.add_argument("--memory-of", choices=SIDES, help="only print the peak memory of this side in MiB")
+    parser.add_argument(
+        "--memory-of", choices=("modjax", "peft"), help="only print the peak memory of this side in MiB"
+    )
     args = parser.parse_args(argv)
     if args.small:
         args.experts, args.length = min(args.experts, 3), min(args.length, 256)
     return args
 
 
-def memory_of(side, path, examples, settings):
-    if side == "peft":
-        import peer  # noqa: F401, imported so that its code is resident before the measurement, as jax's is
+def sides(path: pathlib.Path) -> dict:
+    """{side: a function of examples and settings that loads the model and gives its side}."""
 
-        examples = dict(list(examples.items())[:1])
-    return measuring.peak_memory(lambda: SIDES[side](path, examples, settings))
+    return {
+        "modjax": lambda *given: Modjax(modjax.load(path, dtype=jnp.float32).params, *given),
+        "peft": lambda *given: Peft(peer.base(path), *given),
+    }
 
 
 def main():
@@ -189,16 +188,17 @@ def main():
     # Child processes run first, while this process is small and idle.
     memory = {}
     if args.memory and not args.memory_of:
-        memory = {side: measuring.of_child(f"--memory-of={side}") for side in SIDES}
+        memory = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
     settings = Settings(steps=args.rows // args.batch, batch=args.batch, length=args.length, dropout=0.0)
     words = gguf_tokenizer.read(gguf.embedded())
     examples = examples_by_task(args, words)
     with tempfile.TemporaryDirectory() as folder:
-        path = measuring.model(args, folder)
+        builds = sides(peer.path(args, folder))
         if args.memory_of:
-            return print(measuring.json.dumps(memory_of(args.memory_of, path, examples, settings)))
-        sides = {side: build(path, examples, settings) for side, build in SIDES.items()}
-        found = compared(sides, examples, args.repeats)
+            own = examples if args.memory_of == "modjax" else dict([next(iter(examples.items()))])
+            return print(json.dumps(measuring.peak_memory(lambda: builds[args.memory_of](own, settings))))
+        built = {side: build(examples, settings) for side, build in builds.items()}
+        found = compared(built, examples, args.repeats)
     sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
     measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 

@@ -15,8 +15,6 @@ from typing import Any
 
 import jax
 
-from modjax.models import gguf
-
 STATUS = pathlib.Path("/proc/self/status")
 
 
@@ -27,15 +25,6 @@ def parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--small", action="store_true", help="a tiny random model and small sizes: seconds, no claim")
     made.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
     return made
-
-
-def model(args: argparse.Namespace, folder: str) -> pathlib.Path:
-    """The path of the model: the embedded SmolLM2-135M, or with --small a tiny random one, written to the folder."""
-    if not args.small:
-        return gguf.embedded()
-    import peer
-
-    return peer.tiny(pathlib.Path(folder))
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -1,5 +1,6 @@
 """The other side of the benchmarks: the same model in transformers, with the same LoRA experts in peft."""
 
+import argparse
 import os
 import pathlib
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ import peft
 import torch
 import transformers
 
+from modjax.models import gguf
 from modjax.ops.lora import Factors
 from modjax.train.settings import Settings
 
@@ -20,6 +22,13 @@ def base(path: pathlib.Path) -> transformers.PreTrainedModel:
     file = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
     folder = path.parent if file else path
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **file).eval()
+
+
+def path(args: argparse.Namespace, folder: str) -> pathlib.Path:
+    """The path of the model: the embedded SmolLM2-135M, or with --small a tiny random one, written to the folder."""
+    if not args.small:
+        return gguf.embedded()
+    return tiny(pathlib.Path(folder))
 
 
 def tiny(folder: pathlib.Path) -> pathlib.Path:
@@ -40,6 +49,12 @@ def tiny(folder: pathlib.Path) -> pathlib.Path:
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).float().save_pretrained(folder)
     return folder
+
+
+def wait() -> None:
+    """Waits until the device has done all that was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def with_experts(model: transformers.PreTrainedModel, settings: Settings, names: list[str]) -> peft.PeftModel:
