@@ -22,7 +22,6 @@ import torch
 
 import modjax
 from modjax import generation
-from modjax.models import gguf, gguf_tokenizer
 from modjax.models.config import ModelConfig
 
 PACKAGES = ("flax", "torch", "transformers", "peft", "numpy")
@@ -42,13 +41,23 @@ def random_library(config: ModelConfig, experts: int, rank: int = 4) -> modjax.L
     return modjax.Library.from_arrays({site: tuple(map(factor, config.sites[site])) for site in SITES})
 
 
+class Numbers:
+    """A tokenizer whose text is the ids: they are what is compared."""
+
+    def decode(self, ids, **options) -> str:
+        return "".join(f"{one} " for one in ids)
+
+    def convert_ids_to_tokens(self, one: int) -> str:
+        return f"{one} "
+
+
 class Modjax:
     """modjax with a library or without."""
 
-    def __init__(self, model: modjax.Model, words, library: modjax.Library | None = None):
+    def __init__(self, model: modjax.Model, library: modjax.Library | None = None):
         self.decoder = model.params
         bound = None if library is None else model.bind(library, modjax.routing.arrow(library, top_k=TOP_K))
-        self.generator = generation.Generator(self.decoder, words, frozenset(), bound)  # no token ends an answer
+        self.generator = generation.Generator(self.decoder, Numbers(), frozenset(), bound)  # no token ends an answer
         self.read = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0][:, -1]))
 
     def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
@@ -56,7 +65,7 @@ class Modjax:
         return np.asarray(self.read(self.decoder, tokens_BT))
 
     def decode(self, tokens_BT: np.ndarray, new: int) -> list[str]:
-        """The text of `new` tokens after each row."""
+        """The `new` tokens after each row."""
         answers = [""] * len(tokens_BT)
         request = generation.Request(max_new_tokens=new, batch=len(tokens_BT))
         for piece in generation.pieces(self.generator, list(tokens_BT), None, request):
@@ -67,8 +76,8 @@ class Modjax:
 class Transformers:
     """A model of transformers, or of peft with routed experts."""
 
-    def __init__(self, model, words):
-        self.model, self.words = model, words
+    def __init__(self, model):
+        self.model = model
 
     def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
 
@@ -89,7 +98,7 @@ class Transformers:
             pad_token_id=0,
             eos_token_id=None,
         )
-        return self.words.batch_decode(answers[:, tokens_BT.shape[1] :], skip_special_tokens=True)
+        return [Numbers().decode(answer) for answer in answers[:, tokens_BT.shape[1] :].tolist()]
 
 
 def prefill(base, their_base, batches: list[int], length: int, repeats: int) -> dict:
@@ -148,19 +157,19 @@ def arguments(argv: list[str] | None = None):
 
 def main():
 
-    args, words = arguments(), gguf_tokenizer.read(gguf.embedded())
+    args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         path, adapters = peer.path(args, folder), pathlib.Path(folder) / "library"
         model = modjax.load(path, dtype=jnp.float32)
         library = random_library(model.config, args.experts)
         library.save(adapters)
-        base, their_base = Modjax(model, words), Transformers(peer.base(path), words)
+        base, their_base = Modjax(model), Transformers(peer.base(path))
         sides = {
             "modjax": base.decode,
             "transformers dynamic": their_base.decode,
             "transformers static": functools.partial(their_base.decode, cache="static"),
-            "modjax arrow": Modjax(model, words, library).decode,
-            "peft arrow": Transformers(peer.with_arrow(peer.base(path), adapters, TOP_K), words).decode,
+            "modjax arrow": Modjax(model, library).decode,
+            "peft arrow": Transformers(peer.with_arrow(peer.base(path), adapters, TOP_K)).decode,
         }
         found = {
             "prefill": prefill(base, their_base, args.prefill, args.length, args.repeats),

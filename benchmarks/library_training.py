@@ -136,8 +136,7 @@ def padded_batches(examples: list[Encoded]):
 
 
 def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int) -> dict:
-    """Rates of both sides in useful tokens, their ratios, and their losses before training."""
-    losses = {side: run.loss() for side, run in sides.items()}
+    """Rates of both sides in useful tokens, and their ratios."""
     sides["modjax"]()  # compiles
     seconds = measuring.in_turn(sides, repeats)
     tokens = {name: sum(len(example.tokens) for example in own) for name, own in examples.items()}
@@ -150,7 +149,6 @@ def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int
         "useful_tokens": tokens,
         "row_tokens": int(sum((batch.segments > 0).sum() for batch in sides["modjax"].batches)),
         "padded_tokens": sum(batch["input_ids"].numel() for own in examples.values() for batch in padded_batches(own)),
-        "loss_before": losses,
         **measuring.rates(seconds, sum(tokens.values())),
         "ratio": measuring.ratio(seconds, "modjax", over="peft"),
         "ratio_of_equal_numbers": theirs / ours,
@@ -198,7 +196,8 @@ def main():
             own = examples if args.memory_of == "modjax" else dict([next(iter(examples.items()))])
             return print(json.dumps(measuring.peak_memory(lambda: builds[args.memory_of](own, settings))))
         built = {side: build(examples, settings) for side, build in builds.items()}
-        found = compared(built, examples, args.repeats)
+        found = {"loss_before": {side: run.loss() for side, run in built.items()}}
+        found |= compared(built, examples, args.repeats)
     sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
     measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 
