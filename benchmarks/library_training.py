@@ -29,7 +29,7 @@ import torch
 
 import modjax
 from modjax.data import loader
-from modjax.data.pack import Rows, pack
+from modjax.data.rows import Rows, pack
 from modjax.data.tokenize import Encoded, encode
 from modjax.models import gguf, gguf_tokenizer
 from modjax.models.decoder import Decoder
@@ -147,7 +147,7 @@ def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int
     return {
         "examples": numbers,
         "useful_tokens": tokens,
-        "row_tokens": int(sum((batch.segments > 0).sum() for batch in sides["modjax"].batches)),
+        "row_tokens": int(sum((batch.ends > 0).sum() for batch in sides["modjax"].batches)),
         "padded_tokens": sum(batch["input_ids"].numel() for own in examples.values() for batch in padded_batches(own)),
         **measuring.rates(seconds, sum(tokens.values())),
         "ratio": measuring.ratio(seconds, "modjax", over="peft"),
