@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import grain
 import numpy as np
 
-from modjax.data.pack import Rows, pad_targets, stack
+from modjax.data.rows import Rows, pad_targets, stacked
 
 
 def key_of(name: str, seed: int) -> int:
@@ -21,8 +21,8 @@ def batches(rows: Mapping[str, Rows], batch: int, steps: int, seed: int) -> grai
     experts with few rows see each of them more often.
     """
     aligned = _aligned(rows)
-    per_expert = [_endless(part, key_of(name, seed)).batch(batch, batch_fn=stack) for name, part in aligned.items()]
-    return grain.MapDataset.range(steps).map(lambda step: stack([expert[step] for expert in per_expert]))
+    per_expert = [_endless(part, key_of(name, seed)).batch(batch, batch_fn=stacked) for name, part in aligned.items()]
+    return grain.MapDataset.range(steps).map(lambda step: stacked([expert[step] for expert in per_expert]))
 
 
 def padded(rows: Mapping[str, Rows], batch: int) -> list[Rows]:
@@ -30,7 +30,7 @@ def padded(rows: Mapping[str, Rows], batch: int) -> list[Rows]:
     aligned = list(_aligned(rows).values())
     n_rows = max(part.n_rows for part in aligned)
     n_rows += -n_rows % batch
-    full = stack([Rows(*(_fill(field, n_rows) for field in part)) for part in aligned])
+    full = stacked([Rows(*(_fill(field, n_rows) for field in part)) for part in aligned])
     return [Rows(*(field[:, i : i + batch] for field in full)) for i in range(0, n_rows, batch)]
 
 

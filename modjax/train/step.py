@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
@@ -95,8 +95,8 @@ def loss_sums(
 
     def loss_sum(trained, frozen, rows, key):
         own, adapters = recipe.attach(decoder, trained, frozen, rows, key)
-        places = (rows.tokens, rows.positions, rows.segments)
-        hidden_BTD, _ = own(*places, **adapters, remat=settings.remat, **constrain)
+        places = (rows.tokens, rows.positions, rows.ends)
+        hidden_BTD = own(*places, **adapters, remat=settings.remat, **constrain)
         losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
         # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
         return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)), jnp.sum(rows.weights)
