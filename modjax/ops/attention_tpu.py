@@ -7,8 +7,8 @@ HBM once, during the step before. The kernel loops over pairs of a query block a
 which nothing is read. Of the T x T scores, those of one pair exist at a time.
 
 Arrays have tokens on the lanes, [H, T]: a head of width 64 or 80 then fills its tiles, while in [T, H] the rest of 128
-lanes would be padding. Scores are [keys, queries], so that maximum and sum over keys go along sublanes, which is cheaper
-than across lanes.
+lanes would be padding. Scores are [keys, queries], so that maximum and sum over keys go along sublanes, not across
+lanes, which costs more.
 """
 
 import functools
@@ -82,7 +82,7 @@ def backward(
     g_BTNH: jax.Array,
     interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The gradients (dq_BTNH, dk_BTKH, dv_BTKH) for that of the output, g_BTNH; out_BTNH and lse_BNT are `forward`'s."""
+    """The gradients (dq_BTNH, dk_BTKH, dv_BTKH) for g_BTNH, that of the output; out_BTNH, lse_BNT: from `forward`."""
     B, T, N, H = q_BTNH.shape
     trees = _trees(positions_BT, ends_BT, window, scale)
     inputs = [_on_lanes(x_BTNH, trees.length) for x_BTNH in (q_BTNH, k_BTKH, v_BTKH, out_BTNH, g_BTNH)]
@@ -291,7 +291,7 @@ def _for_key_blocks(trees, i, read):
 
 
 def _scores(trees, q_ref, keys_ref, i, j, masked, softcap):
-    """float32[keys, queries] of a pair of blocks, -inf where nothing is read, and the slope of the soft cap, or None."""
+    """Scores of a pair of blocks, float32[keys, queries], -inf where nothing is read; slope of the soft cap, or None."""
     queries, keys = _tokens(i, trees.block), _tokens(j, trees.block)
     scores, slope = trees.scale[0] * _dot(keys_ref[keys, :], q_ref[:, queries]), None
     if softcap is not None:
