@@ -291,7 +291,7 @@ def _for_key_blocks(trees, i, read):
 
 
 def _scores(trees, q_ref, keys_ref, i, j, masked, softcap):
-    """Scores of a pair of blocks, float32[keys, queries], -inf where nothing is read; slope of the soft cap, or None."""
+    """Scores of two blocks, float32[keys, queries], -inf where nothing is read, and the slope of the soft cap or None."""
     queries, keys = _tokens(i, trees.block), _tokens(j, trees.block)
     scores, slope = trees.scale[0] * _dot(keys_ref[keys, :], q_ref[:, queries]), None
     if softcap is not None:
