@@ -29,7 +29,7 @@ import numpy as np
 
 import modjax
 from modjax.data import loader
-from modjax.data.pack import Rows, pack
+from modjax.data.rows import Rows, pack
 from modjax.data.tasks import Task
 from modjax.data.tokenize import encode
 from modjax.model import Model
@@ -68,7 +68,7 @@ def forward(model: Model, work: Work) -> Callable[[], float]:
     @jax.jit
     def loss_sum(decoder, rows):
         flat = jax.tree.map(lambda field: field.reshape(-1, field.shape[-1]), rows)  # [E * B, ...]
-        hidden_BTD, _ = decoder(flat.tokens, flat.positions, flat.segments)
+        hidden_BTD = decoder(flat.tokens, flat.positions, flat.ends)
         losses_BM = target_losses(decoder.logits, hidden_BTD, flat.at, flat.labels, work.settings.loss_chunk)
         return jnp.sum(losses_BM * flat.weights)
 
@@ -98,7 +98,7 @@ def lockstep(model: Model, work: Work) -> Callable[[], float]:
 def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dict]:
     """{base: its measurements}; the bases take turns, `repeats` times after one run that is not timed."""
     rows = {"forward": work.validation, "train": work.training}
-    tokens = {kind: sum(int((batch.segments > 0).sum()) for batch in batches) for kind, batches in rows.items()}
+    tokens = {kind: sum(int((batch.ends > 0).sum()) for batch in batches) for kind, batches in rows.items()}
     runs = {
         (name, kind): build(model, work)
         for name, model in models.items()

@@ -14,7 +14,7 @@ from modjax.models.answer import Answer
 from modjax.models.config import ModelConfig
 from modjax.models.decode import CHUNK, Prompts
 from modjax.models.decoder import Decoder
-from modjax.models.padding import batched_by_length, bucket, filled, left_padded
+from modjax.models.padding import batched_by_length, bucket, filled
 from modjax.models.sampling import Sampling, sampling
 from modjax.routing.base import Bound, Context, hook
 from modjax.routing.prompt import PromptRows, settle
@@ -120,12 +120,14 @@ def _batch(generator, prompts, ids, rows, context, request):
     """Yields (row, text, whether it is the last piece) for the prompts `ids`, which are the first rows of the batch."""
     columns, room = shape(max(len(prompts[i]) for i in ids), request.max_new_tokens, generator.params.config)
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(request.seed), filled(ids, rows, 0))
-    padded = Prompts(*left_padded([prompts[i] for i in ids], rows, columns), keys_B)
-    bound = settle(generator.params, generator.bound, PromptRows.left_padded(padded.tokens_BT, padded.lengths_B))
+    placed = PromptRows.one_each([prompts[i] for i in ids], rows, columns)
+    bound = settle(generator.params, generator.bound, placed)
+    node_BX = np.maximum(placed.lengths_B - 1, 0)[:, None]
+    padded = Prompts(*placed, node_BX, keys_B[:, None])
     state = _prefill(generator.params, bound, context, padded, request.sampling, room)
     answers = [Answer(generator.tokenizer, generator.ends, request.stops) for _ in ids]
     over_B, ends_Z = np.arange(rows) >= len(ids), np.asarray(sorted(generator.ends), np.int32)
-    drawn, new_BG = 1, np.asarray(state.newest_B)[:, None]
+    drawn, new_BG = 1, np.asarray(state.newest_BX)
     while True:
         for row in np.flatnonzero(~over_B):
             text = answers[row].push(new_BG[row])
@@ -137,21 +139,17 @@ def _batch(generator, prompts, ids, rows, context, request):
         if over_B.all():
             return
         steps = min(request.every, request.max_new_tokens - drawn)
-        new_BG, state = _advance(generator.params, bound, context, state, over_B, ends_Z, steps, request.sampling)
-        drawn, new_BG = drawn + steps, np.asarray(new_BG)[:, :steps]
+        how = (over_B[:, None], ends_Z, steps, request.sampling)
+        new_BXG, state = _advance(generator.params, bound, context, state, *how)
+        drawn, new_BG = drawn + steps, np.asarray(new_BXG)[:, 0, :steps]
 
 
 def shape(longest: int, max_new_tokens: int, config: ModelConfig) -> tuple[int, int]:
     """The number of columns for a batch's prompts and for its answers, rounded up so that few programs are compiled.
 
-    With longrope, the length of the cache decides which rotary factors apply, so padding alone must not extend it
-    beyond the original context.
+    With longrope, the length of prompt and answer decides which rotary factors apply: room for answers is exact.
     """
-    columns, room = bucket(longest), bucket(max_new_tokens)
-    scaling = config.rope_scaling
-    if scaling and scaling.kind == "longrope" and longest + max_new_tokens <= scaling.original < columns + room:
-        return scaling.original - max_new_tokens, max_new_tokens
-    return columns, room
+    return bucket(longest), max_new_tokens if config.original else bucket(max_new_tokens)
 
 
 def _context(choices, ids, rows):

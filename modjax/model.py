@@ -288,4 +288,4 @@ def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Con
 @jax.jit
 def _logits(decoder, bound, context, tokens_BT):
     experts = routed(decoder, bound, PromptRows.whole(tokens_BT), context)
-    return decoder.logits(decoder(tokens_BT, **experts)[0])
+    return decoder.logits(decoder(tokens_BT, **experts))

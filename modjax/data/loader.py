@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import grain
 import numpy as np
 
-from modjax.data.pack import Rows, pad_targets, stack
+from modjax.data.rows import Rows, pad_targets, stacked
 
 
 def key_of(name: str, seed: int) -> int:
@@ -21,7 +21,7 @@ def batches(rows: Mapping[str, Rows], batch: int, steps: int, seed: int) -> grai
     and the seed, so experts with few rows see each of them more often.
     """
     aligned = [(key_of(name, seed), part) for name, part in _aligned(rows).items()]
-    return grain.MapDataset.range(steps).map(lambda step: stack(_taken(*own, batch, step) for own in aligned))
+    return grain.MapDataset.range(steps).map(lambda step: stacked(_taken(*own, batch, step) for own in aligned))
 
 
 def padded(rows: Mapping[str, Rows], batch: int) -> list[Rows]:
@@ -29,7 +29,7 @@ def padded(rows: Mapping[str, Rows], batch: int) -> list[Rows]:
     aligned = list(_aligned(rows).values())
     n_rows = max(part.n_rows for part in aligned)
     n_rows += -n_rows % batch
-    full = stack([Rows(*(_fill(field, n_rows) for field in part)) for part in aligned])
+    full = stacked([Rows(*(_fill(field, n_rows) for field in part)) for part in aligned])
     return [Rows(*(field[:, i : i + batch] for field in full)) for i in range(0, n_rows, batch)]
 
 

@@ -97,7 +97,7 @@ def analyse(
     for ids, own, context, rows in batches(model, prompts, method.choices_of(chosen), batch):
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], rows.n_rows, -1)
         sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
-        parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.segments > 0).sum(1)))
+        parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.ends > 0).sum(1)))
     return _analysis(method.library, functools.reduce(_added, parts))
 
 
@@ -152,7 +152,7 @@ def _analysis(library, totals: _Totals) -> Analysis:
 @jax.jit
 def _sums(decoder, bound, context, prompts, rows, owner_B):
     """{site: (weights_LBE, entropy_LB, right_LB)}, sums over the tokens of each row."""
-    inside_BT = rows.segments > 0
+    inside_BT = rows.ends > 0
 
     def look(layer, sites, x_BTI):
         loras, router = layer
@@ -171,4 +171,4 @@ def _sums(decoder, bound, context, prompts, rows, owner_B):
         return weights_BE, jnp.where(inside_BT, entropy_BT, 0).sum(1), right_BT.sum(1)
 
     experts = routed(decoder, bound, prompts, context)
-    return decoder.observe(look, rows.tokens, rows.positions, rows.segments, **experts)
+    return decoder.observe(look, rows.tokens, rows.positions, rows.ends, **experts)

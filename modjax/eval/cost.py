@@ -69,7 +69,7 @@ def measure(
         temporary=None if memory is None else memory.temp_size_in_bytes,
         peak=(jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         compile=compiled,
-        token=seconds / int(np.sum(rows.segments > 0)),
+        token=seconds / int(np.sum(rows.ends > 0)),
     )
 
 

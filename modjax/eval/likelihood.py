@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from modjax.data import inputs
-from modjax.data.pack import Rows, pack, pad_targets
+from modjax.data import rows as forests
+from modjax.data.rows import Rows, pad_targets, stacked
 from modjax.data.tokenize import Encoded
 from modjax.model import Model
 from modjax.models.decoder import Decoder
@@ -42,7 +43,7 @@ def target_loss(
 def losses(decoder: Decoder, bound: Bound | None, context: Context, prompts: PromptRows, rows: Rows) -> jax.Array:
     """float32[N,M], the loss of each target in nats."""
     experts = routed(decoder, bound, prompts, context)
-    hidden_NTD = decoder(rows.tokens, rows.positions, rows.segments, **experts)[0]
+    hidden_NTD = decoder(rows.tokens, rows.positions, rows.ends, **experts)
     return target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels)
 
 
@@ -69,10 +70,8 @@ def batches(
 def one_per_row(examples: Sequence[Encoded], batch: int) -> Rows:
     """`batch` rows of one example each, padded to powers of two in length and number of targets: few compilations."""
     length = bucket(max(len(example.tokens) for example in examples))
-    rows = [pack([example], length) for example in examples]
-    n_targets = bucket(max(row.labels.shape[1] for row in rows), 16)
-    padded = [pad_targets(row, n_targets) for row in rows]
-    rows = Rows(*(np.concatenate(fields) for fields in zip(*padded, strict=True)))
+    rows = stacked(forests.filled([example], length) for example in examples)
+    rows = pad_targets(rows, bucket(rows.labels.shape[1], 16))
     return Rows(*(np.pad(field, ((0, batch - len(field)), (0, 0))) for field in rows))
 
 

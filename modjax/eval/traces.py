@@ -29,9 +29,11 @@ def routing_weights(
       choices: the choice of each example, for a router that needs one; see `Method.choices_of`.
     """
     bound = model.bind(method.library, method.router)
+    whole = [Encoded(example.tokens, len(example.tokens)) for example in examples]  # rows have all but the last target
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for ids, own, context, rows in batches(model, examples, choices, batch):
-        weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts_of(own, rows), rows))
+    for ids, _, context, rows in batches(model, whole, choices, batch):
+        prompts = prompts_of([examples[i] for i in ids], rows)
+        weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts, rows))
         for row, i in enumerate(ids):
             found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]
     return found
@@ -46,7 +48,7 @@ def _site_means(decoder, bound, context, prompts, rows):
         }
 
     experts = routed(decoder, bound, prompts, context)
-    seen = decoder.observe(look, rows.tokens, rows.positions, rows.segments, **experts)
+    seen = decoder.observe(look, rows.tokens, rows.positions, rows.ends, **experts)
     return sum(seen.values()) / len(seen)
 
 

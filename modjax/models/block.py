@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from modjax.models.cache import Cache
 from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Maps, Norm
 from modjax.ops.attention import attend
+from modjax.ops.branches import attend_branches
 from modjax.ops.rope import Rope, frequencies, rope_angles, rotate
 
 ACTIVATE = {
@@ -26,28 +28,24 @@ ACTIVATE = {
     "tanh": jnp.tanh,
 }
 
+EVERY = 2**31 - 1  # a window of all positions
+
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Inputs that all layers share: the places of the tokens, and the keys that each token may read."""
+    """Inputs that all layers share: the places of the tokens, and what tells which keys each may read."""
 
     positions_BT: jax.Array  # int32
     angles_BTJ: jax.Array | None  # float32[B, T, J]; None: no rotary embedding, or another in each layer
     query_scale_BT: jax.Array | None  # float32: factor on queries
-    mask_BTS: jax.Array  # bool
-    window_BTS: jax.Array | None  # bool: the mask of local layers, if only some layers are local
-    column: jax.Array | None  # first column of the cache for the keys and values of these tokens
-
-    def joined(self, cached_BSKH: jax.Array, new_BTKH: jax.Array) -> jax.Array:
-        """The cached keys or values, with those of these tokens written to their columns."""
-        start = (0, self.column, 0, 0)
-        return jax.lax.dynamic_update_slice(cached_BSKH, new_BTKH.astype(cached_BSKH.dtype), start)
+    ends_BT: jax.Array | None = None  # int32, see `modjax.data.rows.Rows`; None in decoding
+    cache: Cache | None = None  # in decoding
 
 
 class Layer(NamedTuple):
     """Values, other than weights, that differ from layer to layer; None for those that are the same in all layers."""
 
-    local: jax.Array | None = None  # bool: use the window mask of the frame
+    window: jax.Array | None = None  # int32: the positions that a query reads
     scale: jax.Array | None = None  # float32: factor on attention scores
     frequencies_J: jax.Array | None = None  # float32: those of its rotary embedding, zeros if it has none
     magnitude: jax.Array | None = None  # float32: factor on the rotated dimensions
@@ -59,8 +57,10 @@ class Layer(NamedTuple):
         if config.inverse_layer_scale:
             scale = config.H**-0.5 if config.attn_scale is None else config.attn_scale
             scale_L = scale / jnp.arange(1, config.L + 1, dtype=jnp.float32)
-        local_L = None if config.local is None else jnp.array(config.local)
-        return cls(local_L, scale_L, *_rotations(config.ropes, config.rope_dim))
+        window_L = None
+        if config.local is not None:
+            window_L = jnp.where(jnp.array(config.local), config.window or EVERY, EVERY)
+        return cls(window_L, scale_L, *_rotations(config.ropes, config.rope_dim))
 
 
 def _rotations(ropes: tuple[Rope | None, ...], dim: int) -> tuple[jax.Array, jax.Array] | tuple[()]:
@@ -121,14 +121,14 @@ class Block(nnx.Module):
         q_BTNH, k_BTKH = (self.rotated(y_BTNH, frame, layer) for y_BTNH in (q_BTNH, k_BTKH))
         if frame.query_scale_BT is not None:
             q_BTNH = q_BTNH * frame.query_scale_BT[:, :, None, None].astype(q_BTNH.dtype)
-        k_BSKH, v_BSKH = k_BTKH, v_BTKH
-        if cached is not None:
-            k_BSKH, v_BSKH = frame.joined(cached[0], k_BTKH), frame.joined(cached[1], v_BTKH)
-        mask_BTS = frame.mask_BTS
-        if layer.local is not None:
-            mask_BTS = jnp.where(layer.local, frame.window_BTS, mask_BTS)
-        scale = config.attn_scale if layer.scale is None else layer.scale
-        out_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask_BTS, scale, config.attn_softcap)
+        how = {"scale": config.attn_scale if layer.scale is None else layer.scale, "softcap": config.attn_softcap}
+        window = config.window if layer.window is None else layer.window
+        if cached is None:
+            places = (frame.positions_BT, frame.ends_BT)
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how)
+        else:
+            kept = (cached[:2], cached[2:], frame.cache.masks(window))
+            out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *kept, **how)
         (out_BTD,) = self.maps(("attn.o",), out_BTNH.reshape(*x_BTD.shape[:2], -1), hook)
         return out_BTD, (k_BTKH, v_BTKH)
 

@@ -1,4 +1,4 @@
-"""The key-value cache of decoding."""
+"""The key-value cache of decoding: rows of prompts, and the new tokens of their branches."""
 
 from __future__ import annotations
 
@@ -7,46 +7,58 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from modjax.models.config import ModelConfig
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-    """S columns of keys and values, filled from the left; all rows are filled up to the same column.
+    """Keys and values of B rows of S tokens, read once, and of the new tokens of X branches in each row.
 
-    Prompts are therefore padded on the left. Padding and columns not yet written have segment 0, so no query reads
-    them. The caller must not write more than S columns: under jit no error can be raised.
+    A branch continues the path that ends at one node, a token of the row. All branches get their new tokens together:
+    each has `count` of G. The caller must not write more than G: under jit no error can be raised.
     """
 
-    k: jax.Array  # float[L, B, S, K, H], already rotated
-    v: jax.Array  # float[L, B, S, K, H]
+    k: jax.Array  # float[L, B, K, S, H], already rotated
+    v: jax.Array  # float[L, B, K, S, H]
     positions: jax.Array  # int32[B, S]
-    segments: jax.Array  # int32[B, S]
-    index: jax.Array  # int32: the next column to write
+    ends: jax.Array  # int32[B, S], see `modjax.data.rows.Rows`
+    node: jax.Array  # int32[B, X], index in its row of the token after which each branch starts
+    new_k: jax.Array  # float[L, B, X, K, G, H], already rotated
+    new_v: jax.Array  # float[L, B, X, K, G, H]
+    count: jax.Array  # int32
 
-    @classmethod
-    def empty(cls, config: ModelConfig, batch: int, length: int, dtype: jnp.dtype = jnp.float32) -> Cache:
-        """A cache of `length` unwritten columns for `batch` rows."""
-        kept = jnp.zeros((config.L, batch, length, config.K, config.H), dtype)
-        columns = jnp.zeros((batch, length), jnp.int32)
-        return cls(k=kept, v=kept, positions=columns, segments=columns, index=jnp.zeros((), jnp.int32))
+    @property
+    def room(self) -> int:
+        """G, the most new tokens of a branch."""
+        return self.new_k.shape[4]
 
-    def placed(self, positions_BT: jax.Array, segments_BT: jax.Array) -> Cache:
-        """A cache with the positions and segments of the next T columns; `filled` then adds their keys and values."""
-        start = (0, self.index)
-        return dataclasses.replace(
-            self,
-            positions=jax.lax.dynamic_update_slice(self.positions, positions_BT, start),
-            segments=jax.lax.dynamic_update_slice(self.segments, segments_BT, start),
+    def branched(self, node_BX: jax.Array) -> Cache:
+        """The same rows with branches that start after other nodes, and no new tokens."""
+        L, B, _, K, G, H = self.new_k.shape
+        empty = jnp.zeros((L, B, node_BX.shape[1], K, G, H), self.new_k.dtype)
+        return dataclasses.replace(self, node=node_BX, new_k=empty, new_v=empty, count=jnp.int32(0))
+
+    @property
+    def next_BX(self) -> jax.Array:
+        """int32[B, X], the position of the next token of each branch."""
+        return jnp.take_along_axis(self.positions, self.node, axis=1) + 1 + self.count
+
+    def masks(self, window: int | jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Which keys the next token of each branch reads, besides its own: of its row, bool[B, X, S], and of the
+        branch's new tokens, bool[G]."""
+        index_S, node_BX1 = jnp.arange(self.ends.shape[1])[None, None], self.node[:, :, None]
+        row_BXS = (index_S <= node_BX1) & (node_BX1 < self.ends[:, None])
+        new_G = jnp.arange(self.room) < self.count
+        if window is None:
+            return row_BXS, new_G
+        row_BXS &= self.next_BX[:, :, None] - self.positions[:, None] < window
+        return row_BXS, new_G & (self.count - jnp.arange(self.room) < window)
+
+    def added(self, k_LBXKH: jax.Array, v_LBXKH: jax.Array) -> Cache:
+        """A cache with one more token in each branch."""
+        start = (0, 0, 0, 0, self.count, 0)
+        new = (
+            jax.lax.dynamic_update_slice(kept, part[:, :, :, :, None].astype(kept.dtype), start)
+            for kept, part in ((self.new_k, k_LBXKH), (self.new_v, v_LBXKH))
         )
-
-    def filled(self, k_LBTKH: jax.Array, v_LBTKH: jax.Array) -> Cache:
-        """A cache with the keys and values of the next T columns, and `index` after them."""
-        start = (0, 0, self.index, 0, 0)
-        return dataclasses.replace(
-            self,
-            k=jax.lax.dynamic_update_slice(self.k, k_LBTKH.astype(self.k.dtype), start),
-            v=jax.lax.dynamic_update_slice(self.v, v_LBTKH.astype(self.v.dtype), start),
-            index=self.index + k_LBTKH.shape[2],
-        )
+        new_k, new_v = new
+        return dataclasses.replace(self, new_k=new_k, new_v=new_v, count=self.count + 1)

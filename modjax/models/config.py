@@ -102,6 +102,12 @@ class ModelConfig:
         ropes = (self.local_rope if local else rope for local in own)
         return tuple(rope if rotated else None for rope, rotated in zip(ropes, rotary, strict=True))
 
+    @property
+    def original(self) -> int | None:
+        """With longrope, the tokens up to which an example has other rotary factors than longer ones; else None."""
+        scaling = self.rope_scaling
+        return scaling.original if scaling and scaling.kind == "longrope" else None
+
     @classmethod
     def from_hf(cls, found: Mapping[str, Any], where: str) -> ModelConfig:
         """The config that a Hugging Face config.json describes; for a multimodal model, that of its text decoder.

@@ -13,7 +13,6 @@ from modjax.models.block import Block, Frame, Layer, linear, norm, normal
 from modjax.models.cache import Cache
 from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Norm
-from modjax.ops.attention import causal_mask
 from modjax.ops.rope import frequencies, rope_angles
 
 Adapt = Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]]
@@ -61,43 +60,39 @@ class Decoder(nnx.Module):
         self,
         tokens_BT: jax.Array,
         positions_BT: jax.Array | None = None,
-        segments_BT: jax.Array | None = None,
+        ends_BT: jax.Array | None = None,
         *,
         adapters: Any = None,
         adapt: Adapt | None = None,
-        cache: Cache | None = None,
         remat: bool = False,
         constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
-    ) -> tuple[jax.Array, Cache | None]:
-        """Hidden states after the final norm, float[B, T, D] in the weights' dtype, and the cache with these tokens.
+    ) -> jax.Array:
+        """Hidden states after the final norm, float[B, T, D] in the weights' dtype.
 
-        Rotary factors that depend on the sequence length (longrope) are chosen by the length of each segment, as if it
-        were alone in its row. With a cache they are chosen by the size of the cache, so that all its keys are rotated
-        in the same way, however many are written later.
+        Rotary factors that depend on the sequence length (longrope) are chosen by the longest path of each tree.
         A position beyond the learned position embeddings makes its row NaN.
 
         Args:
           tokens_BT: int[B, T].
-          positions_BT: int[B, T]; by default counted from 0, or from the next column of the cache.
-          segments_BT: int[B, T]; a token reads earlier tokens of its own segment; 0 is padding. By default all 1.
+          positions_BT: int[B, T], the depth of each token in its tree; by default counted from 0.
+          ends_BT: int[B, T], the index just after each token's subtree, 0 for padding; see `modjax.data.rows.Rows`. By
+            default each row is one path.
           adapters: a pytree; every leaf has a leading layer axis.
           adapt: adapt(adapters of one layer, sites, x_BTI) -> {site: delta_BTO}, called once per input that sites
             share; the deltas, for all, some or none of these sites, are added to their outputs.
-          cache: keys and values of earlier tokens; all rows use the same columns, so pad on the left.
           remat: recompute each layer in the backward pass instead of storing its activations.
           constrain: sets the sharding of the hidden states between layers. Without it XLA may, on a mesh, split their
             width, because the weights are split that way.
         """
-        inputs = (tokens_BT, positions_BT, segments_BT)
-        hidden_BTD, cache, _ = self._scan(inputs, adapters, adapt, cache=cache, remat=remat, constrain=constrain)
-        return hidden_BTD, cache
+        frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT)
+        return self._scan(tokens_BT, frame, adapters, adapt, remat=remat, constrain=constrain)[0]
 
     def observe(
         self,
         look: Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]],
         tokens_BT: jax.Array,
         positions_BT: jax.Array | None = None,
-        segments_BT: jax.Array | None = None,
+        ends_BT: jax.Array | None = None,
         *,
         adapters: Any = None,
         adapt: Adapt | None = None,
@@ -106,13 +101,56 @@ class Decoder(nnx.Module):
 
         `look` is called with the same arguments as `adapt`; it does not change the computation.
         """
-        return self._scan((tokens_BT, positions_BT, segments_BT), adapters, adapt, look=look)[2]
+        frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT)
+        return self._scan(tokens_BT, frame, adapters, adapt, look=look)[2]
 
-    def _scan(self, inputs, adapters, adapt, cache=None, remat=False, look=None, constrain=lambda x_BTD: x_BTD):
-        tokens_BT, positions_BT, segments_BT = inputs
-        positions_BT, segments_BT = _positions_and_segments(tokens_BT, positions_BT, segments_BT, cache)
-        cache = None if cache is None else cache.placed(positions_BT, segments_BT)
-        frame = _frame(self.config, positions_BT, segments_BT, cache)
+    def prefill(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array | None,
+        ends_BT: jax.Array | None,
+        node_BX: jax.Array,
+        room: int,
+        *,
+        adapters: Any = None,
+        adapt: Adapt | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """Hidden states as in a call, and a cache of these rows with branches of at most `room` new tokens.
+
+        With longrope, a tree's factors are chosen by its longest path and `room` together, so that all keys are rotated
+        in the same way, however many tokens follow.
+
+        Args:
+          node_BX: int32[B, X], index in its row of the token after which each branch starts.
+        """
+        frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT, room)
+        hidden_BTD, kept, _ = self._scan(tokens_BT, frame, adapters, adapt, keep=True)
+        k, v = (part_LBTKH.swapaxes(2, 3) for part_LBTKH in kept)
+        L, B, K, _, H = k.shape
+        new = jnp.zeros((L, B, node_BX.shape[1], K, room, H), k.dtype)
+        return hidden_BTD, Cache(k, v, frame.positions_BT, frame.ends_BT, node_BX, new, new, jnp.int32(0))
+
+    def decode(
+        self, tokens_BX: jax.Array, cache: Cache, *, adapters: Any = None, adapt: Adapt | None = None
+    ) -> tuple[jax.Array, Cache]:
+        """Hidden states of one new token in each branch, float[B, X, D], and the cache with these tokens."""
+        frame = _branches_frame(self.config, cache)
+        hidden_BXD, kept, _ = self._scan(tokens_BX, frame, adapters, adapt, cache=cache, keep=True)
+        return hidden_BXD, cache.added(*kept)
+
+    def _scan(
+        self,
+        tokens_BT,
+        frame: Frame,
+        adapters,
+        adapt,
+        cache: Cache | None = None,
+        keep=False,
+        remat=False,
+        look=None,
+        constrain=lambda x_BTD: x_BTD,
+    ):
+        """(hidden states, keys and values of all layers if `keep`, what `look` saw)."""
 
         def layer(x_BTD, scanned):
             block, constants, adapters_of_layer, cached = scanned
@@ -123,14 +161,14 @@ class Decoder(nnx.Module):
                     seen.update(look(adapters_of_layer, sites, x_BTI))
                 return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
 
-            x_BTD, new = block(x_BTD, frame, constants, hook, cached)
-            return constrain(x_BTD), (None if cached is None else new, seen)
+            x_BTD, kept = block(x_BTD, frame, constants, hook, cached)
+            return constrain(x_BTD), (kept if keep else None, seen)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
-        cached = None if cache is None else (cache.k, cache.v)
-        x_BTD = constrain(self.embedded(tokens_BT, positions_BT))
-        x_BTD, (new, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached))
-        return self.final_norm(x_BTD), None if cache is None else cache.filled(*new), seen
+        cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
+        x_BTD = constrain(self.embedded(tokens_BT, frame.positions_BT))
+        x_BTD, (kept, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached))
+        return self.final_norm(x_BTD), kept, seen
 
     def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
         """The input of the first layer, float[B, T, D] in the weights' dtype."""
@@ -155,31 +193,33 @@ class Decoder(nnx.Module):
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
-def _positions_and_segments(tokens_BT, positions_BT, segments_BT, cache: Cache | None) -> tuple[jax.Array, jax.Array]:
-    """int32[B, T] each, with defaults for those that are None."""
+def _rows_frame(config: ModelConfig, tokens_BT, positions_BT, ends_BT, room: int = 0) -> Frame:
+    """The frame of rows, with the defaults for positions and ends that are None."""
+    T = tokens_BT.shape[1]
     if positions_BT is None:
-        first = 0 if cache is None else cache.index
-        positions_BT = jnp.broadcast_to(first + jnp.arange(tokens_BT.shape[1])[None, :], tokens_BT.shape)
-    if segments_BT is None:
-        segments_BT = jnp.ones(tokens_BT.shape, jnp.int32)
-    return positions_BT.astype(jnp.int32), segments_BT.astype(jnp.int32)
+        positions_BT = jnp.broadcast_to(jnp.arange(T)[None], tokens_BT.shape)
+    if ends_BT is None:
+        ends_BT = jnp.full(tokens_BT.shape, T)
+    positions_BT, ends_BT = positions_BT.astype(jnp.int32), ends_BT.astype(jnp.int32)
+    return _frame(config, positions_BT, lambda original: _beyond(positions_BT, ends_BT, original - room), ends_BT)
 
 
-def _frame(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> Frame:
-    keys = (positions_BT, segments_BT) if cache is None else (cache.positions, cache.segments)
-    some_layers = config.local is not None
+def _branches_frame(config: ModelConfig, cache: Cache) -> Frame:
+    def beyond(original):
+        beyond_BS = _beyond(cache.positions, cache.ends, original - cache.room)
+        return jnp.take_along_axis(beyond_BS, cache.node, axis=1)
+
+    return _frame(config, cache.next_BX, beyond, cache=cache)
+
+
+def _frame(config: ModelConfig, positions_BT, beyond, ends_BT=None, cache: Cache | None = None) -> Frame:
     one_rope = len(set(config.ropes)) == 1 and config.ropes[0] is not None
-
-    def mask(window: int | None) -> jax.Array:
-        return causal_mask(positions_BT, keys[0], segments_BT, keys[1], window)
-
     return Frame(
         positions_BT=positions_BT,
-        angles_BTJ=_angles(config, positions_BT, segments_BT, cache) if one_rope else None,
+        angles_BTJ=_angles(config, positions_BT, beyond) if one_rope else None,
         query_scale_BT=None if config.position_scale is None else _query_scale(positions_BT, *config.position_scale),
-        mask_BTS=mask(None if some_layers else config.window),
-        window_BTS=mask(config.window) if some_layers else None,
-        column=None if cache is None else cache.index,
+        ends_BT=ends_BT,
+        cache=cache,
     )
 
 
@@ -187,14 +227,22 @@ def _query_scale(positions_BT: jax.Array, weight: float, length: int) -> jax.Arr
     return 1 + weight * jnp.log1p(jnp.floor(positions_BT / length))
 
 
-def _angles(config: ModelConfig, positions_BT, segments_BT, cache: Cache | None) -> jax.Array:
+def _angles(config: ModelConfig, positions_BT, beyond) -> jax.Array:
+    """beyond: a function of the original context that gives, bool[B, T], which tokens are of a longer tree."""
     scaling = config.rope_scaling
     short_J, long_J = (frequencies(config.rope_dim, config.rope_theta, scaling, long) for long in (False, True))
-    if scaling is None or scaling.kind != "longrope":
+    if config.original is None:
         return rope_angles(positions_BT, short_J)
-    if cache is not None:
-        return rope_angles(positions_BT, long_J if cache.k.shape[2] > scaling.original else short_J)
-    same_BTS = segments_BT[:, :, None] == segments_BT[:, None, :]
-    last_BT = jnp.where(same_BTS, positions_BT[:, None, :], 0).max(axis=-1)
-    beyond_BTJ = (last_BT >= scaling.original)[:, :, None]
-    return jnp.where(beyond_BTJ, rope_angles(positions_BT, long_J), rope_angles(positions_BT, short_J))
+    beyond_BT1 = beyond(config.original)[:, :, None]
+    return jnp.where(beyond_BT1, rope_angles(positions_BT, long_J), rope_angles(positions_BT, short_J))
+
+
+def _beyond(positions_BT, ends_BT, original: int) -> jax.Array:
+    """bool[B, T]: whether the longest path of a token's tree has more than `original` tokens."""
+
+    def row(positions_T, ends_T):
+        tree_T = jnp.cumsum((positions_T == 0) & (ends_T > 0))
+        last = jax.ops.segment_max(jnp.where(ends_T > 0, positions_T, 0), tree_T, len(tree_T) + 1)
+        return last[tree_T] >= original
+
+    return jax.vmap(row)(positions_BT, ends_BT)

@@ -27,12 +27,12 @@ def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:
     return [order[i : i + batch] for i in range(0, len(order), batch)]
 
 
-def left_padded(encoded: Sequence[np.ndarray], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """int32[rows, columns], the sequences right-aligned, and int32[rows], their lengths; 0 for rows without one."""
+def right_padded(encoded: Sequence[np.ndarray], rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """int32[rows, columns], one sequence per row, and int32[rows], their lengths; 0 for rows without one."""
     tokens_BT = np.zeros((rows, columns), np.int32)
     lengths_B = np.zeros(rows, np.int32)
     for row, ids in enumerate(encoded):
-        tokens_BT[row, columns - len(ids) :] = ids
+        tokens_BT[row, : len(ids)] = ids
         lengths_B[row] = len(ids)
     return tokens_BT, lengths_B
 

@@ -98,7 +98,7 @@ def _joined(one: _Moments, two: _Moments) -> _Moments:
 
 @jax.jit
 def _moments(decoder, router, rows):
-    inside_BT1 = (rows.segments_BT > 0)[..., None]
+    inside_BT1 = rows.inside_BT[..., None]
     count = inside_BT1.sum()
 
     def look(layer, sites, x_BTI):

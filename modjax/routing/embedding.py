@@ -27,8 +27,8 @@ def embed(
 
 def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
     """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without a prompt."""
-    hidden_BTD = decoder(*rows)[0].astype(jnp.float32)
-    inside_BT1 = (rows.segments_BT > 0)[..., None]
+    hidden_BTD = decoder(*rows).astype(jnp.float32)
+    inside_BT1 = rows.inside_BT[..., None]
     return jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
 
 

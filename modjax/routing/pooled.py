@@ -47,7 +47,7 @@ class Pooled(PromptRouter):
     def scores(self, decoder, rows):
         """Mean standardised scores over the prompt's tokens, and over the sites and layers at which an expert's update
         is not 0, float32[B,E]; -inf for an expert whose update is 0 everywhere."""
-        inside_BT1 = (rows.segments_BT > 0)[..., None]
+        inside_BT1 = rows.inside_BT[..., None]
 
         def look(layer, sites, x_BTI):
             return {site: total(layer, site, x_BTI) for site in sites if site in layer.mean}

@@ -18,41 +18,50 @@ from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
-from modjax.models.padding import batched_by_length, bucket, fitting, left_padded
+from modjax.models.padding import batched_by_length, bucket, fitting, right_padded
 from modjax.ops.lora import Loras, Mix
 from modjax.routing.base import BaseModel, Bound, Context, Router, hook, named, static
 
 
 class PromptRows(NamedTuple):
-    """A batch of prompts in the decoder's form; tokens of a row outside its prompt have segment 0."""
+    """A batch of prompts in the decoder's form, one per row, followed by padding."""
 
     tokens_BT: jax.Array  # int32
     positions_BT: jax.Array  # int32
-    segments_BT: jax.Array  # int32, 1 for the prompt's tokens, else 0
+    ends_BT: jax.Array  # int32, T for the prompt's tokens, else 0
+
+    @property
+    def inside_BT(self) -> jax.Array:
+        """bool, whether a token belongs to the prompt."""
+        return self.ends_BT > 0
+
+    @property
+    def lengths_B(self) -> jax.Array:
+        """int32, the number of tokens of each prompt."""
+        return self.inside_BT.sum(axis=1)
 
     def last(self, x_BTI: jax.Array) -> jax.Array:
         """The activations at the last token of each prompt, [B,I]."""
-        last_B = jnp.argmax(jnp.cumsum(self.segments_BT > 0, axis=1), axis=1)
+        last_B = jnp.maximum(self.lengths_B - 1, 0)
         return jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]
 
     @classmethod
     def whole(cls, tokens_BT: jax.Array) -> PromptRows:
         """Each row is one prompt, without padding."""
         positions_BT = jnp.broadcast_to(jnp.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
-        return cls(jnp.asarray(tokens_BT), positions_BT, jnp.ones(tokens_BT.shape, jnp.int32))
-
-    @classmethod
-    def left_padded(cls, tokens_BT: np.ndarray, lengths_B: np.ndarray) -> PromptRows:
-        """The prompt of each row is in its last lengths_B columns."""
-        n_columns = tokens_BT.shape[1]
-        columns_BT = np.arange(n_columns)[None] - (n_columns - lengths_B)[:, None]
-        return cls(tokens_BT, np.maximum(columns_BT, 0), np.int32(columns_BT >= 0))
+        return cls(jnp.asarray(tokens_BT), positions_BT, jnp.full(tokens_BT.shape, tokens_BT.shape[1]))
 
     @classmethod
     def right_padded(cls, tokens_BT: np.ndarray, lengths_B: np.ndarray) -> PromptRows:
         """The prompt of each row is in its first lengths_B columns."""
-        columns_BT = np.broadcast_to(np.arange(tokens_BT.shape[1])[None], tokens_BT.shape)
-        return cls(tokens_BT, columns_BT, np.int32(columns_BT < lengths_B[:, None]))
+        T = tokens_BT.shape[1]
+        columns_BT = np.broadcast_to(np.arange(T, dtype=np.int32)[None], tokens_BT.shape)
+        return cls(tokens_BT, columns_BT, np.where(columns_BT < lengths_B[:, None], np.int32(T), np.int32(0)))
+
+    @classmethod
+    def one_each(cls, prompts: Sequence[np.ndarray], rows: int, columns: int) -> PromptRows:
+        """One prompt per row; the last rows may have none."""
+        return cls.right_padded(*right_padded(prompts, rows, columns))
 
 
 class Settled(Router):
@@ -113,4 +122,4 @@ def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[in
     rows = fitting(batch, len(prompts))
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))
-        yield ids, PromptRows.left_padded(*left_padded([prompts[i] for i in ids], rows, columns))
+        yield ids, PromptRows.one_each([prompts[i] for i in ids], rows, columns)

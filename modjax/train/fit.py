@@ -16,7 +16,7 @@ from modjax import arguments
 from modjax.checkpoint import Checkpoints
 from modjax.claim import claim
 from modjax.data import inputs, loader
-from modjax.data.pack import Rows, joined, pack
+from modjax.data.rows import Rows, joined, pack
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
@@ -127,13 +127,15 @@ class _Run:
         self.answers = self._answers(tasks) if answered else None
 
     def _rows(self, tasks, split) -> dict[str, Rows]:
-        return {name: self._packed(tasks.select(own), split) for name, own in self.groups.items()}
+        return {name: self._packed(name, tasks.select(own), split) for name, own in self.groups.items()}
 
-    def _packed(self, tasks, split) -> Rows:
+    def _packed(self, name, tasks, split) -> Rows:
         encoded = [_encoded(self.model, task, split, self.settings) for task in tasks.values()]
+        seed, split = loader.key_of(name, self.settings.seed), self.model.config.original
+        how = {"length": self.settings.length, "seed": seed, "split": split}
         if self.recipe.by_task:
-            return joined([pack(own, self.settings.length, number) for number, own in enumerate(encoded)])
-        return pack([one for own in encoded for one in own], self.settings.length)
+            return joined([pack(own, task=number, **how) for number, own in enumerate(encoded)])
+        return pack([one for own in encoded for one in own], **how)
 
     def _answers(self, tasks) -> Answers:
         fresh = jax.eval_shape(self.programs.fresh, self.given)

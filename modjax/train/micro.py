@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.parallel import rules
 from modjax.train.recipe import member_axis
 

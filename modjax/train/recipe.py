@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from modjax import digest
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.errors import InputError
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
@@ -114,8 +114,8 @@ def _group_sums(decoder, trained, frozen, rows, keys_EB, *, recipe, settings, me
 
     def loss_sum(trained, frozen, rows, key_B):
         own, adapters = recipe.attach(decoder, trained, frozen, rows, key_B)
-        places = (rows.tokens, rows.positions, rows.segments)
-        hidden_BTD, _ = own(*places, **adapters, remat=settings.remat, **constrain)
+        places = (rows.tokens, rows.positions, rows.ends)
+        hidden_BTD = own(*places, **adapters, remat=settings.remat, **constrain)
         losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
         # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
         return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0))

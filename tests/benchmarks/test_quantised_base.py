@@ -41,7 +41,7 @@ def test_figures_of_a_tiny_model(benchmark, work, word_model):
     assert abs(figures["int8"]["loss_difference"]) < 0.05 and figures["nf4"]["loss_difference"] != 0
     assert len({figures[name]["fingerprint"] for name in models}) == 1
     assert all(figures[name]["train_tokens_per_second"] > 0 for name in models)
-    assert figures["tokens_per_run"]["train"] == sum(int((rows.segments > 0).sum()) for rows in work.training)
+    assert figures["tokens_per_run"]["train"] == sum(int((rows.ends > 0).sum()) for rows in work.training)
 
 
 def test_the_loss_is_that_of_the_evaluation(benchmark, work, word_model, word_tokenizer, word_tasks):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modjax.data import loader
-from modjax.data.pack import Rows, pack
+from modjax.data.rows import Rows, pack
 from modjax.data.tokenize import Encoded
 
 SIZES = {"a": 5, "b": 3, "c": 7}
@@ -68,7 +68,7 @@ def test_validation_batches_hold_every_row_once_and_empty_ones_after(rows):
     for index, own in enumerate(rows.values()):
         np.testing.assert_array_equal(whole.tokens[index, : own.n_rows], own.tokens)
         assert whole.weights[index].sum() == own.weights.sum()
-        assert not whole.segments[index, own.n_rows :].any()
+        assert not whole.ends[index, own.n_rows :].any()
 
 
 def test_a_key_belongs_to_name_and_seed():

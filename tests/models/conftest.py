@@ -98,14 +98,14 @@ def decoder(request):
 
 @pytest.fixture(scope="session")
 def run():
-    """decoder(tokens, positions, segments)[0], compiled once for each family and shape."""
-    return jax.jit(lambda decoder, *places: decoder(*places)[0])
+    """decoder(tokens, positions, ends), compiled once for each family and shape."""
+    return jax.jit(lambda decoder, *places: decoder(*places))
 
 
 @pytest.fixture(scope="session")
 def run_cached():
-    """decoder(tokens, positions, segments, cache=cache), compiled in the same way."""
-    return jax.jit(lambda decoder, cache, *places: decoder(*places, cache=cache))
+    """Decoder.prefill(tokens, positions, ends, nodes, room) and Decoder.decode(tokens, cache), compiled likewise."""
+    return jax.jit(Decoder.prefill, static_argnums=5), jax.jit(Decoder.decode)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modjax.models.decode import CHUNK, Prompts, advance, prefill
-from modjax.models.padding import left_padded
+from modjax.models.padding import right_padded
 from modjax.models.sampling import Sampling
 
 PROMPTS = [[5, 9, 11], [7], [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]]
@@ -28,26 +28,29 @@ def decoder(word_model):
 
 
 def padded(seed=0):
-    keys_B = jax.random.split(jax.random.key(seed), ROWS)
-    return Prompts(*left_padded([np.array(one) for one in PROMPTS], ROWS, COLUMNS), keys_B)
+    tokens_BT, lengths_B = right_padded([np.array(one) for one in PROMPTS], ROWS, COLUMNS)
+    positions_BT = np.tile(np.arange(COLUMNS, dtype=np.int32), (ROWS, 1))
+    ends_BT = np.where(positions_BT < lengths_B[:, None], COLUMNS, 0)
+    keys_BX = jax.random.split(jax.random.key(seed), ROWS)[:, None]
+    return Prompts(tokens_BT, positions_BT, ends_BT, np.maximum(lengths_B - 1, 0)[:, None], keys_BX)
 
 
 def decoded(programs, decoder, how=None, counts=(CHUNK, 3), ends_Z=NO_ENDS, over_B=(False, False, False, True)):
     """The tokens of each row, int[ROWS, 1 + sum of counts], and the state at the end."""
     first, following = programs
     state = first(decoder, padded(), ROOM, how)
-    parts = [state.newest_B[:, None]]
+    parts = [state.newest_BX]
     for steps in counts:
-        out_BG, state = following(decoder, state, np.array(over_B), ends_Z, steps, how)
-        assert out_BG.shape == (ROWS, CHUNK) and out_BG.dtype == jnp.int32
-        parts.append(out_BG[:, :steps])
+        out_BXG, state = following(decoder, state, np.array(over_B)[:, None], ends_Z, steps, how)
+        assert out_BXG.shape == (ROWS, 1, CHUNK) and out_BXG.dtype == jnp.int32
+        parts.append(out_BXG[:, 0, :steps])
     return np.concatenate(parts, axis=1), state
 
 
 @functools.cache
 def recomputed(decoder, prompt, n_tokens):
     """Greedy decoding without a cache: the whole row goes through the decoder for each token."""
-    run = jax.jit(lambda tokens_BT: decoder.logits(decoder(tokens_BT)[0]))
+    run = jax.jit(lambda tokens_BT: decoder.logits(decoder(tokens_BT)))
     tokens = list(prompt)
     for _ in range(n_tokens):
         row = np.pad(tokens, (0, 40 - len(tokens)))[None]  # attention is causal: the zeros after them are not read
@@ -59,7 +62,7 @@ def test_cached_equals_recomputed(programs, decoder):
     tokens_BG, state = decoded(programs, decoder)
     for row, prompt in enumerate(PROMPTS):
         np.testing.assert_array_equal(tokens_BG[row], recomputed(decoder, tuple(prompt), 20))
-    assert state.drawn == 20 and state.cache.index == COLUMNS + 19  # the newest token is not read yet
+    assert state.drawn == 20 and state.cache.count == 19  # the newest token is not read yet
 
 
 def test_the_size_of_chunks_changes_nothing(programs, decoder):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modjax.models.block import Layer
+from modjax.models.block import EVERY, Layer
 from modjax.models.weights import abstract, leaves
 from modjax.ops.rope import frequencies
 
@@ -13,20 +13,58 @@ close = functools.partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-4)
 
 
 def test_left_padded_rows_equal_single_rows(run, decoder, tokens_BT):
-    segments_BT = jnp.array([[1] * 12, [0] * 5 + [1] * 7], jnp.int32)
+    ends_BT = jnp.array([[12] * 12, [0] * 5 + [12] * 7], jnp.int32)
     positions_BT = jnp.array([range(12), [0] * 5 + list(range(7))], jnp.int32)
-    batch = run(decoder, tokens_BT, positions_BT, segments_BT)
+    batch = run(decoder, tokens_BT, positions_BT, ends_BT)
     close(batch[:1], run(decoder, tokens_BT[:1]))
     close(batch[1:, 5:], run(decoder, tokens_BT[1:, 5:]))
     assert jnp.isfinite(batch).all()
 
 
-def test_packed_segments_equal_separate_rows(run, decoder, tokens_BT):
-    segments_BT = jnp.array([[3] * 4 + [1] * 7 + [0]], jnp.int32)
+def test_packed_paths_equal_separate_rows(run, decoder, tokens_BT):
+    ends_BT = jnp.array([[4] * 4 + [11] * 7 + [0]], jnp.int32)
     positions_BT = jnp.array([[*range(4), *range(7), 0]], jnp.int32)
-    packed = run(decoder, tokens_BT[:1], positions_BT, segments_BT)
+    packed = run(decoder, tokens_BT[:1], positions_BT, ends_BT)
     close(packed[:, :4], run(decoder, tokens_BT[:1, :4]))
     close(packed[:, 4:11], run(decoder, tokens_BT[:1, 4:11]))
+
+
+def test_the_paths_of_a_tree_equal_separate_rows(run, decoder, tokens_BT):
+    """Two trees: three tokens, of which two go on in two ways, and a path; longrope has one factor for both ways."""
+    ends_BT = jnp.array([[8, 8, 4, 4, 8, 8, 8, 8, 11, 11, 11, 0]], jnp.int32)
+    positions_BT = jnp.array([[0, 1, 2, 3, 2, 3, 4, 5, 0, 1, 2, 0]], jnp.int32)
+    tree = run(decoder, tokens_BT[:1], positions_BT, ends_BT)
+    for path in ([0, 1, 4, 5, 6, 7], [8, 9, 10], [0, 1, 2, 3]):
+        if path != [0, 1, 2, 3] or decoder.config.original is None:
+            close(tree[:, path], run(decoder, tokens_BT[:1, path]))
+
+
+@pytest.mark.parametrize("decoder", ["llama", "phi3", "gpt2", "gemma2"], indirect=True)
+def test_gradients_of_a_tree_are_the_sums_of_those_of_its_paths(decoder, tokens_BT):
+    """Two paths of six tokens with three in common, each token of a path with its own term of the loss."""
+    factors_6 = jnp.arange(1.0, 7.0)
+    adapters = {site: jnp.full((2, *shape), 0.01) for site, shape in decoder.config.sites.items()}
+    paths = jnp.array([[0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8]])
+
+    def loss(hidden_26D):
+        return jnp.sum(factors_6[None, :, None] * jnp.square(hidden_26D[..., :3]))
+
+    @jax.jit
+    @jax.value_and_grad
+    def tree(adapters):
+        places = jnp.array([[0, 1, 2, 3, 4, 5, 3, 4, 5]]), jnp.array([[9, 9, 9, 6, 6, 6, 9, 9, 9]])
+        return loss(decoder(tokens_BT[:1, :9], *places, adapters=adapters, adapt=linear_deltas)[0, paths])
+
+    @jax.jit
+    @jax.value_and_grad
+    def alone(adapters):
+        return loss(decoder(tokens_BT[0, paths], adapters=adapters, adapt=linear_deltas))
+
+    got, expected = tree(adapters), alone(adapters)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5)
+    for site, gradient in got[1].items():
+        largest = jnp.abs(expected[1][site]).max()
+        np.testing.assert_allclose(gradient, expected[1][site], rtol=1e-3, atol=1e-4 * largest, err_msg=site)
 
 
 @pytest.mark.parametrize("decoder", ["gpt2"], indirect=True)
@@ -37,16 +75,16 @@ def test_positions_beyond_a_learned_embedding_give_nan(run, decoder, tokens_BT):
 
 
 def test_gradients_show_what_each_token_reads(decoder):
-    """Row t of the Jacobian is nonzero at the tokens of t's segment up to t, as far back as L windows reach."""
+    """Row t of the Jacobian is nonzero at the tokens of t's path up to t, as far back as L windows reach."""
     tokens_BT = jnp.arange(12)[None]  # all different, so that each embedding row is one position
-    segments_BT = jnp.array([[1] * 5 + [2] * 6 + [0]], jnp.int32)
+    ends_BT = jnp.array([[5] * 5 + [11] * 6 + [0]], jnp.int32)
 
     @jax.jit
     @functools.partial(jax.vmap, in_axes=(None, 0))
     @jax.grad
     def gradient(embed, t):
         changed = with_leaf(decoder, "embed", embed)
-        return changed(tokens_BT, None, segments_BT)[0][0, t, :3].sum()
+        return changed(tokens_BT, None, ends_BT)[0, t, :3].sum()
 
     read = jnp.abs(gradient(decoder.embed[...], jnp.arange(12)))[:, :12].sum(-1) > 0
     config = decoder.config
@@ -77,7 +115,7 @@ def test_adapt_is_called_once_for_each_shared_input(run, decoder, tokens_BT):
         return {}
 
     adapters = {"a": jnp.ones((2, 5)), "b": (jnp.ones((2, 3, 4)),)}
-    adapted = decoder(tokens_BT, adapters=adapters, adapt=adapt)[0]
+    adapted = decoder(tokens_BT, adapters=adapters, adapt=adapt)
     sites = decoder.config.sites
     layer = {"a": (5,), "b": ((3, 4),)}
     assert calls == [(group, sites[group[0]][0], layer) for group in groups_of(decoder.config)]
@@ -91,7 +129,7 @@ def test_deltas_equal_changed_weights(run, decoder, tokens_BT):
     adapters = {
         site: jax.random.normal(key, (2, *shape)) / 10 for key, (site, shape) in zip(keys, shapes, strict=False)
     }
-    adapted = jax.jit(lambda adapters: decoder(tokens_BT, adapters=adapters, adapt=linear_deltas)[0])(adapters)
+    adapted = jax.jit(lambda adapters: decoder(tokens_BT, adapters=adapters, adapt=linear_deltas))(adapters)
     changed = decoder
     for site, delta_LIO in adapters.items():
         path = f"blocks.{site}.kernel"
@@ -111,7 +149,7 @@ def test_remat_changes_no_gradient(decoder, tokens_BT):
     @functools.partial(jax.jit, static_argnums=1)
     def gradient(adapters, remat):
         def loss(adapters):
-            return jnp.square(decoder(tokens_BT, adapters=adapters, adapt=linear_deltas, remat=remat)[0][..., :3]).sum()
+            return jnp.square(decoder(tokens_BT, adapters=adapters, adapt=linear_deltas, remat=remat)[..., :3]).sum()
 
         return jax.grad(loss)(adapters)
 
@@ -127,7 +165,7 @@ def test_what_is_the_same_in_all_layers_is_no_array_along_them(decoder):
         assert layer == Layer()
         return
     np.testing.assert_array_equal(layer.frequencies_J, [frequencies(8, 50.0), np.zeros(4)])
-    np.testing.assert_array_equal(layer.local, [True, False])
+    np.testing.assert_array_equal(layer.window, [decoder.config.window, EVERY])
 
 
 def test_init_gives_the_abstract_tree(decoder):

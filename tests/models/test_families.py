@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from modjax.models import hf
-from modjax.models.cache import Cache
 from modjax.models.config import FAMILIES, ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.hf_names import MODULES
@@ -43,17 +42,20 @@ def logits(decoder, tokens_BT, run):
 
 
 def cached_logits(decoder, tokens_BT, run_cached):
-    """Logits with a cache. Row 1 starts with three columns of padding, so it ends three tokens earlier."""
-    columns_BT = np.arange(T)[None] - np.array([0, PADDING])[:, None]
-    positions_BT, segments_BT = np.maximum(columns_BT, 0), (columns_BT >= 0).astype(np.int32)
-    padded_BT = np.take_along_axis(tokens_BT, positions_BT, axis=1)
-    cache, parts = Cache.empty(decoder.config, B, T), []
-    for columns in (slice(0, PREFILL), *(slice(t, t + 1) for t in range(PREFILL, T))):
-        places = (padded_BT[:, columns], positions_BT[:, columns], segments_BT[:, columns])
-        hidden_BTD, cache = run_cached(decoder, cache, *(jnp.asarray(place) for place in places))
-        parts.append(hidden_BTD)
+    """Logits with a cache, token by token after the first ones. Row 1 has three of these fewer."""
+    prefill, decode = run_cached
+    lengths_B = np.array([PREFILL, PREFILL - PADDING])
+    positions_BT = np.tile(np.arange(PREFILL), (B, 1))
+    ends_BT = np.where(positions_BT < lengths_B[:, None], PREFILL, 0)
+    places = (jnp.asarray(place) for place in (tokens_BT[:, :PREFILL], positions_BT, ends_BT, lengths_B[:, None] - 1))
+    hidden_BTD, cache = prefill(decoder, *places, T - PREFILL)
+    parts = [hidden_BTD]
+    for t in range(T - PREFILL):
+        token_BX = np.take_along_axis(tokens_BT, lengths_B[:, None] + t, axis=1)
+        hidden_BXD, cache = decode(decoder, jnp.asarray(token_BX), cache)
+        parts.append(hidden_BXD)
     logits_BTV = np.asarray(decoder.logits(jnp.concatenate(parts, axis=1)))
-    return [logits_BTV[0], logits_BTV[1, PADDING:]]
+    return [logits_BTV[0], np.delete(logits_BTV[1], range(lengths_B[1], PREFILL), axis=0)]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_embedded_model_equals_transformers(tmp_path):
     with torch.no_grad():
         expected = model(torch.tensor(TOKENS_BT)).logits.numpy()
     decoder = gguf.read(gguf.embedded())
-    got = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0]))(decoder, TOKENS_BT)
+    got = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)))(decoder, TOKENS_BT)
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
 
 
@@ -379,7 +379,7 @@ def test_no_family_is_forgotten():
 
 
 def logits(decoder, tokens_BT):
-    return jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0]))(decoder, tokens_BT)
+    return jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)))(decoder, tokens_BT)
 
 
 # Configs that transformers reads from such a file: it takes some sizes from its defaults.

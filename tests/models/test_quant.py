@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import modjax
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.errors import InputError
 from modjax.models import hf
 from modjax.models.quant import BLOCK, FORMATS, NF4, NF4_CODES, encoded
@@ -185,7 +185,7 @@ def test_gradients_keep_no_decoded_kernels(decoder, quantize):
             def adapt(layer, sites, x):
                 return {site: jnp.einsum("bti,io->bto", x, layer[site]) for site in sites if site in layer}
 
-            return decoder(tokens_BT, adapters=adapters, adapt=adapt)[0][..., :3].sum()
+            return decoder(tokens_BT, adapters=adapters, adapt=adapt)[..., :3].sum()
 
         return jax.grad(loss)(adapters)
 

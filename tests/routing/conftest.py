@@ -178,7 +178,7 @@ def embeddings(word_model):
 
     @jax.jit
     def hidden(tokens_BT):
-        return word_model.params(tokens_BT)[0]
+        return word_model.params(tokens_BT)
 
     def one(tokens):
         row = np.zeros((1, 32), np.int32)

@@ -41,14 +41,11 @@ def test_the_mix_is_the_routers(model, mixed, tokens_BT):
     assert np.abs(apart).max() > 0.01
 
 
-def test_padding_on_either_side_is_no_prompt(model, mixed, router, prompts):
-    from modjax.models.padding import left_padded
-
-    left_BT, lengths_B = left_padded(prompts, len(prompts), 16)
-    right_BT = np.stack([np.roll(row, length) for row, length in zip(left_BT, lengths_B, strict=True)])
-    left = settled(model, mixed, router, PromptRows.left_padded(left_BT, lengths_B))
-    right = settled(model, mixed, router, PromptRows.right_padded(right_BT, lengths_B))
-    np.testing.assert_allclose(left.weights, right.weights, atol=1e-5)
+def test_padding_is_no_prompt(model, mixed, router, prompts):
+    padded = settled(model, mixed, router, PromptRows.one_each(prompts, len(prompts) + 1, 16))
+    for row, prompt in enumerate(prompts):
+        alone = settled(model, mixed, router, PromptRows.whole(prompt[None]))
+        np.testing.assert_allclose(padded.weights[:, row], alone.weights[:, 0], atol=1e-5)
 
 
 def test_a_loss_is_that_of_weights_from_the_prompt_alone(model, mixed, router, examples):

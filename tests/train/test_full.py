@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding
 
 from modjax.data import loader
-from modjax.data.pack import Rows, pack
+from modjax.data.rows import Rows, pack
 from modjax.data.tokenize import encode
 from modjax.errors import InputError
 from modjax.models import weights
@@ -37,7 +37,7 @@ def test_it_is_plain_training_of_all_weights(full, word_model, word_tasks, small
     encoded = [
         one for task in word_tasks.values() for one in encode(word_model.tokenizer, task, task.split("train"), 32)
     ]
-    batches = loader.batches({"full": pack(encoded, 32)}, settings.batch, 3, 0)
+    batches = loader.batches({"full": pack(encoded, 32, seed=loader.key_of("full", 0))}, settings.batch, 3, 0)
     chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule(settings), weight_decay=0.0))
     params = word_model.params
     opt_state = chain.init(params)
@@ -45,7 +45,7 @@ def test_it_is_plain_training_of_all_weights(full, word_model, word_tasks, small
     @jax.jit
     def step(params, opt_state, rows):
         def loss(params):
-            hidden_BTD, _ = params(rows.tokens, rows.positions, rows.segments)
+            hidden_BTD = params(rows.tokens, rows.positions, rows.ends)
             losses_BM = target_losses(params.logits, hidden_BTD, rows.at, rows.labels)
             return (losses_BM * rows.weights).sum() / rows.weights.sum()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from modjax.adapt.cat import CatTraining
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.train.full import FullTraining
 from modjax.train.gates import GateTraining
 from modjax.train.lora import LoRATraining, SharedATraining
@@ -27,13 +27,13 @@ def batch_of(n_experts):
     """Rows of two examples each, with different numbers of targets."""
     rng = np.random.default_rng(0)
     shape = (n_experts, B, T)
-    segments = np.broadcast_to(np.repeat([1, 2], T // 2), shape).astype(np.int32)
+    ends = np.broadcast_to(np.repeat([T // 2, T], T // 2), shape).astype(np.int32)
     positions = np.broadcast_to(np.tile(np.arange(T // 2), 2), shape).astype(np.int32)
     at = np.sort(rng.integers(0, T - 1, (n_experts, B, M))).astype(np.int32)
     labels = rng.integers(0, 64, at.shape).astype(np.int32)
     weights = rng.integers(0, 2, at.shape).astype(np.float32)
     task = rng.integers(0, 2, (n_experts, B, 1)).astype(np.int32)
-    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, segments, at, labels, weights, task)
+    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, ends, at, labels, weights, task)
 
 
 def poly(model, settings, library):

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from modjax.data.pack import Rows
+from modjax.data.rows import Rows
 from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert, schedule
 from modjax.train.settings import Settings
@@ -27,13 +27,13 @@ def decoder(word_model):
 def batch_of(n_experts, seed=0):
     rng = np.random.default_rng(seed)
     shape = (n_experts, B, T)
-    segments = np.broadcast_to(np.repeat([1, 2], T // 2), shape).astype(np.int32)
+    ends = np.broadcast_to(np.repeat([T // 2, T], T // 2), shape).astype(np.int32)
     positions = np.broadcast_to(np.tile(np.arange(T // 2), 2), shape).astype(np.int32)
     at = np.sort(rng.integers(0, T - 1, (n_experts, B, M))).astype(np.int32)
     labels = rng.integers(0, 64, at.shape).astype(np.int32)
     weights = np.broadcast_to([1, 1, 1, 1, 0], at.shape).astype(np.float32)
     task = np.zeros((n_experts, B, 1), np.int32)
-    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, segments, at, labels, weights, task)
+    return Rows(rng.integers(0, 64, shape).astype(np.int32), positions, ends, at, labels, weights, task)
 
 
 def begin(decoder, n_experts, settings):
@@ -58,7 +58,7 @@ def plain_loss(decoder, loras, scale, rows):
         half, name = site.split(".")
         kernel = getattr(getattr(model.blocks, half), name).kernel
         kernel[...] = kernel[...] + scale * jnp.einsum("lri,lro->lio", a_LRI, b_LRO)
-    hidden_BTD, _ = model(rows.tokens, rows.positions, rows.segments)
+    hidden_BTD = model(rows.tokens, rows.positions, rows.ends)
     logits_BTV = jax.nn.log_softmax(model.logits(hidden_BTD))
     losses_BM = -jnp.stack([logits_BTV[b, rows.at[b], rows.labels[b]] for b in range(B)])
     return jnp.sum(losses_BM * rows.weights) / jnp.sum(rows.weights)
