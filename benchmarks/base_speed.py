@@ -58,7 +58,7 @@ class Modjax:
         self.decoder = model.params
         bound = None if library is None else model.bind(library, modjax.routing.arrow(library, top_k=TOP_K))
         self.generator = generation.Generator(self.decoder, Numbers(), frozenset(), bound)  # no token ends an answer
-        self.read = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0][:, -1]))
+        self.read = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[:, -1]))
 
     def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
         """The logits after the last token of each row."""

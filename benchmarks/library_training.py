@@ -47,11 +47,14 @@ def examples_by_task(args, words) -> dict[str, list[Encoded]]:
     found = {}
     for task in list(modjax.data.load(args.tasks).training.values())[: args.experts]:
         examples = encode(words, task, task.split("train"), args.length, too_long="truncate")
-        fit = bisect.bisect_right(
-            range(1, len(examples) + 1), args.rows, key=lambda n: pack(examples[:n], args.length).n_rows
-        )
-        found[task.name] = examples[:fit]
+        found[task.name] = filling(examples, args.rows, args.length)
     return found
+
+
+def filling(examples: list[Encoded], rows: int, length: int) -> list[Encoded]:
+    """The most examples from the start that fit in the rows."""
+    numbers = range(1, len(examples) + 1)
+    return examples[: bisect.bisect_right(numbers, rows, key=lambda n: pack(examples[:n], length).n_rows)]
 
 
 class Modjax:

@@ -92,6 +92,11 @@ def matmul_peak(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
     return 2 * size**3 / min(timed(lambda: product(x, y).block_until_ready())[0] for _ in range(repeats))
 
 
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def machine(*packages: str) -> dict:
     """The machine and the versions of these packages."""
     cpuinfo = pathlib.Path("/proc/cpuinfo")
@@ -100,7 +105,8 @@ def machine(*packages: str) -> dict:
     return {
         "device": jax.devices()[0].device_kind,
         "cpu": names[0] if names else platform.processor(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": cores(),
+        "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "modjax", *packages)},
     }

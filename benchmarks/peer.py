@@ -1,10 +1,10 @@
 """The other side of the benchmarks: the same model in transformers, with the same LoRA experts in peft."""
 
 import argparse
-import os
 import pathlib
 from collections.abc import Mapping
 
+import measuring
 import numpy as np
 import peft
 import torch
@@ -14,7 +14,7 @@ from modjax.models import gguf
 from modjax.ops.lora import Factors
 from modjax.train.settings import Settings
 
-torch.set_num_threads(os.cpu_count())
+torch.set_num_threads(measuring.cores())
 
 
 def base(path: pathlib.Path) -> transformers.PreTrainedModel:
