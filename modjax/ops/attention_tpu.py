@@ -176,7 +176,9 @@ def _kinds(positions_BT, ends_BT, window, block) -> jax.Array:
     some = (first[None][keys] <= last[None][queries]) & (ends.max(axis=-1)[keys] > first[None][queries])
     everything = (last[None][keys] <= first[None][queries]) & (ends.min(axis=-1)[keys] > last[None][queries])
     if window is not None:
-        lowest, highest = positions.min(axis=-1), positions.max(axis=-1)
+        # Padding reads nothing: its positions do not count.
+        lowest = jnp.where(ends > 0, positions, jnp.iinfo(jnp.int32).max).min(axis=-1)
+        highest = positions.max(axis=-1)
         some &= lowest[queries] - highest[keys] < window
         everything &= highest[queries] - lowest[keys] < window
     return jnp.where(everything, ALL, jnp.where(some, SOME, NOTHING))
