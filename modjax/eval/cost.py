@@ -9,10 +9,11 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data.tasks import Tasks
-from modjax.eval.likelihood import batches, losses, prompts_of
+from modjax.eval.likelihood import losses
 from modjax.eval.method import Method
 from modjax.eval.sample import Chosen, Sample, prepared
 from modjax.model import Model
+from modjax.routing.batches import one_each
 
 PASSES = 3
 MOST = 2**16  # rows
@@ -56,9 +57,9 @@ def measure(
     arguments.instance("method", method, Method)
     batch = arguments.whole("batch", batch, least=1, most=MOST)
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
-    ((_, own, context, rows),) = batches(model, [one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)
-    inputs = (model.params, bound, context, prompts_of(own, rows), rows)
+    (own,) = one_each([one.encoded for one in chosen], bound, method.choices_of(chosen), batch)
+    inputs = (model.params, bound, own.context, own.prompts, own.rows)
     start = time.perf_counter()
     program = _program.lower(*inputs).compile()
     compiled = time.perf_counter() - start
@@ -69,7 +70,7 @@ def measure(
         temporary=None if memory is None else memory.temp_size_in_bytes,
         peak=(jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         compile=compiled,
-        token=seconds / int(np.sum(rows.ends > 0)),
+        token=seconds / int(np.sum(own.rows.ends > 0)),
     )
 
 
