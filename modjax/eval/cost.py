@@ -1,4 +1,4 @@
-"""Cost of a method: time and memory of the program that computes its loss."""
+"""Cost of a method: time and memory of the program that reads prompts and targets in evaluation."""
 
 import dataclasses
 import time
@@ -9,7 +9,7 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data.tasks import Tasks
-from modjax.eval.likelihood import losses
+from modjax.eval.answers import read
 from modjax.eval.method import Method
 from modjax.eval.sample import Chosen, Sample, prepared
 from modjax.model import Model
@@ -48,7 +48,7 @@ def measure(
     sample: Sample = Sample(),  # noqa: B008, frozen
     batch: int = 32,
 ) -> Cost:
-    """Compiles and times the loss of one batch: the longest examples of the tasks that the method covers.
+    """Compiles and times one batch: the longest examples of the tasks that the method covers, one per row.
 
     Args:
       batch: number of rows in the batch.
@@ -61,7 +61,7 @@ def measure(
     (own,) = one_each([one.encoded for one in chosen], bound, method.choices_of(chosen), batch)
     inputs = (model.params, bound, own.context, own.prompts, own.rows)
     start = time.perf_counter()
-    program = _program.lower(*inputs).compile()
+    program = read.lower(*inputs, room=0).compile()
     compiled = time.perf_counter() - start
     memory = program.memory_analysis()
     seconds = min(_seconds(program, inputs) for _ in range(PASSES))
@@ -78,9 +78,6 @@ def longest(chosen: Sequence[Chosen], batch: int) -> list[Chosen]:
     """The `batch` longest examples; fewer are repeated, because an empty row takes time but holds no tokens."""
     ordered = sorted(chosen, key=lambda one: len(one.encoded.tokens), reverse=True)
     return [ordered[i % len(ordered)] for i in range(batch)]
-
-
-_program = jax.jit(losses)
 
 
 def _seconds(program, inputs):

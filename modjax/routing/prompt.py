@@ -98,8 +98,8 @@ def routed(
 def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows | None) -> Bound | None:
     """The experts with a router of fixed weights for these prompts, per row, the same in every layer.
 
-    The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged; for them rows may
-    be None.
+    The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged; for them rows
+    may be None.
     """
     if bound is None or not isinstance(bound.router, PromptRouter):
         return bound
