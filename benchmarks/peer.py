@@ -1,0 +1,92 @@
+"""The other side of the benchmarks: the same model in transformers, with the same LoRA experts in peft."""
+
+import argparse
+import pathlib
+from collections.abc import Mapping
+
+import measuring
+import numpy as np
+import peft
+import torch
+import transformers
+
+from modjax.models import gguf
+from modjax.ops.lora import Factors
+from modjax.train.settings import Settings
+
+torch.set_num_threads(measuring.cores())
+
+
+def base(path: pathlib.Path) -> transformers.PreTrainedModel:
+    """The model of a folder or a GGUF file, in float32 and with transformers' default attention."""
+    file = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    folder = path.parent if file else path
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **file).eval()
+
+
+def path(args: argparse.Namespace, folder: str) -> pathlib.Path:
+    """The path of the model: the embedded SmolLM2-135M, or with --small a tiny random one, written to the folder."""
+    if not args.small:
+        return gguf.embedded()
+    return tiny(pathlib.Path(folder))
+
+
+def tiny(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, with a random llama of 100,000 numbers beyond its embedding and the vocabulary of SmolLM2."""
+    config = transformers.LlamaConfig(
+        vocab_size=49_152,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).float().save_pretrained(folder)
+    return folder
+
+
+def wait() -> None:
+    """Waits until the device has done all that was asked of it."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def with_experts(model: transformers.PreTrainedModel, settings: Settings, names: list[str]) -> peft.PeftModel:
+    """The model with one adapter per name, ready for training."""
+    config = peft.LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=[projection(site) for site in settings.sites],
+    )
+    model = peft.get_peft_model(model, config, adapter_name=names[0])
+    for name in names[1:]:
+        model.add_adapter(name, config)
+    return model.train()
+
+
+def put(model: peft.PeftModel, name: str, factors: Mapping[str, Factors], expert: int) -> None:
+    """Sets one adapter to the factors of one expert, {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
+    with torch.no_grad():
+        for index, layer in enumerate(model.get_base_model().model.layers):
+            for site, (a_LERI, b_LERO) in factors.items():
+                linear = getattr(layer.self_attn, projection(site))
+                linear.lora_A[name].weight.copy_(torch.tensor(np.asarray(a_LERI[index, expert])))
+                linear.lora_B[name].weight.copy_(torch.tensor(np.asarray(b_LERO[index, expert].T)))
+
+
+def projection(site: str) -> str:
+    """The name of an attention site's module: "attn.q" is q_proj."""
+    return site.removeprefix("attn.") + "_proj"
+
+
+def with_arrow(model: transformers.PreTrainedModel, library: pathlib.Path, top_k: int) -> peft.PeftModel:
+    """The model with peft's Arrow over the adapters of a library that modjax wrote."""
+    adapters = sorted(str(path.parent) for path in library.glob("*/adapter_config.json"))
+    return peft.create_arrow_model(model, adapters, peft.ArrowConfig(top_k=top_k)).eval()
