@@ -70,7 +70,9 @@ def test_one_program_a_bucket(word_model, random_library):
 
     assert compiled(["w1 w2", "w3", "w4 w5 w6"], max_new_tokens=20, temperature=1.0) == [1, 1]
     assert compiled(["w7", "w8", "w9", "w10 w7"], max_new_tokens=5, temperature=0.5, top_k=3, seed=2) == [0, 0]
-    assert compiled([f"w{i} " * 30 for i in range(7)], max_new_tokens=33, temperature=2.0, top_p=0.5, stop="w9", batch=4) == [0, 0]
+    assert compiled(
+        [f"w{i} " * 30 for i in range(7)], max_new_tokens=33, temperature=2.0, top_p=0.5, stop="w9", batch=4
+    ) == [0, 0]
 
 
 def test_what_prompts_begin_with_is_read_once(word_model, monkeypatch):
