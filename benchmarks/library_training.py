@@ -76,13 +76,11 @@ class Modjax:
         return total / count
 
     def __call__(self):
-        """Trains every expert on its examples."""
+        """Trains every expert on its examples; returns their factors."""
         state = self.programs.fresh(self.recipe.given)
         for batch in self.batches:
-            state, metrics = self.programs.step(
-                self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen
-            )
-        jax.block_until_ready((state, metrics))
+            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen)
+        return jax.block_until_ready(state.trained)
 
 
 class Peft:

@@ -92,6 +92,14 @@ def matmul_peak(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
     return 2 * size**3 / min(timed(lambda: product(x, y).block_until_ready())[0] for _ in range(repeats))
 
 
+def copy_peak(size: int, repeats: int = 5) -> float:
+    """Bytes per second, read and written, of the fastest of several passes over `size` float32 numbers."""
+    x = jax.numpy.zeros(size, jax.numpy.float32)
+    copied = jax.jit(lambda x: x + 1)
+    copied(x).block_until_ready()
+    return 8 * size / min(timed(lambda: copied(x).block_until_ready())[0] for _ in range(repeats))
+
+
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
