@@ -100,7 +100,7 @@ class CatTraining(Recipe):
     def start(self, key, given):
         return given
 
-    def attach(self, decoder, trained, frozen, rows, key):
+    def attach(self, decoder, trained, frozen, rows, key_B):
         router = Fixed({site: trained[_group(site, self.per)] for site in self.sites})
         return decoder, hook(Bound(frozen, router))
 

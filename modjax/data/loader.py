@@ -17,12 +17,11 @@ def key_of(name: str, seed: int) -> int:
 def batches(rows: Mapping[str, Rows], batch: int, steps: int, seed: int) -> grain.MapDataset:
     """`steps` batches of Rows with leading axes [E, B], with random access, so that resuming is slicing.
 
-    The rows of an expert repeat without end and are shuffled again every epoch with the seed of the expert, so
-    experts with few rows see each of them more often.
+    The rows of an expert repeat without end, in an order of their own in every epoch that depends on the expert's name
+    and the seed, so experts with few rows see each of them more often.
     """
-    aligned = _aligned(rows)
-    per_expert = [_endless(part, key_of(name, seed)).batch(batch, batch_fn=stacked) for name, part in aligned.items()]
-    return grain.MapDataset.range(steps).map(lambda step: stacked([expert[step] for expert in per_expert]))
+    aligned = [(key_of(name, seed), part) for name, part in _aligned(rows).items()]
+    return grain.MapDataset.range(steps).map(lambda step: stacked(_taken(*own, batch, step) for own in aligned))
 
 
 def padded(rows: Mapping[str, Rows], batch: int) -> list[Rows]:
@@ -41,9 +40,12 @@ def _aligned(rows):
     return {name: pad_targets(part, width) for name, part in rows.items()}
 
 
-def _endless(rows, seed):
-    source = [Rows(*(field[i] for field in rows)) for i in range(rows.n_rows)]
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+def _taken(key, rows, batch, step):
+    """The rows of one expert in one step."""
+    epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch), rows.n_rows)
+    orders = {epoch: np.random.default_rng((key, epoch)).permutation(rows.n_rows) for epoch in np.unique(epochs)}
+    chosen = [orders[epoch][place] for epoch, place in zip(epochs, places, strict=True)]
+    return Rows(*(field[chosen] for field in rows))
 
 
 def _fill(field, n_rows):

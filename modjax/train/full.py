@@ -31,7 +31,7 @@ class FullTraining(Recipe):
     def start(self, key, given):
         return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
 
-    def attach(self, decoder, trained, frozen, rows, key):
+    def attach(self, decoder, trained, frozen, rows, key_B):
         return filled(decoder, trained), {}
 
     def partition(self, name):

@@ -47,7 +47,7 @@ class GateTraining(Recipe):
     def start(self, key, given):
         return {site: jnp.zeros(shape, jnp.float32) for site, shape in self.shapes.items()}
 
-    def attach(self, decoder, trained, frozen, rows, key):
+    def attach(self, decoder, trained, frozen, rows, key_B):
         def adapt(layer, sites, x_BTI):
             loras, gates = layer
             return {

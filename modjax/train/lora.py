@@ -126,8 +126,8 @@ class LoRATraining(Recipe):
             given = init_factors(key, self.n_experts, self.config, self.settings)
         return tie.once(given, self.settings.tie)
 
-    def attach(self, decoder, trained, frozen, rows, key):
-        return decoder, one_expert(decoder, self.experts(trained, frozen), self.settings.dropout, key)
+    def attach(self, decoder, trained, frozen, rows, key_B):
+        return decoder, one_expert(decoder, self.experts(trained, frozen), self.settings.dropout, key_B)
 
     def experts(self, trained, frozen):
         factors = tie.everywhere(trained, self.settings.tie)
@@ -175,26 +175,35 @@ def init_a(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
-def one_expert(decoder: Decoder, loras: Loras, dropout: float, key: jax.Array | None) -> dict:
+def one_expert(decoder: Decoder, loras: Loras, dropout: float, key_B: jax.Array | None) -> dict:
     """The decoder's keyword arguments that add one expert, {site: LoRA(a[L,R,I], b[L,R,O], scale[L])}."""
 
     def adapt(layer, sites, x_BTI):
-        own, key = layer
+        own, key_B = layer
         sites = [site for site in sites if site in own]
-        if key is not None and sites:
-            x_BTI = drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
+        x_BTI = dropped(x_BTI, decoder, sites, dropout, key_B)
         return {site: low_rank(x_BTI, own[site].a, own[site].scale * own[site].b) for site in sites}
 
-    return {"adapters": (loras, layer_keys(decoder, dropout, key)), "adapt": adapt}
+    return {"adapters": (loras, layer_keys(decoder, dropout, key_B)), "adapt": adapt}
 
 
-def layer_keys(decoder: Decoder, dropout: float, key: jax.Array | None) -> jax.Array | None:
-    """key[L]; None without dropout."""
-    if key is None or not dropout:
+def layer_keys(decoder: Decoder, dropout: float, key_B: jax.Array | None) -> jax.Array | None:
+    """key[L,B]; None without dropout."""
+    if key_B is None or not dropout:
         return None
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(decoder.config.L))
+    return jax.vmap(_folded, (None, 0))(key_B, jnp.arange(decoder.config.L))
 
 
-def drop(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
-    """Inverted dropout; sites that read the same input share its mask."""
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+def dropped(
+    x_BTI: jax.Array, decoder: Decoder, sites: Sequence[str], rate: float, key_B: jax.Array | None
+) -> jax.Array:
+    """Inverted dropout of the input of sites, with one mask for all of them; without keys or sites, the input."""
+    if key_B is None or not sites:
+        return x_BTI
+    key_B = _folded(key_B, list(decoder.config.sites).index(sites[0]))
+    kept_BTI = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x_BTI.shape[1:]))(key_B)
+    return jnp.where(kept_BTI, x_BTI / (1 - rate), 0)
+
+
+def _folded(key_B, number):
+    return jax.vmap(jax.random.fold_in, (0, None))(key_B, number)

@@ -23,7 +23,7 @@ from modjax.models.config import ModelConfig
 from modjax.ops.lora import Factors, LoRA, Loras, mixture
 from modjax.routing.poly import Poly, task_weights
 from modjax.train.fit import Fitted, check_settings, checked_run, fit
-from modjax.train.lora import drop, expert_info, init_a, layer_keys
+from modjax.train.lora import dropped, expert_info, init_a, layer_keys
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
 
@@ -48,17 +48,16 @@ class PolyTraining(Recipe):
     def start(self, key, given):
         return {**given, "skills": tie.once(given["skills"], self.settings.tie)} if "skills" in given else given
 
-    def attach(self, decoder, trained, frozen, rows, key):
+    def attach(self, decoder, trained, frozen, rows, key_B):
         weights_BHS, dropout = task_weights(trained["weights"])[rows.task[:, 0]], self.settings.dropout
 
         def adapt(layer, sites, x_BTI):
-            skills, key = layer
+            skills, key_B = layer
             sites = [site for site in sites if site in skills]
-            if key is not None and sites:
-                x_BTI = drop(x_BTI, jax.random.fold_in(key, list(decoder.config.sites).index(sites[0])), dropout)
+            x_BTI = dropped(x_BTI, decoder, sites, dropout, key_B)
             return {site: mixture(x_BTI, skills[site], weights_BHS, "heads") for site in sites}
 
-        adapters = (self.skills(trained, frozen), layer_keys(decoder, dropout, key))
+        adapters = (self.skills(trained, frozen), layer_keys(decoder, dropout, key_B))
         return decoder, {"adapters": adapters, "adapt": adapt}
 
     def experts(self, trained, frozen):

@@ -49,13 +49,13 @@ class Recipe:
         raise NotImplementedError
 
     def attach(
-        self, decoder: Decoder, trained: Any, frozen: Any, rows: Rows, key: jax.Array | None
+        self, decoder: Decoder, trained: Any, frozen: Any, rows: Rows, key_B: jax.Array | None
     ) -> tuple[Decoder, dict[str, Any]]:
         """The decoder that one member's rows [B, ...] run through, and the keyword arguments it is called with.
 
         Args:
           trained, frozen: that member's, without their axis of members.
-          key: for dropout; None in validation.
+          key_B: a key per row, for dropout; None in validation.
         """
         raise NotImplementedError
 
@@ -67,11 +67,16 @@ class Recipe:
         raise InputError("stop_by='rouge_l': this training has no LoRA per member; expected stop_by='loss'")
 
 
+def member_axis(leaf: jax.Array) -> int:
+    """The axis of members in the arrays of a run: the second, in vectors the first."""
+    return min(1, leaf.ndim - 1)
+
+
 def along(tree: Any, n_members: int) -> tuple[Any, Any]:
     """(frozen arrays, their `in_axes` for a vmap over members): arrays that all members share are not mapped."""
 
     def one(leaf):
-        axis = min(1, leaf.ndim - 1)
+        axis = member_axis(leaf)
         return (leaf, axis) if leaf.shape[axis] == n_members else (leaf.squeeze(axis), None)
 
     leaves, structure = jax.tree.flatten(tree)

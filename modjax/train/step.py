@@ -6,6 +6,7 @@ gradients, clipping, moments and schedules never cross the axis of members. The 
 often an expert, and how its arrays change the decoder.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,8 @@ from modjax.data.rows import Rows
 from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
-from modjax.train.recipe import Recipe, along
+from modjax.train.micro import Groups
+from modjax.train.recipe import Recipe, along, member_axis
 from modjax.train.settings import Settings
 from modjax.train.state import State
 
@@ -45,16 +47,22 @@ def train_step(
     last arrays whose loss was finite, is marked as failed, and is not trained any further. This does not change the
     other members.
     """
-    keys_E = jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step)
+    keys_EB = _row_keys(jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step), batch)
+    count_E = jnp.maximum(_counts(batch), 1)
+    sums = functools.partial(_group_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
 
-    def objective(trained):
-        total_E, count_E = loss_sums(
-            decoder, trained, frozen, batch, keys_E, recipe=recipe, settings=settings, mesh=mesh
-        )
-        loss_E = total_E / jnp.maximum(count_E, 1)
-        return jnp.sum(loss_E), loss_E
+    def gradients(members, rows, keys_EB):
+        trained, frozen, count_E = members
 
-    grads, loss_E = jax.grad(objective, has_aux=True)(state.trained)
+        def objective(trained):
+            loss_E = sums(trained, frozen, rows, keys_EB) / count_E
+            return jnp.sum(loss_E), loss_E
+
+        return jax.grad(objective, has_aux=True)(trained)
+
+    zeros = jax.tree.map(jnp.zeros_like, (state.trained, count_E))
+    groups = Groups.of(*batch.tokens.shape[:2], settings.micro, mesh)
+    grads, loss_E = groups.summed(gradients, zeros, (state.trained, frozen, count_E), batch, keys_EB)
     grad_norm_E = jax.vmap(optax.tree.norm, in_axes=1)(grads)
     healthy_E = jnp.isfinite(loss_E) & jnp.isfinite(grad_norm_E)
     moving_E = state.active_E & healthy_E
@@ -82,28 +90,49 @@ def loss_sums(
     settings: Settings,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """The summed loss and the number of target tokens of each member, both float32[E]; without keys, no dropout.
+    """The summed loss and the number of target tokens of each member, both float32[E]; without keys, no dropout."""
+    sums = functools.partial(_group_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
+    groups, count_E = Groups.of(*batch.tokens.shape[:2], settings.micro, mesh), _counts(batch)
+    keys_EB = None if keys_E is None else _row_keys(keys_E, batch)
+    total_E = groups.summed(
+        lambda members, *by_row: sums(*members, *by_row), jnp.zeros_like(count_E), (trained, frozen), batch, keys_EB
+    )
+    return total_E, count_E
+
+
+def _group_sums(decoder, trained, frozen, rows, keys_EB, *, recipe, settings, mesh):
+    """The summed loss of each member on its rows, float32[E].
 
     Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
     [E * B] could not be. XLA still computes one product of all rows with each base weight.
     """
     member_axis, constrain = None, {}
     if mesh is not None:
-        member_axis, row_axis, _ = rules.fitting(rules.ROWS, batch.tokens.shape, mesh)
+        member_axis, row_axis, _ = rules.fitting(rules.ROWS, rows.tokens.shape, mesh)
         across_rows = jax.sharding.NamedSharding(mesh, jax.P(row_axis))
         constrain = {"constrain": lambda x_BTD: jax.lax.with_sharding_constraint(x_BTD, across_rows)}
 
-    def loss_sum(trained, frozen, rows, key):
-        own, adapters = recipe.attach(decoder, trained, frozen, rows, key)
+    def loss_sum(trained, frozen, rows, key_B):
+        own, adapters = recipe.attach(decoder, trained, frozen, rows, key_B)
         places = (rows.tokens, rows.positions, rows.ends)
         hidden_BTD = own(*places, **adapters, remat=settings.remat, **constrain)
         losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
         # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
-        return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0)), jnp.sum(rows.weights)
+        return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0))
 
-    frozen, frozen_axes = along(frozen, batch.tokens.shape[0])
-    axes = (1, frozen_axes, 0, None if keys_E is None else 0)
-    return jax.vmap(loss_sum, axes, spmd_axis_name=member_axis)(trained, frozen, batch, keys_E)
+    frozen, frozen_axes = along(frozen, rows.tokens.shape[0])
+    axes = (1, frozen_axes, 0, None if keys_EB is None else 0)
+    return jax.vmap(loss_sum, axes, spmd_axis_name=member_axis)(trained, frozen, rows, keys_EB)
+
+
+def _counts(batch):
+    return jnp.sum(batch.weights, axis=(1, 2))
+
+
+def _row_keys(keys_E, batch):
+    """key[E, B]: dropout of a row depends on its member's key and its index alone, not on the rows beside it."""
+    rows_B = jnp.arange(batch.tokens.shape[1])
+    return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys_E, rows_B)
 
 
 def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
@@ -122,11 +151,11 @@ def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
 
 
 def _where(chosen_E, new, old):
-    """The arrays of `new` for the chosen members and of `old` for others; the member axis is 1, in vectors 0."""
+    """The arrays of `new` for the chosen members and of `old` for others."""
 
     def pick(new, old):
         shape = [1] * new.ndim
-        shape[min(1, new.ndim - 1)] = -1
+        shape[member_axis(new)] = -1
         return jnp.where(chosen_E.reshape(shape), new, old)
 
     return jax.tree.map(pick, new, old)

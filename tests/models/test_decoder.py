@@ -39,6 +39,34 @@ def test_the_paths_of_a_tree_equal_separate_rows(run, decoder, tokens_BT):
             close(tree[:, path], run(decoder, tokens_BT[:1, path]))
 
 
+@pytest.mark.parametrize("decoder", ["llama", "phi3", "gpt2", "gemma2"], indirect=True)
+def test_gradients_of_a_tree_are_the_sums_of_those_of_its_paths(decoder, tokens_BT):
+    """Two paths of six tokens with three in common, each token of a path with its own term of the loss."""
+    factors_6 = jnp.arange(1.0, 7.0)
+    adapters = {site: jnp.full((2, *shape), 0.01) for site, shape in decoder.config.sites.items()}
+    paths = jnp.array([[0, 1, 2, 3, 4, 5], [0, 1, 2, 6, 7, 8]])
+
+    def loss(hidden_26D):
+        return jnp.sum(factors_6[None, :, None] * jnp.square(hidden_26D[..., :3]))
+
+    @jax.jit
+    @jax.value_and_grad
+    def tree(adapters):
+        places = jnp.array([[0, 1, 2, 3, 4, 5, 3, 4, 5]]), jnp.array([[9, 9, 9, 6, 6, 6, 9, 9, 9]])
+        return loss(decoder(tokens_BT[:1, :9], *places, adapters=adapters, adapt=linear_deltas)[0, paths])
+
+    @jax.jit
+    @jax.value_and_grad
+    def alone(adapters):
+        return loss(decoder(tokens_BT[0, paths], adapters=adapters, adapt=linear_deltas))
+
+    got, expected = tree(adapters), alone(adapters)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5)
+    for site, gradient in got[1].items():
+        largest = jnp.abs(expected[1][site]).max()
+        np.testing.assert_allclose(gradient, expected[1][site], rtol=1e-3, atol=1e-4 * largest, err_msg=site)
+
+
 @pytest.mark.parametrize("decoder", ["gpt2"], indirect=True)
 def test_positions_beyond_a_learned_embedding_give_nan(run, decoder, tokens_BT):
     positions_BT = jnp.arange(12)[None] + jnp.array([[decoder.config.context - 12], [decoder.config.context - 11]])
