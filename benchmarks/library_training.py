@@ -163,6 +163,7 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--rows", type=int, default=1, help="rows per expert")
     parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
     parser.add_argument("--length", type=int, default=1024, help="T, tokens per row")
+    parser.add_argument("--micro", type=int, default=2, help="rows whose activations modjax holds at a time; 0: all")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
     parser.add_argument(
         "--memory-of", choices=("modjax", "peft"), help="only print the peak memory of this side in MiB"
@@ -188,7 +189,9 @@ def main():
     memory = {}
     if args.memory and not args.memory_of:
         memory = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
-    settings = Settings(steps=args.rows // args.batch, batch=args.batch, length=args.length, dropout=0.0)
+    settings = Settings(
+        steps=args.rows // args.batch, batch=args.batch, length=args.length, micro=args.micro, dropout=0.0
+    )
     words = gguf_tokenizer.read(gguf.embedded())
     examples = examples_by_task(args, words)
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +202,7 @@ def main():
         built = {side: build(examples, settings) for side, build in builds.items()}
         found = {"loss_before": {side: run.loss() for side, run in built.items()}}
         found |= compared(built, examples, args.repeats)
-    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "micro", "small")}
     measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 
 
