@@ -76,13 +76,11 @@ class Modjax:
         return total / count
 
     def __call__(self):
-        """Trains every expert on its examples."""
+        """Trains every expert on its examples; returns their factors."""
         state = self.programs.fresh(self.recipe.given)
         for batch in self.batches:
-            state, metrics = self.programs.step(
-                self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen
-            )
-        jax.block_until_ready((state, metrics))
+            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen)
+        return jax.block_until_ready(state.trained)
 
 
 class Peft:
@@ -165,6 +163,7 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--rows", type=int, default=1, help="rows per expert")
     parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
     parser.add_argument("--length", type=int, default=1024, help="T, tokens per row")
+    parser.add_argument("--micro", type=int, default=2, help="rows whose activations modjax holds at a time; 0: all")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
     parser.add_argument(
         "--memory-of", choices=("modjax", "peft"), help="only print the peak memory of this side in MiB"
@@ -190,7 +189,9 @@ def main():
     memory = {}
     if args.memory and not args.memory_of:
         memory = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
-    settings = Settings(steps=args.rows // args.batch, batch=args.batch, length=args.length, dropout=0.0)
+    settings = Settings(
+        steps=args.rows // args.batch, batch=args.batch, length=args.length, micro=args.micro, dropout=0.0
+    )
     words = gguf_tokenizer.read(gguf.embedded())
     examples = examples_by_task(args, words)
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +202,7 @@ def main():
         built = {side: build(examples, settings) for side, build in builds.items()}
         found = {"loss_before": {side: run.loss() for side, run in built.items()}}
         found |= compared(built, examples, args.repeats)
-    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "micro", "small")}
     measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 
 
