@@ -7,14 +7,12 @@ would turn the skipping of blocks into a choice between results.
 
 import functools
 import importlib.util
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding
 
 from modjax.ops import attention_blocks
 
@@ -31,6 +29,7 @@ def attend(
     window: int | jax.Array | None = None,
     scale: float | jax.Array | None = None,
     softcap: float | None = None,
+    sharding: NamedSharding | None = None,
 ) -> jax.Array:
     """softmax(scale q k^T) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
 
@@ -42,6 +41,8 @@ def attend(
     window: number of positions that a query reads, its own included, int or int32[]; None for all.
     scale: float or float32[], by default 1 / sqrt(H).
     softcap: scores s become softcap tanh(s / softcap) (arXiv:2408.00118, section 2).
+    sharding: of k_BTKH on a mesh, split by rows and heads alone; each device then attends to its rows and heads. By
+      default XLA splits the work as it likes, and there are no kernels if there are several devices.
     Scores and softmax are float32; memory is linear in T. A query with no keys gives zeros. Result: like q_BTNH.
     """
     K = k_BTKH.shape[2]
@@ -49,23 +50,23 @@ def attend(
     scale = q_BTNH.shape[3] ** -0.5 if scale is None else scale
     window = None if window is None else jnp.asarray(window, jnp.int32)
     places = (positions_BT, ends_BT, window, jnp.asarray(scale, jnp.float32))
-    return _attend(softcap, q_BTKGH, k_BTKH, v_BTKH, *places).reshape(q_BTNH.shape)
+    return _attend(softcap, sharding, q_BTKGH, k_BTKH, v_BTKH, *places).reshape(q_BTNH.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(softcap, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale):
-    return _forward(softcap, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(softcap, sharding, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale):
+    return _forward(softcap, sharding, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale)[0]
 
 
-def _forward(softcap, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale):
+def _forward(softcap, sharding, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale):
     rows = (q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT)
-    out_BTKGH, lse_BKGT = _pass("forward", softcap)((window, scale), rows)
+    out_BTKGH, lse_BKGT = _pass("forward", softcap, sharding)((window, scale), rows)
     return out_BTKGH, ((window, scale), (*rows, out_BTKGH, lse_BKGT))
 
 
-def _backward(softcap, kept, g_BTKGH):
+def _backward(softcap, sharding, kept, g_BTKGH):
     (window, scale), rows = kept
-    dq_BTKGH, dk_BTKH, dv_BTKH = _pass("backward", softcap)((window, scale), (*rows, g_BTKGH))
+    dq_BTKGH, dk_BTKH, dv_BTKH = _pass("backward", softcap, sharding)((window, scale), (*rows, g_BTKGH))
     # A score is scale x q k, so that q d/dq and scale d/dscale are one sum.
     dscale = jnp.vdot(rows[0].astype(jnp.float32), dq_BTKGH.astype(jnp.float32)) / scale
     return dq_BTKGH, dk_BTKH, dv_BTKH, None, None, None, dscale
@@ -74,103 +75,71 @@ def _backward(softcap, kept, g_BTKGH):
 _attend.defvjp(_forward, _backward)
 
 
-# Letters: "..." for all leading axes (experts and rows). Tokens T and the width H of a head are whole on each device;
-# so is the group G of query heads that share a key-value head, whose gradients add up.
+# Letters: "..." for all leading axes (experts and rows); g for the query heads that share a key-value head.
 _QUERIES, _KEYS, _PLACES, _SUMS = "... t k g h", "... t k h", "... t", "... k g t"
 _ROWS = (_QUERIES, _KEYS, _KEYS, _PLACES, _PLACES)
-_RULES = {
+_SHAPES = {
     "forward": (_ROWS, (_QUERIES, _SUMS)),
     "backward": ((*_ROWS, _QUERIES, _SUMS, _QUERIES), (_QUERIES, _KEYS, _KEYS)),
 }
 
 
 @functools.cache
-def _pass(direction: str, softcap: float | None) -> Callable[[tuple, tuple], tuple]:
-    """A pass over (window, scale) and arrays of rows with any leading axes, which absorb mapped axes."""
-    local = _partitioned(functools.partial(_on_device, direction, softcap), *_RULES[direction])
+def _pass(direction: str, softcap: float | None, sharding: NamedSharding | None) -> Callable[[tuple, tuple], tuple]:
+    """A pass over (window, scale) and arrays of rows, which absorbs mapped axes and, on a mesh, is local."""
+    whole = sharding is None
 
     @custom_vmap
     def run(numbers, rows):
-        return local(numbers, rows)
+        return _on_device(direction, softcap, whole, numbers, rows)
 
     @run.def_vmap
     def mapped(size, is_mapped, numbers, rows):
-        def whole(x, is_mapped):
+        def every(x, is_mapped):
             return x if is_mapped else jnp.broadcast_to(x, (size, *x.shape))
 
-        rows = jax.tree.map(whole, rows, is_mapped[1])
+        rows = jax.tree.map(every, rows, is_mapped[1])
         if any(jax.tree.leaves(is_mapped[0])):
-            numbers = jax.tree.map(whole, numbers, is_mapped[0])
+            numbers = jax.tree.map(every, numbers, is_mapped[0])
             results = jax.lax.map(lambda one: run(*one), (numbers, rows))
         else:
             results = run(numbers, rows)
         return results, jax.tree.map(lambda _: True, results)
 
-    return run
+    if whole:
+        return run
+    rows, heads = sharding.spec[0], sharding.spec[2]
+
+    def specs(shapes):
+        axes = {"...": rows, "k": heads}
+        return tuple(jax.P(*(axes.get(letter) for letter in shape.split())) for shape in shapes)
+
+    operands, results = map(specs, _SHAPES[direction])
+    # Each pass is split, not their derivative: its gradient would sum over devices with the same rows and heads.
+    return jax.shard_map(run, mesh=sharding.mesh, in_specs=(jax.P(), operands), out_specs=results, check_vma=False)
 
 
-def _partitioned(run, operands: tuple[str, ...], results: tuple[str, ...]) -> Callable[[tuple, tuple], tuple]:
-    """The function with its arrays split, on a mesh, along leading axes and key-value heads, as the queries are."""
-
-    def partition(mesh, inputs, outputs):
-        numbers, rows = inputs
-        lead, heads = _split(rows[0].sharding, rows[0].shape, mesh)
-
-        def shardings(rules):
-            found = {"...": lead, "k": (heads,)}
-            specs = (jax.P(*(axis for name in rule.split() for axis in found.get(name, (None,)))) for rule in rules)
-            return tuple(jax.sharding.NamedSharding(mesh, spec) for spec in specs)
-
-        alike = jax.tree.map(lambda _: jax.sharding.NamedSharding(mesh, jax.P()), numbers)
-        return mesh, run, shardings(results), (alike, shardings(operands))
-
-    def rule(mesh, inputs, outputs):
-        numbers = ("",) * (len(inputs) - len(operands))
-        formula = " -> ".join(", ".join(part) for part in ((*numbers, *operands), results))
-        return formula, {"need_replication_factors": ("t", "g", "h")}
-
-    partitioned = custom_partitioning(run)
-    partitioned.def_partition(partition, sharding_rule=rule, decode_shardings=False)
-    return partitioned
-
-
-def _split(sharding: jax.sharding.Sharding, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> tuple[tuple, tuple]:
-    """Mesh axes along which leading axes and key-value heads of queries [..., T, K, G, H] are split.
-
-    Axes that are split unevenly or along a part of a mesh axis, such as 2 heads over 4 devices, are taken as whole.
-    """
-    indices = sharding.devices_indices_map(shape)
-    starts = np.array([[index.start or 0 for index in indices[device]] for device in mesh.devices.flat])
-    starts = starts.reshape(*mesh.devices.shape, len(shape))
-
-    def axes(dimension):
-        start = starts[..., dimension]
-        found = tuple(name for number, name in enumerate(mesh.axis_names) if np.ptp(start, axis=number).any())
-        return found if len(np.unique(start)) == math.prod(mesh.shape[name] for name in found) else ()
-
-    return tuple(axes(dimension) for dimension in range(len(shape) - 4)), axes(len(shape) - 3)
-
-
-def _on_device(direction: str, softcap: float | None, numbers, rows):
+def _on_device(direction: str, softcap: float | None, whole: bool, numbers, rows):
     """The pass over the arrays of one device: leading axes joined, heads in one axis, in the way of its platform."""
     *lead, T, K, G, H = rows[0].shape
     joined = {_QUERIES: (-1, T, K * G, H), _KEYS: (-1, T, K, H), _PLACES: (-1, T), _SUMS: (-1, K * G, T)}
     split = {_QUERIES: (T, K, G, H), _KEYS: (T, K, H), _SUMS: (K, G, T)}
-    operands, results = _RULES[direction]
+    operands, results = _SHAPES[direction]
     rows = tuple(x.reshape(joined[axes]) for x, axes in zip(rows, operands, strict=True))
 
     def way(run):
         return lambda numbers, rows: run(*rows[:5], *numbers, softcap, *rows[5:])
 
-    found = jax.lax.platform_dependent(numbers, rows, **jax.tree.map(way, _ways(direction, T, H, rows[0].dtype)))
+    ways = _ways(direction, T, H, rows[0].dtype, kernels=not whole or jax.device_count() == 1)
+    found = jax.lax.platform_dependent(numbers, rows, **jax.tree.map(way, ways))
     return tuple(x.reshape(*lead, *split[axes]) for x, axes in zip(found, results, strict=True))
 
 
-def _ways(direction: str, T: int, H: int, dtype: jnp.dtype) -> dict[str, Callable]:
-    """{platform: function of this pass}."""
+def _ways(direction: str, T: int, H: int, dtype: jnp.dtype, kernels: bool) -> dict[str, Callable]:
+    """{platform: function of this pass}. XLA cannot split a kernel: kernels must run on one device or per device."""
     in_blocks = getattr(attention_blocks, direction)
     ways = {"cpu": attention_blocks.by_row(in_blocks), "default": functools.partial(in_blocks, largest=512)}
-    if MAY_BE_TPU:
+    if MAY_BE_TPU and kernels:
         from modjax.ops import attention_tpu  # half a second, for nothing where there is no TPU
 
         if attention_tpu.fits(T, H, dtype):
