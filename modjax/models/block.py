@@ -17,7 +17,6 @@ from modjax.models.layers import Linear, Maps, Norm
 from modjax.ops.attention import attend
 from modjax.ops.branches import attend_branches
 from modjax.ops.rope import Rope, frequencies, rope_angles, rotate
-from modjax.parallel import rules
 
 ACTIVATE = {
     "silu": jax.nn.silu,
@@ -41,13 +40,6 @@ class Frame:
     query_scale_BT: jax.Array | None  # float32: factor on queries
     ends_BT: jax.Array | None = None  # int32, see `modjax.data.rows.Rows`; None in decoding
     cache: Cache | None = None  # in decoding
-    mesh: jax.sharding.Mesh | None = None  # splits rows and heads
-
-    def split(self, x_BTD: jax.Array) -> jax.Array:
-        """Hidden states, on a mesh split by rows alone."""
-        if self.mesh is None:
-            return x_BTD
-        return jax.lax.with_sharding_constraint(x_BTD, rules.sharding(x_BTD, jax.P(rules.HEADS[0]), self.mesh))
 
 
 class Layer(NamedTuple):
@@ -133,8 +125,7 @@ class Block(nnx.Module):
         window = config.window if layer.window is None else layer.window
         if cached is None:
             places = (frame.positions_BT, frame.ends_BT)
-            sharding = None if frame.mesh is None else rules.sharding(k_BTKH, rules.HEADS, frame.mesh)
-            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, sharding=sharding, **how)
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how)
         else:
             kept = (cached[:2], cached[2:], frame.cache.masks(window))
             out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *kept, **how)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +65,7 @@ class Decoder(nnx.Module):
         adapters: Any = None,
         adapt: Adapt | None = None,
         remat: bool = False,
-        mesh: jax.sharding.Mesh | None = None,
+        constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
     ) -> jax.Array:
         """Hidden states after the final norm, float[B, T, D] in the weights' dtype.
 
@@ -82,11 +81,11 @@ class Decoder(nnx.Module):
           adapt: adapt(adapters of one layer, sites, x_BTI) -> {site: delta_BTO}, called once per input that sites
             share; the deltas, for all, some or none of these sites, are added to their outputs.
           remat: recompute each layer in the backward pass instead of storing its activations.
-          mesh: splits rows along its axis `fsdp`, hidden states by nothing else, and the heads of attention along
-            `tensor`. Without it XLA chooses, on a mesh: it may split the width, because the weights are split that way.
+          constrain: sets the sharding of the hidden states between layers. Without it XLA may, on a mesh, split their
+            width, because the weights are split that way.
         """
-        frame = dataclasses.replace(_rows_frame(self.config, tokens_BT, positions_BT, ends_BT), mesh=mesh)
-        return self._scan(tokens_BT, frame, adapters, adapt, remat=remat)[0]
+        frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT)
+        return self._scan(tokens_BT, frame, adapters, adapt, remat=remat, constrain=constrain)[0]
 
     def observe(
         self,
@@ -149,6 +148,7 @@ class Decoder(nnx.Module):
         keep=False,
         remat=False,
         look=None,
+        constrain=lambda x_BTD: x_BTD,
     ):
         """(hidden states, keys and values of all layers if `keep`, what `look` saw)."""
 
@@ -162,11 +162,11 @@ class Decoder(nnx.Module):
                 return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
 
             x_BTD, kept = block(x_BTD, frame, constants, hook, cached)
-            return frame.split(x_BTD), (kept if keep else None, seen)
+            return constrain(x_BTD), (kept if keep else None, seen)
 
         layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
         cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
-        x_BTD = frame.split(self.embedded(tokens_BT, frame.positions_BT))
+        x_BTD = constrain(self.embedded(tokens_BT, frame.positions_BT))
         x_BTD, (kept, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached))
         return self.final_norm(x_BTD), kept, seen
 

@@ -34,7 +34,6 @@ BASE: Rules = (
 )
 
 ROWS = P("expert", "fsdp")  # a batch [E, B, ...]
-HEADS = P("fsdp", None, "tensor")  # queries, keys or values [B, T, heads, H] of one expert
 LORA = P(None, "expert")  # a factor [L, E, R, I] or [L, E, R, O]
 EXPERT = P("expert")  # a vector [E]
 

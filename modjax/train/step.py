@@ -116,12 +116,16 @@ def member_sums(
     Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
     [E * B] could not be. XLA still computes one product of all rows with each base weight.
     """
-    member_axis = None if mesh is None else rules.fitting(rules.ROWS, rows.tokens.shape, mesh)[0]
+    member_axis, constrain = None, {}
+    if mesh is not None:
+        member_axis, row_axis, _ = rules.fitting(rules.ROWS, rows.tokens.shape, mesh)
+        across_rows = jax.sharding.NamedSharding(mesh, jax.P(row_axis))
+        constrain = {"constrain": lambda x_BTD: jax.lax.with_sharding_constraint(x_BTD, across_rows)}
 
     def loss_sum(trained, frozen, rows, key_B):
         own, adapters = recipe.attach(decoder, trained, frozen, rows, key_B)
         places = (rows.tokens, rows.positions, rows.ends)
-        hidden_BTD = own(*places, **adapters, remat=settings.remat, mesh=mesh)
+        hidden_BTD = own(*places, **adapters, remat=settings.remat, **constrain)
         losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
         # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
         return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0))
