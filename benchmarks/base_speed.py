@@ -23,6 +23,7 @@ import torch
 import modjax
 from modjax import generation
 from modjax.models.config import ModelConfig
+from modjax.routing.base import hook
 
 PACKAGES = ("flax", "torch", "transformers", "peft", "numpy")
 VOCABULARY = 49_152
@@ -38,7 +39,9 @@ def random_library(config: ModelConfig, experts: int, rank: int = 4) -> modjax.L
     def factor(width):
         return rng.normal(0, 0.02, (config.L, experts, rank, width)).astype(np.float32)
 
-    return modjax.Library.from_arrays({site: tuple(map(factor, config.sites[site])) for site in SITES})
+    return modjax.Library.from_arrays(
+        {site: tuple(map(factor, config.sites[site])) for site in SITES}, family=config.family
+    )
 
 
 class Numbers:
@@ -58,11 +61,11 @@ class Modjax:
         self.decoder = model.params
         bound = None if library is None else model.bind(library, modjax.routing.arrow(library, top_k=TOP_K))
         self.generator = generation.Generator(self.decoder, Numbers(), frozenset(), bound)  # no token ends an answer
-        self.read = jax.jit(lambda decoder, tokens_BT: decoder.logits(decoder(tokens_BT)[0][:, -1]))
+        self.read = jax.jit(_last_logits)
 
     def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
         """The logits after the last token of each row."""
-        return np.asarray(self.read(self.decoder, tokens_BT))
+        return np.asarray(self.read(self.decoder, self.generator.bound, tokens_BT))
 
     def decode(self, tokens_BT: np.ndarray, new: int) -> list[str]:
         """The `new` tokens after each row."""
@@ -71,6 +74,10 @@ class Modjax:
         for piece in generation.pieces(self.generator, list(tokens_BT), None, request):
             answers[piece.prompt] += piece.text
         return answers
+
+
+def _last_logits(decoder, bound, tokens_BT):
+    return decoder.logits(decoder(tokens_BT, **hook(bound))[:, -1])
 
 
 class Transformers:
@@ -101,11 +108,11 @@ class Transformers:
         return [Numbers().decode(answer) for answer in answers[:, tokens_BT.shape[1] :].tolist()]
 
 
-def prefill(base, their_base, batches: list[int], length: int, repeats: int) -> dict:
+def prefill(base, their_base, batches: list[int], length: int, repeats: int, vocabulary: int = VOCABULARY) -> dict:
     """{batch: tokens per second of both sides and their ratio}."""
     found = {}
     for batch in batches:
-        tokens_BT = random_tokens(batch, length)
+        tokens_BT = random_tokens(batch, length, vocabulary)
         runs = {
             "modjax": lambda tokens_BT=tokens_BT: base.prefill(tokens_BT),
             "transformers": lambda tokens_BT=tokens_BT: their_base.prefill(tokens_BT),
@@ -119,11 +126,13 @@ def prefill(base, their_base, batches: list[int], length: int, repeats: int) -> 
     return found
 
 
-def decode(sides: dict, batches: list[int], new: int, repeats: int) -> dict:
+def decode(sides: dict, batches: list[int], new: int, repeats: int, vocabulary: int = VOCABULARY) -> dict:
     """{batch: new tokens per second of every side and the ratios of the table}."""
     found = {}
+    routed = [name for name in sides if name.startswith("modjax arrow")]
+    beside = {name: name.replace("modjax", "peft") for name in routed if name.replace("modjax", "peft") in sides}
     for batch in batches:
-        tokens_BT = random_tokens(batch, PROMPT)
+        tokens_BT = random_tokens(batch, PROMPT, vocabulary)
         runs = {name: lambda run=run, tokens_BT=tokens_BT: run(tokens_BT, new) for name, run in sides.items()}
         answers = {name: run() for name, run in runs.items()}
         seconds = measuring.in_turn(runs, repeats)
@@ -132,15 +141,15 @@ def decode(sides: dict, batches: list[int], new: int, repeats: int) -> dict:
         )
         found[batch] = measuring.rates(seconds, batch * new) | {
             "ratio": measuring.ratio(seconds, "modjax", over=fastest),
-            "ratio_routed": measuring.ratio(seconds, "modjax arrow", over="peft arrow"),
-            "routed_over_base": measuring.ratio(seconds, "modjax arrow", over="modjax"),
+            "ratio_routed": {name: measuring.ratio(seconds, name, over=beside[name]) for name in beside},
+            "routed_over_base": {name: measuring.ratio(seconds, name, over="modjax") for name in routed},
             "same_answers": answers["modjax"] == answers[fastest],
         }
     return found
 
 
-def random_tokens(batch: int, length: int) -> np.ndarray:
-    return np.random.default_rng(batch).integers(100, VOCABULARY, (batch, length), np.int32)
+def random_tokens(batch: int, length: int, vocabulary: int = VOCABULARY) -> np.ndarray:
+    return np.random.default_rng(batch).integers(100, vocabulary, (batch, length), np.int32)
 
 
 def arguments(argv: list[str] | None = None):
@@ -168,8 +177,8 @@ def main():
             "modjax": base.decode,
             "transformers dynamic": their_base.decode,
             "transformers static": functools.partial(their_base.decode, cache="static"),
-            "modjax arrow": Modjax(model, library).decode,
-            "peft arrow": Transformers(peer.with_arrow(peer.base(path), adapters, TOP_K)).decode,
+            f"modjax arrow {args.experts}": Modjax(model, library).decode,
+            f"peft arrow {args.experts}": Transformers(peer.with_arrow(peer.base(path), adapters, TOP_K)).decode,
         }
         found = {
             "prefill": prefill(base, their_base, args.prefill, args.length, args.repeats),

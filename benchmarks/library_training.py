@@ -47,11 +47,14 @@ def examples_by_task(args, words) -> dict[str, list[Encoded]]:
     found = {}
     for task in list(modjax.data.load(args.tasks).training.values())[: args.experts]:
         examples = encode(words, task, task.split("train"), args.length, too_long="truncate")
-        fit = bisect.bisect_right(
-            range(1, len(examples) + 1), args.rows, key=lambda n: pack(examples[:n], args.length).n_rows
-        )
-        found[task.name] = examples[:fit]
+        found[task.name] = filling(examples, args.rows, args.length)
     return found
+
+
+def filling(examples: list[Encoded], rows: int, length: int) -> list[Encoded]:
+    """The most examples from the start that fit in the rows."""
+    numbers = range(1, len(examples) + 1)
+    return examples[: bisect.bisect_right(numbers, rows, key=lambda n: pack(examples[:n], length).n_rows)]
 
 
 class Modjax:
@@ -73,13 +76,11 @@ class Modjax:
         return total / count
 
     def __call__(self):
-        """Trains every expert on its examples."""
+        """Trains every expert on its examples; returns their factors."""
         state = self.programs.fresh(self.recipe.given)
         for batch in self.batches:
-            state, metrics = self.programs.step(
-                self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen
-            )
-        jax.block_until_ready((state, metrics))
+            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen)
+        return jax.block_until_ready(state.trained)
 
 
 class Peft:
@@ -162,6 +163,7 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--rows", type=int, default=1, help="rows per expert")
     parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
     parser.add_argument("--length", type=int, default=1024, help="T, tokens per row")
+    parser.add_argument("--micro", type=int, default=2, help="rows whose activations modjax holds at a time; 0: all")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
     parser.add_argument(
         "--memory-of", choices=("modjax", "peft"), help="only print the peak memory of this side in MiB"
@@ -187,7 +189,9 @@ def main():
     memory = {}
     if args.memory and not args.memory_of:
         memory = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
-    settings = Settings(steps=args.rows // args.batch, batch=args.batch, length=args.length, dropout=0.0)
+    settings = Settings(
+        steps=args.rows // args.batch, batch=args.batch, length=args.length, micro=args.micro, dropout=0.0
+    )
     words = gguf_tokenizer.read(gguf.embedded())
     examples = examples_by_task(args, words)
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +202,7 @@ def main():
         built = {side: build(examples, settings) for side, build in builds.items()}
         found = {"loss_before": {side: run.loss() for side, run in built.items()}}
         found |= compared(built, examples, args.repeats)
-    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "micro", "small")}
     measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 
 
