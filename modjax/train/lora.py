@@ -19,7 +19,8 @@ from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.kept import kept
 from modjax.ops.lora import Factors, LoRA, Loras, low_rank
-from modjax.train.fit import Fitted, check_settings, fit
+from modjax.train.examples import check_settings
+from modjax.train.fit import Fitted, fit
 from modjax.train.groups import checked_groups, private
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
