@@ -36,7 +36,7 @@ from modjax.models.decoder import Decoder
 from modjax.train.lora import LoRATraining
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
 BATCH = 16  # examples per padded batch

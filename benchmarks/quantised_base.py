@@ -30,7 +30,7 @@ from modjax.ops.losses import target_losses
 from modjax.train.lora import LoRATraining
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
 PACKAGES = ("flax", "optax", "numpy", "gguf", "safetensors")
 BASES = {"full": None, "int8": "int8", "nf4": "nf4"}

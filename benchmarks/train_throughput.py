@@ -38,7 +38,7 @@ from modjax.train.lora import LoRATraining, init_factors
 from modjax.train.optim import schedule
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
 SIDES = ("modjax", "peft")

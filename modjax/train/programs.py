@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
-from modjax.train.state import State, init_state
-from modjax.train.step import judge, loss_sums, train_step
+from modjax.train.step import State, init_state, judge, loss_sums, train_step
 
 
 class Programs(NamedTuple):
@@ -55,3 +55,15 @@ def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Re
         return None if mesh is None else rules.sharding(leaf, partition, mesh)
 
     return jax.tree.map_with_path(one, tree)
+
+
+def placed(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays of all members as float32 on the mesh; those that lie on one already stay as they are."""
+
+    def put(leaf):
+        if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, jax.sharding.NamedSharding):
+            return leaf
+        leaf = np.asarray(leaf, np.float32)
+        return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, mesh)
+
+    return jax.tree.map(put, tree)
