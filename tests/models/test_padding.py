@@ -1,6 +1,6 @@
 import numpy as np
 
-from modjax.models.padding import batched_by_length, bucket, filled, left_padded
+from modjax.models.padding import batched_by_length, bucket, filled, right_padded
 
 
 def test_lengths_come_in_few_sizes():
@@ -14,8 +14,8 @@ def test_batches_hold_neighbours_in_length_and_every_index_once():
     assert batched_by_length([], 2) == []
 
 
-def test_sequences_stand_at_the_right_end():
-    tokens_BT, lengths_B = left_padded([np.array([1, 2]), np.array([3])], rows=3, columns=4)
-    np.testing.assert_array_equal(tokens_BT, [[0, 0, 1, 2], [0, 0, 0, 3], [0, 0, 0, 0]])
+def test_sequences_are_followed_by_padding():
+    tokens_BT, lengths_B = right_padded([np.array([1, 2]), np.array([3])], rows=3, columns=4)
+    np.testing.assert_array_equal(tokens_BT, [[1, 2, 0, 0], [3, 0, 0, 0], [0, 0, 0, 0]])
     np.testing.assert_array_equal(lengths_B, [2, 1, 0])
     np.testing.assert_array_equal(filled([5, 6], 3, -1), [5, 6, -1])

@@ -118,10 +118,9 @@ def site_inputs(model):
 @pytest.fixture(scope="session")
 def prompt_weights(model):
     """A function that gives the weights of a router of prompts, float32[n, E], from one padded batch."""
-    from modjax.models.padding import left_padded
 
     def make(router, library, prompts):
-        rows = PromptRows.left_padded(*left_padded(prompts, len(prompts) + 1, 16))
+        rows = PromptRows.one_each(prompts, len(prompts) + 1, 16)
         settled = settle(model.params, Bound(library.loras, router), rows).router
         weights_LBE = np.asarray(dense(settled("", None, None), len(library)))
         assert np.isfinite(weights_LBE).all() and (weights_LBE == weights_LBE[:1]).all()
@@ -196,10 +195,9 @@ def embeddings(word_model):
 def text_weights(word_model, texts):
     """A function that gives the weights of a router of prompts for the texts, float32[3, E]."""
     from modjax.data.tokenize import prompts as encode_prompts
-    from modjax.models.padding import left_padded
 
     def make(router, library):
-        rows = PromptRows.left_padded(*left_padded(encode_prompts(word_model.tokenizer, texts), 4, 16))
+        rows = PromptRows.one_each(encode_prompts(word_model.tokenizer, texts), 4, 16)
         settled = settle(word_model.params, Bound(library.loras, router), rows).router
         weights_LBE = dense(settled("", None, None), len(library))
         assert np.isfinite(weights_LBE).all()
