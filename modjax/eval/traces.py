@@ -11,6 +11,7 @@ from modjax.eval.likelihood import check
 from modjax.eval.method import Method
 from modjax.eval.sample import Chosen
 from modjax.model import Model
+from modjax.ops.top_k import dense
 from modjax.routing.base import Context, Router
 from modjax.routing.batches import one_each
 from modjax.routing.prompt import routed
@@ -55,7 +56,7 @@ def _site_means(decoder, bound, context, prompts, rows):
 
 def token_weights(router: Router, site: str, x_BTI: jax.Array, context: Context, n_experts: int) -> jax.Array:
     """The weights of each token, float32[B,T,E], for any kind of router; those of heads are averaged over heads."""
-    weights = router(site, x_BTI, context)
+    weights = dense(router(site, x_BTI, context), n_experts)
     if router.mix == "heads":
         weights = weights.mean(axis=1)
     weights = weights[:, None] if weights.ndim == 2 else weights

@@ -15,8 +15,11 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modjax.ops import chosen
+from modjax.ops.top_k import TopK, Weights
+
 Mix = Literal["parameters", "outputs", "heads"]
-Plan = Literal["merged", "dense"]
+Plan = Literal["merged", "dense", "gather"]
 
 
 class Factors(NamedTuple):
@@ -41,23 +44,28 @@ class LoRA(NamedTuple):
 
 Loras = dict[str, LoRA]  # by site
 
+SPARSE = 4
+
 
 def mixture(
-    x_BTI: jax.Array, lora: LoRA, weights: jax.Array, mix: Mix = "parameters", plan: Plan | None = None
+    x_BTI: jax.Array, lora: LoRA, weights: Weights, mix: Mix = "parameters", plan: Plan | None = None
 ) -> jax.Array:
     """The weighted update of one site, float32[B,T,O].
 
     Args:
       x_BTI: the site's input, any float dtype; matrix products run in it and accumulate in float32.
       lora: the experts of one layer: a[E,R,I] or a[1,R,I], b[E,R,O], scale[E].
-      weights: [E] for all tokens, [B,E] per example, or [B,T,E] per token; for mix="heads" [B,H,E], where H divides
-        I and O.
+      weights: [E] for all tokens, [B,E] per example, or [B,T,E] per token, or those of k experts, TopK of [B,k] or
+        [B,T,k]; for mix="heads" [B,H,E], where H divides I and O.
       mix: whether weights act on the factors, on the experts' outputs, or on blocks of the factors.
       plan: "merged" folds the experts before any token is read, and needs weights that do not depend on the token;
-        "dense" runs every expert on every token. None takes the one that measured faster.
+        "dense" runs every expert on every token; "gather" reads the factors of each token's own k experts, and needs
+        TopK. None takes the one that measured faster.
     """
     if mix == "heads":
         return _by_head(x_BTI, lora, weights)
+    if isinstance(weights, TopK):
+        return _of_top_k(x_BTI, lora, weights, mix, plan)
     if (plan or _faster(lora, weights, mix)) == "merged":
         return _merged(x_BTI, lora, weights, mix)
     return _dense(x_BTI, lora, weights, mix)
@@ -71,6 +79,53 @@ def _faster(lora, weights, mix) -> Plan:
     """
     leaves_few = mix == "parameters" or lora.a.shape[0] == 1
     return "merged" if weights.ndim == 1 or (weights.ndim == 2 and leaves_few) else "dense"
+
+
+def _of_top_k(x_BTI, lora, top, mix, plan):
+    n_experts = lora.b.shape[0]
+    if top.ids.ndim == 2:
+        if plan in (None, "merged"):
+            return _merged_own(x_BTI, lora, top, mix)
+        top = TopK(*(jnp.broadcast_to(own_Bk[:, None], (*x_BTI.shape[:2], own_Bk.shape[1])) for own_Bk in top))
+
+    def gathered(x_BTI, lora, top):
+        return _gathered(x_BTI, lora, top, mix)
+
+    def dense(x_BTI, lora, top):
+        return _dense(x_BTI, lora, top.dense(n_experts), mix)
+
+    if plan == "gather" or (plan is None and top.ids.size <= n_experts):
+        return gathered(x_BTI, lora, top)
+    if plan == "dense" or n_experts < SPARSE * top.ids.shape[-1]:
+        return dense(x_BTI, lora, top)
+    return jax.lax.platform_dependent(x_BTI, lora, top, cpu=gathered, default=dense)
+
+
+def _merged_own(x_BTI, lora, top, mix):
+    """Each example's k experts, folded as a library of its own."""
+
+    def one(x_TI, ids_k, weights_k):
+        a_kRI = lora.a if lora.a.shape[0] == 1 else lora.a[ids_k]
+        return _merged(x_TI[None], LoRA(a_kRI, lora.b[ids_k], lora.scale[ids_k]), weights_k, mix)[0]
+
+    return jax.vmap(one)(x_BTI, *top)
+
+
+def _gathered(x_BTI, lora, top: TopK, mix):
+    """n = B * T tokens, each with its own k experts."""
+    ids_nk, weights_nk = (own_BTk.reshape(-1, own_BTk.shape[-1]) for own_BTk in top)
+    rank = lora.b.shape[1]
+    rows_nS = (ids_nk[..., None] * rank + jnp.arange(rank)[None, None]).reshape(len(ids_nk), -1)
+    x_nI = x_BTI.reshape(len(ids_nk), -1)
+    if lora.a.shape[0] == 1:
+        z_nkR = _einsum("ni,ri->nr", x_nI, lora.a[0])[:, None]
+    else:
+        z_nkR = chosen.products(x_nI, _flat(lora.a), rows_nS).reshape(*ids_nk.shape, rank)
+    if mix == "parameters":
+        z_nkR = jnp.einsum("nkr,nk->nr", z_nkR, _over(weights_nk, lora.a))[:, None]
+    z_nkR = (weights_nk * lora.scale[ids_nk])[..., None] * z_nkR
+    out_nO = chosen.weighted_sum(z_nkR.reshape(rows_nS.shape).astype(x_BTI.dtype), _flat(lora.b), rows_nS)
+    return out_nO.reshape(*x_BTI.shape[:2], -1)
 
 
 def _merged(x_BTI, lora, weights, mix):
@@ -106,7 +161,7 @@ def _summed(weights, factor_ERX):
 
 def _over(weights, factor_ERX):
     """The weights of the factors held: their sum where one factor serves all experts."""
-    return weights if factor_ERX.shape[0] == weights.shape[-1] else weights.sum(axis=-1, keepdims=True)
+    return weights.sum(axis=-1, keepdims=True) if factor_ERX.shape[0] == 1 else weights
 
 
 def _flat(factors):

@@ -18,6 +18,7 @@ from modjax.experts.library import Library
 from modjax.files import check_file, os_errors, plain
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
+from modjax.ops.top_k import Weights
 
 
 @runtime_checkable
@@ -60,7 +61,8 @@ class Router:
     fields with a library: declare arrays per site with `per_site(axes)` and others with `named(axes)`; declare settings
     with `static()`, and call the number of experts `n_experts` if it is one.
 
-    Weights are float32 [E], [B,E] or [B,T,E]; with mix="heads" [B,H,E], for H blocks of I and of O.
+    Weights are float32 [E], [B,E] or [B,T,E], or those of k experts, TopK of [B,k] or [B,T,k], as `top_k_softmax` gives
+    them; with mix="heads" float32[B,H,E], for H blocks of I and of O.
     """
 
     mix: Mix = "parameters"
@@ -69,7 +71,7 @@ class Router:
         super().__init_subclass__(**kwargs)
         jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
 
-    def __call__(self, site: str, x_BTI: jax.Array, context: Context) -> jax.Array:
+    def __call__(self, site: str, x_BTI: jax.Array, context: Context) -> Weights:
         raise NotImplementedError
 
     def choices(self, library: Library) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ class Router:
             value = getattr(self, field.name)
             if field.metadata.get("static"):
                 settings[field.name] = value
-            else:
+            elif value is not None:
                 arrays |= _flatten(field.name, value)
         metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
         with os_errors(path, "written"):

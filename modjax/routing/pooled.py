@@ -13,6 +13,7 @@ from modjax.arguments import choice, number
 from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
+from modjax.ops.top_k import dense
 from modjax.routing.base import checked_mix, per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
 from modjax.routing.prompt import PromptRouter
@@ -36,9 +37,10 @@ class Pooled(PromptRouter):
 
     def weigh(self, decoder, loras, rows):
         score_BE = self.scores(decoder, rows)
-        weights_BE = top_k_softmax(score_BE[:, None], self.top_k, self.temperature)[:, 0]
+        weights = top_k_softmax(score_BE, self.top_k, self.temperature)
         if self.least is None:
-            return weights_BE
+            return weights
+        weights_BE = dense(weights, score_BE.shape[1])
         scored_BE = score_BE > -jnp.inf
         instead_BE = scored_BE / jnp.maximum(scored_BE.sum(axis=1, keepdims=True), 1)
         instead_BE = instead_BE if self.otherwise == "uniform" else jnp.zeros_like(instead_BE)

@@ -20,6 +20,7 @@ from modjax.errors import InputError
 from modjax.models.decoder import Decoder
 from modjax.models.padding import batched_by_length, bucket, fitting, right_padded
 from modjax.ops.lora import Loras, Mix
+from modjax.ops.top_k import TopK, Weights
 from modjax.routing.base import BaseModel, Bound, Context, Router, hook, named, static
 
 
@@ -67,18 +68,19 @@ class PromptRows(NamedTuple):
 class Settled(Router):
     """Fixed weights per example of one batch, the same for all tokens of an example."""
 
-    weights: jax.Array = named("LBE")  # float32
+    weights: jax.Array = named("LB")  # float32[L,B,E], or [L,B,k] of the experts `ids`
     mix: Mix = static("outputs")
+    ids: jax.Array | None = None  # int32[L,B,k]
 
     def __call__(self, site, x_BTI, context):
-        return self.weights
+        return self.weights if self.ids is None else TopK(self.ids, self.weights)
 
 
 class PromptRouter(Router):
     """A router that weighs prompts, not tokens. Its arrays need no layer axis: they are never passed to blocks."""
 
-    def weigh(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> jax.Array:
-        """Weights per prompt, float32[B,E]; for rows without a prompt they may be anything finite."""
+    def weigh(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> Weights:
+        """Weights per prompt, float32[B,E] or TopK of [B,k]; for rows without a prompt they may be anything finite."""
         raise NotImplementedError
 
     def __call__(self, site, x_BTI, context):
@@ -103,13 +105,15 @@ def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows | None) -> Bo
     """
     if bound is None or not isinstance(bound.router, PromptRouter):
         return bound
-    return bound._replace(router=Settled(_weights(decoder, bound, rows), bound.router.mix))
+    weights = _weights(decoder, bound, rows)
+    ids, weights = weights if isinstance(weights, TopK) else (None, weights)
+    return bound._replace(router=Settled(weights, bound.router.mix, ids))
 
 
 @jax.jit
 def _weights(decoder, bound, rows):
-    weights_BE = bound.router.weigh(decoder, bound.loras, rows)
-    return jnp.broadcast_to(weights_BE[None], (decoder.config.L, *weights_BE.shape))
+    weights = bound.router.weigh(decoder, bound.loras, rows)
+    return jax.tree.map(lambda own_B: jnp.broadcast_to(own_B[None], (decoder.config.L, *own_B.shape)), weights)
 
 
 def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None) -> list[np.ndarray]:

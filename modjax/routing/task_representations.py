@@ -8,6 +8,7 @@ from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
+from modjax.ops.top_k import dense
 from modjax.routing.base import BaseModel, checked_mix, named, static
 from modjax.routing.embedding import embedding, task_embeddings
 from modjax.routing.examples import known_tasks
@@ -26,7 +27,7 @@ class TaskRepresentations(PromptRouter):
     def weigh(self, decoder, loras, rows):
         query_BD = unit(embedding(decoder, rows) - self.centre[None])
         similarity_BK = jnp.einsum("bd,kd->bk", query_BD, self.tasks)
-        weights_BK = top_k_softmax(similarity_BK[:, None], self.top_k, self.temperature)[:, 0]
+        weights_BK = dense(top_k_softmax(similarity_BK, self.top_k, self.temperature), len(self.tasks))
         return jnp.einsum("bk,ke->be", weights_BK, self.experts)
 
 

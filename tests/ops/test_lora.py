@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from references import mixing
 
+from modjax.ops import chosen
 from modjax.ops.lora import LoRA, mixture
+from modjax.ops.top_k import TopK, dense
 
-B, T, E, R, H, WIDTH, OUT = 2, 5, 4, 3, 2, 16, 12
+B, T, E, R, H, K, WIDTH, OUT = 2, 5, 4, 3, 2, 2, 16, 12
 MIXES = ("parameters", "outputs")
 STATIC, PER_EXAMPLE, PER_TOKEN, PER_HEAD = (E,), (B, E), (B, T, E), (B, H, E)
 PLANS = [("merged", STATIC), ("merged", PER_EXAMPLE), *(("dense", form) for form in (STATIC, PER_EXAMPLE, PER_TOKEN))]
+TOP_PER_EXAMPLE, TOP_PER_TOKEN = ("top", B, K), ("top", B, T, K)
+PLANS += [("merged", TOP_PER_EXAMPLE), ("gather", TOP_PER_EXAMPLE), ("dense", TOP_PER_TOKEN), ("gather", TOP_PER_TOKEN)]
 WAYS = [*((plan, form, mix) for plan, form in PLANS for mix in MIXES), (None, PER_HEAD, "heads")]
 
 
@@ -23,14 +27,18 @@ def case():
 
 
 def weights_of(form, seed=1):
-    weights = np.random.default_rng(seed).uniform(size=form)
+    rng = np.random.default_rng(seed)
+    if form[0] == "top":
+        ids = rng.permuted(np.broadcast_to(np.arange(E), (*form[1:-1], E)), axis=-1)[..., : form[-1]]
+        return TopK(jnp.int32(ids), weights_of(form[1:]))
+    weights = rng.uniform(size=form)
     return jnp.float32(weights / weights.sum(-1, keepdims=True))
 
 
 def slow(case, weights, mix):
     """The definition, in float64."""
     x_BTI, lora = case
-    return mixing.delta(x_BTI, *lora, weights, mix)
+    return mixing.delta(x_BTI, *lora, dense(weights, E), mix)
 
 
 def close(got, expected):
@@ -88,7 +96,11 @@ def test_one_expert_is_plain_lora(case, agrees, mix):
 def test_the_order_of_experts_does_not_matter(case, plan, form, mix):
     x_BTI, lora = case
     weights, order = weights_of(form), np.array([2, 0, 3, 1])
-    shuffled = mixture(x_BTI, LoRA(*(leaf[order] for leaf in lora)), weights[..., order], mix, plan)
+    if isinstance(weights, TopK):
+        reordered = TopK(jnp.argsort(order)[weights.ids], weights.weights)
+    else:
+        reordered = weights[..., order]
+    shuffled = mixture(x_BTI, LoRA(*(leaf[order] for leaf in lora)), reordered, mix, plan)
     close(shuffled, mixture(*case, weights, mix, plan))
 
 
@@ -116,17 +128,55 @@ def test_bfloat16_activations_accumulate_in_float32(case, plan, form, mix):
 def test_gradients_equal_finite_differences(case, plan, form, mix):
     """Along one random direction of input, factors, scales and weights together."""
     x_BTI, lora = case
-    point = (x_BTI, lora, weights_of(form))
+    weights = weights_of(form)
+    ids, values = weights if isinstance(weights, TopK) else (None, weights)
+    point = (x_BTI, lora, values)
     rng = np.random.default_rng(4)
     direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), point)
 
-    def loss(x_BTI, lora, weights):
-        return jnp.sum(jnp.square(mixture(x_BTI, lora, weights, mix, plan)))
+    def whole(values):
+        return values if ids is None else TopK(ids, values)
+
+    def loss(x_BTI, lora, values):
+        return jnp.sum(jnp.square(mixture(x_BTI, lora, whole(values), mix, plan)))
 
     def slow_loss(step):
-        x_BTI, lora, weights = jax.tree.map(lambda leaf, along: np.float64(leaf) + step * along, point, direction)
-        return np.sum(np.square(slow((x_BTI, lora), weights, mix)))
+        x_BTI, lora, values = jax.tree.map(lambda leaf, along: np.float64(leaf) + step * along, point, direction)
+        if ids is not None:
+            spread = np.zeros((*ids.shape[:-1], E))
+            np.put_along_axis(spread, np.asarray(ids), values, axis=-1)
+            values = spread
+        return np.sum(np.square(mixing.delta(x_BTI, *lora, values, mix)))
 
     gradient = jax.grad(loss, argnums=(0, 1, 2))(*point)
     slope = sum(np.sum(g * d) for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True))
     np.testing.assert_allclose(slope, (slow_loss(1e-5) - slow_loss(-1e-5)) / 2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("n_rows", [1, 7, 24])
+@pytest.mark.parametrize("width", [1, 9, 24, 640])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_with_chosen_rows_equal_their_definition(width, n_rows, dtype):
+    """The forms for CPUs and for accelerators, and the one chosen for this device."""
+    rng = np.random.default_rng(0)
+    x_nI, rows_SI, ids_nk = rng.normal(size=(5, width)), rng.normal(size=(40, width)), rng.integers(0, 40, (5, n_rows))
+    weights_nk = rng.normal(size=(5, n_rows))
+    x_nI, weights_nk = (jnp.asarray(x, dtype) for x in (x_nI, weights_nk))
+    own_nkI = np.float64(jnp.asarray(rows_SI, dtype))[ids_nk]
+    for products in (chosen.products, chosen._products, chosen._products_in_place):
+        got = products(x_nI, jnp.float32(rows_SI), ids_nk)
+        np.testing.assert_allclose(got, np.einsum("ni,nki->nk", np.float64(x_nI), own_nkI), rtol=1e-5, atol=2e-5)
+    for summed in (chosen.weighted_sum, chosen._weighted_sum, chosen._weighted_sum_in_place):
+        got = summed(weights_nk, jnp.float32(rows_SI), ids_nk)
+        np.testing.assert_allclose(got, np.einsum("nk,nki->ni", np.float64(weights_nk), own_nkI), rtol=1e-5, atol=2e-5)
+
+
+def test_a_weight_of_0_is_no_expert(case):
+    """As for tokens at which fewer than k experts have an update."""
+    x_BTI, lora = case
+    top = weights_of(TOP_PER_TOKEN)
+    first = TopK(top.ids[..., :1], top.weights[..., :1])
+    for plan in ("dense", "gather"):
+        silent = top._replace(weights=top.weights.at[..., 1].set(0))
+        close(mixture(x_BTI, lora, silent, "outputs", plan), mixture(x_BTI, lora, first, "outputs", plan))
+        assert not mixture(x_BTI, lora, top._replace(weights=0 * top.weights), "parameters", plan).any()

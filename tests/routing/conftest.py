@@ -6,7 +6,9 @@ import pytest
 
 import modjax
 from modjax.experts.axis import pad_rank
+from modjax.ops.top_k import dense
 from modjax.routing import Bound, Context, PromptRows, hook, load_router, settle
+from modjax.routing.editing import n_experts
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +74,8 @@ def token_weights():
 
     def make(router, layer, x_BTI, site="attn.q"):
         one = jax.tree.map(lambda leaf: leaf[layer], router)
-        return np.asarray(jax.jit(lambda one, x_BTI: one(site, x_BTI, Context()))(one, x_BTI))
+        weigh = jax.jit(lambda one, x_BTI: dense(one(site, x_BTI, Context()), n_experts(router)))
+        return np.asarray(weigh(one, x_BTI))
 
     return make
 
@@ -118,7 +121,8 @@ def prompt_weights(model):
 
     def make(router, library, prompts):
         rows = PromptRows.one_each(prompts, len(prompts) + 1, 16)
-        weights_LBE = np.asarray(settle(model.params, Bound(library.loras, router), rows).router.weights)
+        settled = settle(model.params, Bound(library.loras, router), rows).router
+        weights_LBE = np.asarray(dense(settled("", None, None), len(library)))
         assert np.isfinite(weights_LBE).all() and (weights_LBE == weights_LBE[:1]).all()
         return weights_LBE[0, : len(prompts)]
 
@@ -194,7 +198,8 @@ def text_weights(word_model, texts):
 
     def make(router, library):
         rows = PromptRows.one_each(encode_prompts(word_model.tokenizer, texts), 4, 16)
-        weights_LBE = settle(word_model.params, Bound(library.loras, router), rows).router.weights
+        settled = settle(word_model.params, Bound(library.loras, router), rows).router
+        weights_LBE = dense(settled("", None, None), len(library))
         assert np.isfinite(weights_LBE).all()
         return np.asarray(weights_LBE[0, :3])
 

@@ -8,7 +8,6 @@ from safetensors.numpy import save_file
 
 from modjax.errors import InputError
 from modjax.routing import Router, arrow, check, load_router, oracle, per_site, static, top_k_softmax, uniform
-from modjax.routing.top_k import _compared, _scattered, spread
 
 
 class Gates(Router):
@@ -76,38 +75,6 @@ def test_classes_of_one_name_are_told_apart_by_their_module(library, tmp_path):
     for router in (namesake(random_gates(library).gates), random_gates(library)):
         router.save(tmp_path / "router")
         assert type(load_router(tmp_path / "router")) is type(router)
-
-
-@pytest.mark.parametrize("shape", [(7,), (2, 7), (2, 3, 7)])
-@pytest.mark.parametrize("way", [spread, _compared, _scattered])
-def test_spread_puts_values_at_their_experts(shape, way):
-    """With both implementations, and the one chosen for this device."""
-    score = jax.random.normal(jax.random.key(0), shape)
-    top, ids = jax.lax.top_k(score, 3)
-    np.testing.assert_array_equal(way(top, ids, 7), np.where(score >= top[..., -1:], score, 0))
-
-
-def test_top_k_softmax_differentiates_as_softmax_over_the_kept():
-    score_BTE, seed_BTE = jax.random.normal(jax.random.key(1), (2, 2, 3, 7))
-    kept_BTE = score_BTE >= jnp.sort(score_BTE)[..., -3:-2]
-
-    def masked(score_BTE):
-        return jax.nn.softmax(jnp.where(kept_BTE, score_BTE, -jnp.inf) / 0.5)
-
-    got, expected = (jax.vjp(weigh, score_BTE) for weigh in (lambda s_BTE: top_k_softmax(s_BTE, 3, 0.5), masked))
-    np.testing.assert_allclose(got[0], expected[0], atol=1e-6)
-    np.testing.assert_allclose(got[1](seed_BTE)[0], expected[1](seed_BTE)[0], atol=1e-6)
-
-
-def test_no_tensor_of_tokens_by_k_by_experts_is_made():
-    """Such a tensor would take 20 MiB; the scores take 5."""
-
-    def loss(score_BTE):
-        return jnp.sum(jnp.square(top_k_softmax(score_BTE, 4)))
-
-    for one in (lambda score_BTE: top_k_softmax(score_BTE, 4), jax.grad(loss)):
-        compiled = jax.jit(one).lower(jax.ShapeDtypeStruct((4, 1280, 256), jnp.float32)).compile()
-        assert compiled.memory_analysis().temp_size_in_bytes < 8 * 2**20
 
 
 def test_settings_are_static_and_arrays_are_leaves(library):

@@ -9,6 +9,7 @@ import pytest
 
 from modjax import routing
 from modjax.merge.genknowsub import genknowsub
+from modjax.ops.top_k import dense
 from modjax.routing import Bound, Context, PromptRows, calibrate, settle
 
 NEUTRAL = ["w5 w6 w7 w8", "w50 w51", "w9 w31 w17 w2 w44"]
@@ -68,14 +69,15 @@ def weigh(word_model):
     x_BTI = jnp.float32(np.random.default_rng(3).normal(size=(3, 9, 32)))
     context = Context(jnp.array([0, 0, 0]))
 
-    def of_layers(router):
+    def of_layers(router, n_experts):
         return [
-            one("attn.v", x_BTI, context) for one in (jax.tree.map(lambda leaf, i=i: leaf[i], router) for i in (0, 1))
+            dense(one("attn.v", x_BTI, context), n_experts)
+            for one in (jax.tree.map(lambda leaf, i=i: leaf[i], router) for i in (0, 1))
         ]
 
     def make(library, router):
         settled = settle(word_model.params, Bound(library.loras, router), rows).router
-        weights = np.stack([_per_token(one) for one in of_layers(settled)])
+        weights = np.stack([_per_token(one) for one in of_layers(settled, len(library))])
         assert weights.dtype == np.float32 and weights.shape == (2, 3, 9, len(library))
         np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
         return weights

@@ -9,8 +9,10 @@ import pytest
 
 from modjax import routing
 from modjax.errors import InputError
+from modjax.ops.top_k import dense
 from modjax.routing import Bound, Context, PromptRows
 from modjax.routing.centroid import Centroid
+from modjax.routing.editing import n_experts
 from modjax.routing.gates import PhatGoose
 from modjax.routing.prototypes import has_direction
 
@@ -48,7 +50,8 @@ def of_layers(router):
     """The weights of both layers at attn.v on three rows of seven tokens, float32[2,3,7,E]."""
     x_BTI = jnp.float32(np.random.default_rng(3).normal(size=(3, 7, 32)))
     layers = (jax.tree.map(lambda leaf, i=i: leaf[i], router) for i in (0, 1))
-    return np.stack([jax.jit(lambda one: one("attn.v", x_BTI, Context()))(one) for one in layers])
+    weigh = jax.jit(lambda one: dense(one("attn.v", x_BTI, Context()), n_experts(router)))
+    return np.stack([weigh(one) for one in layers])
 
 
 def test_a_direction_is_told_by_the_update(silent):
@@ -93,7 +96,8 @@ def test_vectors_of_0_get_no_weight(kind, silent):
 
 def prompt_weights(router, library, model):
     rows = PromptRows.whole(np.random.default_rng(2).integers(4, 64, (3, 9)))
-    return np.asarray(routing.settle(model.params, Bound(library.loras, router), rows).router.weights[0])
+    settled = routing.settle(model.params, Bound(library.loras, router), rows).router
+    return np.asarray(dense(settled("", None, None), len(library))[0])
 
 
 @pytest.fixture(scope="module")
