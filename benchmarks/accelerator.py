@@ -44,6 +44,7 @@ from modjax.data.tokenize import Encoded  # noqa: E402
 from modjax.models.config import ModelConfig  # noqa: E402
 from modjax.models.decoder import Decoder  # noqa: E402
 from modjax.ops.attention import attend  # noqa: E402
+from modjax.routing.base import hook  # noqa: E402
 from modjax.train.settings import Settings  # noqa: E402
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
@@ -213,7 +214,7 @@ def attention_reference(q, k, v, out, rows: Rows, window: int | None) -> list[np
 
 
 def lockstep(sizes: Sizes) -> Iterator[tuple[str, dict]]:
-    """Experts trained together against each alone, after two steps in float32."""
+    """The B of experts trained together, which start at 0, against each alone, after two steps in float32."""
     model = ours(sizes, "smollm2", jnp.float32)
     examples = instructions(model.config.V, 3, 2, 256)
     settings = Settings(steps=2, batch=1, length=256, dropout=0.0, learning_rate=1e-3)
@@ -221,27 +222,33 @@ def lockstep(sizes: Sizes) -> Iterator[tuple[str, dict]]:
         together = library_training.Modjax(model.params, examples, settings)()
         for expert, (name, own) in enumerate(examples.items()):
             alone = library_training.Modjax(model.params, {name: own}, settings)()
-            flat = [
-                np.concatenate([np.ravel(leaf[:, one]) for leaf in jax.tree.leaves(trained)])
-                for trained, one in ((together, expert), (alone, 0))
-            ]
-            yield name, held(*flat, 1e-3)
+            yield name, held(flat_b(alone, 0), flat_b(together, expert), 1e-2)
+
+
+def flat_b(trained: dict, expert: int) -> np.ndarray:
+    return np.concatenate([np.ravel(factors.b[:, expert]) for factors in trained.values()])
 
 
 def cached(sizes: Sizes) -> Iterator[tuple[str, dict]]:
-    """Greedy answers through the cache against a whole pass over prompt and answer for every token, in float32."""
+    """Hidden states of tokens that are read one by one through the cache, against one pass, in float32."""
     model = ours(sizes, "smollm2", jnp.float32)
     library = base_speed.random_library(model.config, sizes.experts[0])
-    tokens_BT = base_speed.random_tokens(2, base_speed.PROMPT, model.config.V)
+    decoder, prompt, whole = model.params, base_speed.PROMPT, base_speed.PROMPT + sizes.new
+    tokens_BT = base_speed.random_tokens(2, whole, model.config.V)
+    node_BX = jnp.full((2, 1), prompt - 1)
     with jax.default_matmul_precision("highest"):
         for name, own in (("base", None), ("arrow", library)):
             router = None if own is None else modjax.routing.arrow(own, top_k=base_speed.TOP_K)
-            answers = [
-                list(map(int, text.split())) for text in base_speed.Modjax(model, own).decode(tokens_BT, sizes.new)
-            ]
-            whole_BT = np.concatenate([tokens_BT, answers], axis=1).astype(np.int32)
-            logits_BTV = model.logits(whole_BT, own, router)[:, base_speed.PROMPT - 1 : -1]
-            yield name, held(answers, np.argmax(logits_BTV, axis=-1), 0)
+            experts = hook(model.bind(own, router))
+            _, cache = decoder.prefill(tokens_BT[:, :prompt], None, None, node_BX, sizes.new, **experts)
+            read, found = (
+                jax.jit(lambda token_BX, cache, experts=experts: decoder.decode(token_BX, cache, **experts)),
+                [],
+            )
+            for at in range(prompt, whole):
+                hidden_BXD, cache = read(tokens_BT[:, at : at + 1], cache)
+                found.append(hidden_BXD[:, 0])
+            yield name, held(np.stack(found, axis=1), decoder(tokens_BT, **experts)[:, prompt:], 1e-4)
 
 
 # Speed.
