@@ -1,23 +1,28 @@
-"""Generation of answers: prompts in batches of similar length, decoded in chunks of tokens, with text read between."""
+"""Generation of answers: prompts in batches, decoded in chunks of tokens, with text read between."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
 
 from modjax import arguments
+from modjax.data.tokenize import Encoded
 from modjax.models import decode
 from modjax.models.answer import Answer
+from modjax.models.cache import Cache
 from modjax.models.config import ModelConfig
 from modjax.models.decode import CHUNK, Prompts
 from modjax.models.decoder import Decoder
-from modjax.models.padding import batched_by_length, bucket, filled
+from modjax.models.padding import bucket, largest
 from modjax.models.sampling import Sampling, sampling
 from modjax.routing.base import Bound, Context, hook
-from modjax.routing.prompt import PromptRows, settle
+from modjax.routing.batches import Batch, one_each, packed
+from modjax.routing.prompt import settle
+
+SHARED = 0.7  # prompts share rows if that leaves at most this part of their tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +106,32 @@ class Piece(NamedTuple):
     last: bool
 
 
+class Branch:
+    """One answer while it is decoded: where it starts in the rows of a batch, and its tokens so far."""
+
+    def __init__(self, generator: Generator, request: Request, prompt: int, row: int, nodes: np.ndarray):
+        self.answer = Answer(generator.tokenizer, generator.ends, request.stops)
+        self.left = request.max_new_tokens  # tokens that it may still have
+        self.prompt, self.row, self.nodes = prompt, row, nodes
+
+    def push(self, tokens: np.ndarray) -> Piece:
+        """Takes the next tokens, as many as it may have."""
+        tokens = tokens[: self.left]
+        self.left -= len(tokens)
+        text = self.answer.push(tokens)
+        return Piece(self.prompt, text if self.left else text + self.answer.finish(), self.answer.over)
+
+    @property
+    def newest(self) -> int:
+        """The last token, which has not been read."""
+        return self.answer.tokens[-1]
+
+    @property
+    def node(self) -> int:
+        """The index in its row of the token before the newest."""
+        return self.nodes[len(self.answer.tokens) - 1]
+
+
 def pieces(
     generator: Generator, prompts: Sequence[np.ndarray], choices: Sequence[int] | None, request: Request
 ) -> Iterator[Piece]:
@@ -110,51 +141,98 @@ def pieces(
       prompts: from `modjax.data.inputs.prompts`, which leave room for their answers in the context.
       choices: for a router with choices, such as the oracle, the index of each prompt's choice.
     """
-    rows = min(request.batch, bucket(len(prompts), 1))
-    for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
-        for row, text, last in _batch(generator, prompts, ids, rows, _context(choices, ids, rows), request):
-            yield Piece(ids[row], text, last)
+    for own in _batches(generator, prompts, choices, request):
+        yield from _answered(generator, own, request)
 
 
-def _batch(generator, prompts, ids, rows, context, request):
-    """Yields (row, text, whether it is the last piece) for the prompts `ids`, which are the first rows of the batch."""
-    columns, room = shape(max(len(prompts[i]) for i in ids), request.max_new_tokens, generator.params.config)
-    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(request.seed), filled(ids, rows, 0))
-    placed = PromptRows.one_each([prompts[i] for i in ids], rows, columns)
-    bound = settle(generator.params, generator.bound, placed)
-    node_BX = np.maximum(placed.lengths_B - 1, 0)[:, None]
-    padded = Prompts(*placed, node_BX, keys_B[:, None])
-    state = _prefill(generator.params, bound, context, padded, request.sampling, room)
-    answers = [Answer(generator.tokenizer, generator.ends, request.stops) for _ in ids]
-    over_B, ends_Z = np.arange(rows) >= len(ids), np.asarray(sorted(generator.ends), np.int32)
-    drawn, new_BG = 1, np.asarray(state.newest_BX)
-    while True:
-        for row in np.flatnonzero(~over_B):
-            text = answers[row].push(new_BG[row])
-            if drawn == request.max_new_tokens:
-                text += answers[row].finish()
-            over_B[row] = answers[row].over
-            if text or over_B[row]:
-                yield row, text, bool(over_B[row])
-        if over_B.all():
-            return
-        steps = min(request.every, request.max_new_tokens - drawn)
-        how = (over_B[:, None], ends_Z, steps, request.sampling)
+def _batches(generator, prompts, choices, request) -> Iterable[Batch]:
+    """Rows that share what prompts begin with, where that is much; else rows of one prompt each."""
+    examples = [Encoded(np.append(prompt, 0), len(prompt)) for prompt in prompts]  # with a target where answers start
+    given = (examples, generator.bound, choices, request.batch)
+    config = generator.params.config
+    split = config.original and config.original - room(request.max_new_tokens, config)
+    shared = packed(*given, split)
+    n_tokens = sum(np.count_nonzero(own.rows.ends) for own in shared)
+    return shared if n_tokens <= SHARED * sum(map(len, prompts)) else one_each(*given)
+
+
+def _answered(generator, own: Batch, request) -> Iterator[Piece]:
+    config = generator.params.config
+    bound = settle(generator.params, generator.bound, own.prompts)
+    n_branches = bucket(max(member.targets.stop for member in own.members), 1)
+    ids_BX = np.zeros((own.rows.n_rows, n_branches), np.int32)
+    for prompt, row, targets in own.members:
+        ids_BX[row, targets] = prompt
+    node_BX = own.rows.at[:, :n_branches]
+    prompts = Prompts(own.rows.tokens, own.rows.positions, own.rows.ends, node_BX, _keys(request, ids_BX))
+    spare = room(request.max_new_tokens, config)
+    first_BX, cache = _prefill(generator.params, bound, own.context, prompts, request.sampling, spare)
+    first_BX, branches = np.asarray(first_BX), []
+    for prompt, row, targets in own.members:
+        branches.append(Branch(generator, request, prompt, row, node_BX[row, targets]))
+        yield branches[-1].push(first_BX[row, targets])
+    yield from continued(generator, bound, own.context, cache, branches, request)
+
+
+def continued(
+    generator: Generator,
+    bound: Bound | None,
+    context: Context,
+    cache: Cache,
+    branches: Sequence[Branch],
+    request: Request,
+) -> Iterator[Piece]:
+    """Yields the rest of answers that have begun, at most `request.batch` of them decoded at once.
+
+    Args:
+      bound: the experts, with a router that reads no prompts; see `modjax.routing.settle`.
+      cache: of the rows in which the branches start; it is given up.
+    """
+    by_row: list[list[Branch]] = [[] for _ in range(cache.ends.shape[0])]
+    for branch in branches:
+        if not branch.answer.over:
+            by_row[branch.row].append(branch)
+    most = max(map(len, by_row))
+    columns = min(bucket(most, 1), largest(max(request.batch // len(by_row), 1)))
+    for first in range(0, most, columns):
+        turn = [own[first : first + columns] for own in by_row]
+        cache = yield from _decoded(generator, bound, context, cache, turn, columns, request)
+
+
+def _decoded(generator, bound, context, cache, by_row, columns, request):
+    """Yields pieces of the branches of each row, and returns the cache with their tokens."""
+    placed = {(row, column): branch for row, own in enumerate(by_row) for column, branch in enumerate(own)}
+    node_BX, newest_BX, ids_BX = np.zeros((3, len(by_row), columns), np.int32)
+    over_BX, ends_Z = np.ones(node_BX.shape, bool), np.asarray(sorted(generator.ends), np.int32)
+    for place, branch in placed.items():
+        node_BX[place], newest_BX[place], ids_BX[place] = branch.node, branch.newest, branch.prompt
+        over_BX[place] = False
+    state = _begin(cache, node_BX, newest_BX, _keys(request, ids_BX))
+    while not over_BX.all():
+        steps = min(request.every, max(branch.left for place, branch in placed.items() if not over_BX[place]))
+        how = (over_BX, ends_Z, steps, request.sampling)
         new_BXG, state = _advance(generator.params, bound, context, state, *how)
-        drawn, new_BG = drawn + steps, np.asarray(new_BXG)[:, 0, :steps]
+        new_BXG = np.asarray(new_BXG)
+        for place, branch in placed.items():
+            if not over_BX[place]:
+                piece = branch.push(new_BXG[place][:steps])
+                over_BX[place] = piece.last
+                yield piece
+    return state.cache
 
 
-def shape(longest: int, max_new_tokens: int, config: ModelConfig) -> tuple[int, int]:
-    """The number of columns for a batch's prompts and for its answers, rounded up so that few programs are compiled.
+def room(max_new_tokens: int, config: ModelConfig) -> int:
+    """The tokens that a cache has room for in each answer, rounded up so that few programs are compiled.
 
     With longrope, the length of prompt and answer decides which rotary factors apply: room for answers is exact.
     """
-    return bucket(longest), max_new_tokens if config.original else bucket(max_new_tokens)
+    return max_new_tokens if config.original else bucket(max_new_tokens)
 
 
-def _context(choices, ids, rows):
-    """The context of a batch, the same for every step of decoding."""
-    return Context(None if choices is None else filled([choices[i] for i in ids], rows, -1))
+def _keys(request, ids_BX):
+    """The random key of each prompt, whatever its batch."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(request.seed), ids_BX.reshape(-1))
+    return keys.reshape(ids_BX.shape)
 
 
 @functools.partial(jax.jit, static_argnames="room")
@@ -162,6 +240,9 @@ def _prefill(decoder, bound, context, prompts, how, room):
     return decode.prefill(decoder, prompts, room, how, **hook(bound, context))
 
 
+_begin = jax.jit(decode.begin, donate_argnames="cache")
+
+
 @functools.partial(jax.jit, donate_argnames="state")
-def _advance(decoder, bound, context, state, over_B, ends_Z, steps, how):
-    return decode.advance(decoder, state, over_B, ends_Z, steps, how, **hook(bound, context))
+def _advance(decoder, bound, context, state, over_BX, ends_Z, steps, how):
+    return decode.advance(decoder, state, over_BX, ends_Z, steps, how, **hook(bound, context))

@@ -152,20 +152,23 @@ class Model:
         return (piece.text if one else (piece.prompt, piece.text) for piece in pieces if piece.text)
 
     def _pieces(self, prompts, library, router, system, choices, request) -> Iterator[generation.Piece]:
-        if self.tokenizer is None:
-            raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
-        bound = self.bind(library, router)
+        generator = self.generator(library, router)
         if isinstance(router, Oracle) and choices is None:
             raise InputError("the oracle router needs choices=, the expert of each prompt")
         ids = None if choices is None else _indices(choices, library, router, len(prompts))
         encoded = inputs.prompts(self, prompts, system, request.max_new_tokens)
-        generator = generation.Generator(self.params, self.tokenizer, self._ends(), bound)
         return generation.pieces(generator, encoded, ids, request)
 
-    def _ends(self) -> frozenset[int]:
-        """The tokens that end an answer: the end of turn, the end of sequence, and those that the checkpoint lists."""
+    def generator(self, library: Library | None = None, router: Router | None = None) -> generation.Generator:
+        """What generation needs of this model and of experts. Raises InputError as `bind`, and without a tokenizer.
+
+        Answers end with the end of turn, the end of sequence, and the tokens that the checkpoint lists.
+        """
+        if self.tokenizer is None:
+            raise InputError(f"{self.name}: the checkpoint has no tokenizer, so there is no text to generate from")
         named = {turn(self.tokenizer).end, self.tokenizer.eos_token_id, *self.ends}
-        return frozenset(one for one in named if one is not None and 0 <= one < self.config.V)
+        ends = frozenset(one for one in named if one is not None and 0 <= one < self.config.V)
+        return generation.Generator(self.params, self.tokenizer, ends, self.bind(library, router))
 
     def bind(self, library: Library | None, router: Router | None) -> Bound | None:
         """The arrays of a library and its router, checked against this model; None without a library."""

@@ -7,7 +7,7 @@ import pytest
 
 from modjax import generation
 from modjax.errors import InputError
-from modjax.generation import Request, RequestFields, shape
+from modjax.generation import Request, RequestFields, room
 from modjax.ops.rope import Scaling
 
 
@@ -45,14 +45,14 @@ def test_an_unknown_setting_is_named(word_model):
 
 
 def test_shapes_are_few(word_model):
-    assert shape(10, 3, word_model.config) == shape(64, 64, word_model.config) == (64, 64)
-    assert shape(65, 65, word_model.config) == (128, 128)
+    assert room(3, word_model.config) == room(64, word_model.config) == 64
+    assert room(65, word_model.config) == 128
 
 
 def test_room_does_not_turn_longrope_long(word_model):
     config = dataclasses.replace(word_model.config, rope_scaling=Scaling("longrope", original=128))
-    assert shape(64, 64, config) == (64, 64)
-    assert shape(70, 20, config) == (128, 20)
+    assert room(64, config) == 64
+    assert room(20, config) == 20
 
 
 def test_one_program_a_bucket(word_model, random_library):
@@ -69,8 +69,22 @@ def test_one_program_a_bucket(word_model, random_library):
         return [program._cache_size() - n for program, n in zip(programs, before, strict=True)]
 
     assert compiled(["w1 w2", "w3", "w4 w5 w6"], max_new_tokens=20, temperature=1.0) == [1, 1]
-    assert compiled(["w7"] * 4, max_new_tokens=5, temperature=0.5, top_k=3, seed=2) == [0, 0]
-    assert compiled(["w8 " * 30] * 7, max_new_tokens=33, temperature=2.0, top_p=0.5, stop="w9", batch=4) == [0, 0]
+    assert compiled(["w7", "w8", "w9", "w10 w7"], max_new_tokens=5, temperature=0.5, top_k=3, seed=2) == [0, 0]
+    assert compiled(
+        [f"w{i} " * 30 for i in range(7)], max_new_tokens=33, temperature=2.0, top_p=0.5, stop="w9", batch=4
+    ) == [0, 0]
+
+
+def test_what_prompts_begin_with_is_read_once(word_model, monkeypatch):
+    """Five prompts of one instruction, and four times the same prompt, are one row each; of three others each has its
+    own."""
+    read = []
+    real = generation._prefill
+    monkeypatch.setattr(generation, "_prefill", lambda *given: read.append(given[3]) or real(*given))
+    for prompts in (["w1 w2 w3 w4 w5 w6 w7 w8 " + f"w{i}" for i in range(5)], ["w5 w6 w7"] * 4, ["w1", "w2 w3", "w4"]):
+        word_model.generate(prompts, max_new_tokens=2)
+    assert [len(one.tokens_BT) for one in read] == [1, 1, 4]
+    assert [(one.ends_BT > 0).sum() for one in read] == [8 + 5, 3, 1 + 2 + 1]
 
 
 def test_prompts_of_other_lengths_get_other_programs(word_model):

@@ -12,12 +12,13 @@ from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
-from modjax.eval.likelihood import batches, prompts_of
+from modjax.eval.likelihood import check
 from modjax.eval.method import Method
 from modjax.eval.sample import Sample, prepared
 from modjax.eval.traces import token_weights
 from modjax.model import Model
 from modjax.models.padding import filled
+from modjax.routing.batches import one_each
 from modjax.routing.prompt import routed
 
 
@@ -94,9 +95,11 @@ def analyse(
     owners = [method.expert_of(one.task) for one in chosen]
     bound = model.bind(method.library, method.router)
     parts = []
-    for ids, own, context, rows in batches(model, prompts, method.choices_of(chosen), batch):
+    check(model, prompts)
+    for own in one_each(prompts, bound, method.choices_of(chosen), batch):
+        rows, ids = own.rows, [member.example for member in own.members]
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], rows.n_rows, -1)
-        sums = _sums(model.params, bound, context, prompts_of(own, rows), rows, owner_B)
+        sums = _sums(model.params, bound, own.context, own.prompts, rows, owner_B)
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.ends > 0).sum(1)))
     return _analysis(method.library, functools.reduce(_added, parts))
 

@@ -1,4 +1,4 @@
-"""Cost of a method: time and memory of the program that computes its loss."""
+"""Cost of a method: time and memory of the program that reads prompts and targets in evaluation."""
 
 import dataclasses
 import time
@@ -9,10 +9,11 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data.tasks import Tasks
-from modjax.eval.likelihood import batches, losses, prompts_of
+from modjax.eval.answers import read
 from modjax.eval.method import Method
 from modjax.eval.sample import Chosen, Sample, prepared
 from modjax.model import Model
+from modjax.routing.batches import one_each
 
 PASSES = 3
 MOST = 2**16  # rows
@@ -47,7 +48,7 @@ def measure(
     sample: Sample = Sample(),  # noqa: B008, frozen
     batch: int = 32,
 ) -> Cost:
-    """Compiles and times the loss of one batch: the longest examples of the tasks that the method covers.
+    """Compiles and times one batch: the longest examples of the tasks that the method covers, one per row.
 
     Args:
       batch: number of rows in the batch.
@@ -56,11 +57,11 @@ def measure(
     arguments.instance("method", method, Method)
     batch = arguments.whole("batch", batch, least=1, most=MOST)
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
-    ((_, own, context, rows),) = batches(model, [one.encoded for one in chosen], method.choices_of(chosen), batch)
     bound = model.bind(method.library, method.router)
-    inputs = (model.params, bound, context, prompts_of(own, rows), rows)
+    (own,) = one_each([one.encoded for one in chosen], bound, method.choices_of(chosen), batch)
+    inputs = (model.params, bound, own.context, own.prompts, own.rows)
     start = time.perf_counter()
-    program = _program.lower(*inputs).compile()
+    program = read.lower(*inputs, room=0).compile()
     compiled = time.perf_counter() - start
     memory = program.memory_analysis()
     seconds = min(_seconds(program, inputs) for _ in range(PASSES))
@@ -69,7 +70,7 @@ def measure(
         temporary=None if memory is None else memory.temp_size_in_bytes,
         peak=(jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use"),
         compile=compiled,
-        token=seconds / int(np.sum(rows.ends > 0)),
+        token=seconds / int(np.sum(own.rows.ends > 0)),
     )
 
 
@@ -77,9 +78,6 @@ def longest(chosen: Sequence[Chosen], batch: int) -> list[Chosen]:
     """The `batch` longest examples; fewer are repeated, because an empty row takes time but holds no tokens."""
     ordered = sorted(chosen, key=lambda one: len(one.encoded.tokens), reverse=True)
     return [ordered[i % len(ordered)] for i in range(batch)]
-
-
-_program = jax.jit(losses)
 
 
 def _seconds(program, inputs):

@@ -5,12 +5,14 @@ import numpy as np
 from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.eval import metrics
-from modjax.eval.likelihood import target_loss
+from modjax.eval.answers import losses_and_answers
 from modjax.eval.method import Method
 from modjax.eval.sample import Sample, prepared
 from modjax.eval.score import Score
 from modjax.experts.library import Library
+from modjax.generation import Request
 from modjax.model import Model
+from modjax.progress import progress_bar
 from modjax.routing.base import Router
 
 
@@ -32,8 +34,8 @@ def evaluate(
       library: None is the base model; a library of one expert needs no router.
       sample: which examples are read, and how they are encoded.
       max_new_tokens: length at which answers are cut; greedy decoding.
-      batch: number of rows computed at once; scores do not depend on it.
-      progress: show a bar while answers are generated.
+      batch: number of examples computed at once if they share nothing; scores do not depend on it.
+      progress: show a bar.
 
     Raises InputError where the library does not fit the model, a split is empty, or a prompt leaves no room for its
     answer in the model's context.
@@ -43,18 +45,12 @@ def evaluate(
     max_new_tokens = arguments.whole("max_new_tokens", max_new_tokens, least=1, most=model.config.reach - 1)
     batch = arguments.whole("batch", batch, least=1)
     chosen = prepared(model, method.covered(tasks), sample, max_new_tokens)
-    encoded, choices = [one.encoded for one in chosen], method.choices_of(chosen)
-    nats_n, targets_n = target_loss(model, encoded, model.bind(library, router), choices, batch)
-    answers = model.generate(
-        [one.tokens[: one.n_prompt] for one in encoded],
-        library,
-        router,
-        max_new_tokens=max_new_tokens,
-        batch=batch,
-        choices=choices,
-        progress=progress,
-    )
+    encoded, request = [one.encoded for one in chosen], Request(max_new_tokens, batch=batch)
+    given = (model, encoded, library, router, method.choices_of(chosen), request)
+    with progress_bar(len(chosen), "answer", show=progress) as bar:
+        nats_n, answers = losses_and_answers(*given, done=bar.update)
     values = {metrics.LOSS.name: nats_n, **_of_answers(answers, [one.example.answers for one in chosen])}
+    targets_n = np.asarray([len(one.tokens) - one.n_prompt for one in encoded])
     return _by_task([one.task.name for one in chosen], values, targets_n)
 
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from modjax.data.tokenize import Encoded
-from modjax.eval.likelihood import batches, prompts_of
+from modjax.eval.likelihood import check
 from modjax.eval.method import Method
 from modjax.eval.sample import Chosen
 from modjax.model import Model
 from modjax.routing.base import Context, Router
+from modjax.routing.batches import one_each
 from modjax.routing.prompt import routed
 
 
@@ -29,13 +30,13 @@ def routing_weights(
       choices: the choice of each example, for a router that needs one; see `Method.choices_of`.
     """
     bound = model.bind(method.library, method.router)
-    whole = [Encoded(example.tokens, len(example.tokens)) for example in examples]  # rows have all but the last target
+    check(model, examples)
+    whole = [Encoded(np.append(one.tokens, 0), one.n_prompt) for one in examples]  # rows have all but the last token
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for ids, _, context, rows in batches(model, whole, choices, batch):
-        prompts = prompts_of([examples[i] for i in ids], rows)
-        weights_LBTE = np.asarray(_site_means(model.params, bound, context, prompts, rows))
-        for row, i in enumerate(ids):
-            found[i] = weights_LBTE[:, row, : len(examples[i].tokens)]
+    for own in one_each(whole, bound, choices, batch):
+        weights_LBTE = np.asarray(_site_means(model.params, bound, own.context, own.prompts, own.rows))
+        for example, row, _ in own.members:
+            found[example] = weights_LBTE[:, row, : len(examples[example].tokens)]
     return found
 
 

@@ -34,8 +34,8 @@ class Cache:
     def branched(self, node_BX: jax.Array) -> Cache:
         """The same rows with branches that start after other nodes, and no new tokens."""
         L, B, _, K, G, H = self.new_k.shape
-        empty = jnp.zeros((L, B, node_BX.shape[1], K, G, H), self.new_k.dtype)
-        return dataclasses.replace(self, node=node_BX, new_k=empty, new_v=empty, count=jnp.int32(0))
+        new_k, new_v = (jnp.zeros((L, B, node_BX.shape[1], K, G, H), self.new_k.dtype) for _ in range(2))
+        return dataclasses.replace(self, node=node_BX, new_k=new_k, new_v=new_v, count=jnp.int32(0))
 
     @property
     def next_BX(self) -> jax.Array:

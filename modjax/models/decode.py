@@ -33,7 +33,7 @@ class State(NamedTuple):
     """The state of decoding between two chunks."""
 
     cache: Cache  # of all tokens read so far
-    newest_BX: jax.Array  # int32, last sampled token of each branch, not yet read
+    newest_BX: jax.Array  # int32, the last token of each branch, not yet read
     drawn: jax.Array  # int32, number of tokens sampled so far per branch
     keys_BX: jax.Array
 
@@ -46,17 +46,27 @@ def prefill(
     *,
     adapters: Any = None,
     adapt: Adapt | None = None,
-) -> State:
-    """Reads the prompts and samples the first token of each branch.
+) -> tuple[jax.Array, Cache]:
+    """Reads the prompts: (the first new token of each, int32[B, X], the cache, whose branches are still to be begun).
 
     Args:
       how: None is greedy.
       room: new tokens that the cache has room for; room + 1 tokens can be sampled, as the last one is not read.
     """
-    tokens_BT, positions_BT, ends_BT, node_BX, keys_BX = prompts
-    hidden_BTD, cache = decoder.prefill(tokens_BT, positions_BT, ends_BT, node_BX, room, adapters=adapters, adapt=adapt)
-    hidden_BXD = jnp.take_along_axis(hidden_BTD, node_BX[:, :, None], axis=1)
-    return State(cache, _draw(decoder, hidden_BXD, keys_BX, 0, how), jnp.int32(1), keys_BX)
+    places, none_B0 = prompts[:3], jnp.zeros((prompts.node_BX.shape[0], 0), jnp.int32)
+    hidden_BTD, cache = decoder.prefill(*places, none_B0, room, adapters=adapters, adapt=adapt)
+    hidden_BXD = jnp.take_along_axis(hidden_BTD, prompts.node_BX[:, :, None], axis=1)
+    return _draw(decoder, hidden_BXD, prompts.keys_BX, 0, how), cache
+
+
+def begin(cache: Cache, node_BX: jax.Array, newest_BX: jax.Array, keys_BX: jax.Array) -> State:
+    """The state of branches that have one new token each, after which they go on.
+
+    Args:
+      node_BX: int32, index in its row of the token before the new one.
+      newest_BX: int32, the new token of each branch.
+    """
+    return State(cache.branched(node_BX), newest_BX, jnp.int32(1), keys_BX)
 
 
 def advance(

@@ -12,6 +12,11 @@ def bucket(length: int, least: int = 64) -> int:
     return max(least, 1 << (length - 1).bit_length())
 
 
+def largest(limit: int) -> int:
+    """The largest power of two up to `limit`, which is at least 1."""
+    return 1 << (limit.bit_length() - 1)
+
+
 def fitting(batch: int, count: int) -> int:
     """The rows of a batch that holds at most `batch` of `count` items: no more than the next power of two of these.
 

@@ -176,7 +176,9 @@ def _kinds(positions_BT, ends_BT, window, block) -> jax.Array:
     some = (first[None][keys] <= last[None][queries]) & (ends.max(axis=-1)[keys] > first[None][queries])
     everything = (last[None][keys] <= first[None][queries]) & (ends.min(axis=-1)[keys] > last[None][queries])
     if window is not None:
-        lowest, highest = positions.min(axis=-1), positions.max(axis=-1)
+        # Padding reads nothing: its positions do not count.
+        lowest = jnp.where(ends > 0, positions, jnp.iinfo(jnp.int32).max).min(axis=-1)
+        highest = positions.max(axis=-1)
         some &= lowest[queries] - highest[keys] < window
         everything &= highest[queries] - lowest[keys] < window
     return jnp.where(everything, ALL, jnp.where(some, SOME, NOTHING))
@@ -206,9 +208,7 @@ def _specs(G, H, T):
     return query, key, row
 
 
-def _forward_kernel(
-    trees, q_ref, k_ref, v_ref, out_ref, lse_ref, keys_ref, max_ref, sum_ref, weighted_ref, *, softcap
-):
+def _forward_kernel(trees, q_ref, k_ref, v_ref, out_ref, lse_ref, keys_ref, max_ref, sum_ref, weighted_ref, *, softcap):
     block = trees.block
 
     @pl.when(pl.program_id(2) == 0)
@@ -291,7 +291,7 @@ def _for_key_blocks(trees, i, read):
 
 
 def _scores(trees, q_ref, keys_ref, i, j, masked, softcap):
-    """Scores of two blocks, float32[keys, queries], -inf where nothing is read, and the slope of the soft cap or None."""
+    """Scores of two blocks, float32[keys, queries], -inf where nothing is read; the slope of the soft cap, or None."""
     queries, keys = _tokens(i, trees.block), _tokens(j, trees.block)
     scores, slope = trees.scale[0] * _dot(keys_ref[keys, :], q_ref[:, queries]), None
     if softcap is not None:

@@ -85,15 +85,21 @@ class PromptRouter(Router):
         raise InputError(f"a {type(self).__name__} router weighs prompts, not tokens; call modjax.routing.settle first")
 
 
-def routed(decoder: Decoder, bound: Bound | None, rows: PromptRows, context: Context = Context()) -> dict[str, Any]:  # noqa: B008
+def routed(
+    decoder: Decoder,
+    bound: Bound | None,
+    rows: PromptRows | None,
+    context: Context = Context(),  # noqa: B008, frozen
+) -> dict[str, Any]:
     """The decoder's keyword arguments for a batch: `settle` on its prompts, then `hook`."""
     return hook(settle(decoder, bound, rows), context)
 
 
-def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows) -> Bound | None:
+def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows | None) -> Bound | None:
     """The experts with a router of fixed weights for these prompts, per row, the same in every layer.
 
-    The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged.
+    The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged; for them rows
+    may be None.
     """
     if bound is None or not isinstance(bound.router, PromptRouter):
         return bound

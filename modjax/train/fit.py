@@ -23,6 +23,7 @@ from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
+from modjax.train import memory
 from modjax.train.answers import Answers
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
@@ -84,7 +85,9 @@ def fit(
     run = _Run(model, tasks, groups, recipe, settings)
     if folder is not None:
         made = made_of(model, tasks, run.groups, recipe, settings)
-        distributed.from_first(lambda: claim(folder / "inputs.json", made, [folder / CHECKPOINTS]))
+        kept = [folder / CHECKPOINTS, folder / memory.CHOICE]
+        distributed.from_first(lambda: claim(folder / "inputs.json", made, kept))
+    run.settle(folder)
     state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
 
@@ -122,7 +125,6 @@ class _Run:
         self.validation = [self.place(batch) for batch in validation]
         self.keys_E = self._keys()
         self.given, self.frozen = (self._on_mesh(tree) for tree in (recipe.given, recipe.frozen))
-        self.programs = programs(recipe, settings, self.given, self.keys_E, model.mesh)
         answered = settings.evaluate_every and settings.stop_by == "rouge_l"
         self.answers = self._answers(tasks) if answered else None
 
@@ -138,8 +140,7 @@ class _Run:
         return pack([one for own in encoded for one in own], **how)
 
     def _answers(self, tasks) -> Answers:
-        fresh = jax.eval_shape(self.programs.fresh, self.given)
-        jax.eval_shape(self.recipe.experts, fresh.trained, self.frozen)  # raises if members are not experts
+        jax.eval_shape(self.recipe.experts, self._trained(), self.frozen)  # raises if members are not experts
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
@@ -156,6 +157,20 @@ class _Run:
             return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, self.model.mesh)
 
         return jax.tree.map(put, tree)
+
+    def _trained(self):
+        """The shapes of the trained arrays."""
+        return jax.eval_shape(self.recipe.start, jax.random.key(0), self.given)
+
+    def settle(self, folder: pathlib.Path | None) -> None:
+        """Chooses the rows that are held at a time, unless they are given, and makes the programs."""
+
+        def choose():
+            given = (self.recipe, self._trained(), self.frozen, self._rows_of_steps()[0], self.settings)
+            return memory.choice(self.model.params, *given, self.model.mesh)
+
+        settings = memory.settled(self.settings, folder, choose)
+        self.programs = programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
 
     def place(self, batch: Rows) -> Rows:
         """Host rows [E, B, ...] on the mesh, or on the one device."""

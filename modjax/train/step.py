@@ -49,7 +49,7 @@ def train_step(
     """
     keys_EB = _row_keys(jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step), batch)
     count_E = jnp.maximum(_counts(batch), 1)
-    sums = functools.partial(_group_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
+    sums = functools.partial(member_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
 
     def gradients(members, rows, keys_EB):
         trained, frozen, count_E = members
@@ -91,7 +91,7 @@ def loss_sums(
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The summed loss and the number of target tokens of each member, both float32[E]; without keys, no dropout."""
-    sums = functools.partial(_group_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
+    sums = functools.partial(member_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
     groups, count_E = Groups.of(*batch.tokens.shape[:2], settings.micro, mesh), _counts(batch)
     keys_EB = None if keys_E is None else _row_keys(keys_E, batch)
     total_E = groups.summed(
@@ -100,8 +100,18 @@ def loss_sums(
     return total_E, count_E
 
 
-def _group_sums(decoder, trained, frozen, rows, keys_EB, *, recipe, settings, mesh):
-    """The summed loss of each member on its rows, float32[E].
+def member_sums(
+    decoder: Decoder,
+    trained: Any,
+    frozen: Any,
+    rows: Rows,
+    keys_EB: jax.Array | None,
+    *,
+    recipe: Recipe,
+    settings: Settings,
+    mesh: jax.sharding.Mesh | None = None,
+) -> jax.Array:
+    """The summed loss of each member on its rows, float32[E], all at once.
 
     Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
     [E * B] could not be. XLA still computes one product of all rows with each base weight.

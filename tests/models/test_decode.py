@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modjax.models.decode import CHUNK, Prompts, advance, prefill
+from modjax.models.decode import CHUNK, Prompts, advance, begin, prefill
 from modjax.models.padding import right_padded
 from modjax.models.sampling import Sampling
 
@@ -38,7 +38,9 @@ def padded(seed=0):
 def decoded(programs, decoder, how=None, counts=(CHUNK, 3), ends_Z=NO_ENDS, over_B=(False, False, False, True)):
     """The tokens of each row, int[ROWS, 1 + sum of counts], and the state at the end."""
     first, following = programs
-    state = first(decoder, padded(), ROOM, how)
+    prompts = padded()
+    first_BX, cache = first(decoder, prompts, ROOM, how)
+    state = begin(cache, prompts.node_BX, first_BX, prompts.keys_BX)
     parts = [state.newest_BX]
     for steps in counts:
         out_BXG, state = following(decoder, state, np.array(over_B)[:, None], ends_Z, steps, how)

@@ -115,6 +115,7 @@ def site_inputs(model):
 @pytest.fixture(scope="session")
 def prompt_weights(model):
     """A function that gives the weights of a router of prompts, float32[n, E], from one padded batch."""
+
     def make(router, library, prompts):
         rows = PromptRows.one_each(prompts, len(prompts) + 1, 16)
         weights_LBE = np.asarray(settle(model.params, Bound(library.loras, router), rows).router.weights)
