@@ -34,6 +34,7 @@ import jax.numpy as jnp  # noqa: E402
 import library_training  # noqa: E402
 import measuring  # noqa: E402
 import numpy as np  # noqa: E402
+import ours  # noqa: E402
 import peer  # noqa: E402
 import torch  # noqa: E402
 import train_throughput  # noqa: E402
@@ -44,6 +45,7 @@ from modjax.data.tokenize import Encoded  # noqa: E402
 from modjax.models.config import ModelConfig  # noqa: E402
 from modjax.models.decoder import Decoder  # noqa: E402
 from modjax.ops.attention import attend  # noqa: E402
+from modjax.routing.base import hook  # noqa: E402
 from modjax.train.settings import Settings  # noqa: E402
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
@@ -114,13 +116,13 @@ def config(sizes: Sizes, name: str) -> ModelConfig:
     return ModelConfig.from_hf(sizes.models[name], name)
 
 
-def ours(sizes: Sizes, name: str, dtype: Any = jnp.bfloat16) -> modjax.Model:
+def model_of(sizes: Sizes, name: str, dtype: Any = jnp.bfloat16) -> modjax.Model:
     """A model of random weights."""
     init = jax.jit(functools.partial(Decoder.init, config(sizes, name), dtype=dtype))
     return modjax.Model(name, init(jax.random.key(0)))
 
 
-def theirs(sizes: Sizes, name: str):
+def torch_model(sizes: Sizes, name: str):
     """The same model in transformers, with random weights of its own."""
     return peer.random(sizes.models[name])
 
@@ -155,7 +157,7 @@ def bfloat16_logits(sizes: Sizes) -> Iterator[tuple[str, dict]]:
     """Logits with weights and activations in bfloat16 against float32, with the same weights."""
     rng = np.random.default_rng(0)
     for name in sizes.models:
-        model = ours(sizes, name)
+        model = model_of(sizes, name)
         tokens_BT = rng.integers(3, model.config.V, (2, sizes.prompt // 4), np.int32)
         exact = modjax.Model(name, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model.params))
         with jax.default_matmul_precision("highest"):
@@ -213,35 +215,41 @@ def attention_reference(q, k, v, out, rows: Rows, window: int | None) -> list[np
 
 
 def lockstep(sizes: Sizes) -> Iterator[tuple[str, dict]]:
-    """Experts trained together against each alone, after two steps in float32."""
-    model = ours(sizes, "smollm2", jnp.float32)
+    """The B of experts trained together, which start at 0, against each alone, after two steps in float32."""
+    model = model_of(sizes, "smollm2", jnp.float32)
     examples = instructions(model.config.V, 3, 2, 256)
     settings = Settings(steps=2, batch=1, length=256, dropout=0.0, learning_rate=1e-3)
     with jax.default_matmul_precision("highest"):
         together = library_training.Modjax(model.params, examples, settings)()
         for expert, (name, own) in enumerate(examples.items()):
             alone = library_training.Modjax(model.params, {name: own}, settings)()
-            flat = [
-                np.concatenate([np.ravel(leaf[:, one]) for leaf in jax.tree.leaves(trained)])
-                for trained, one in ((together, expert), (alone, 0))
-            ]
-            yield name, held(*flat, 1e-3)
+            yield name, held(flat_b(alone, 0), flat_b(together, expert), 1e-2)
+
+
+def flat_b(trained: dict, expert: int) -> np.ndarray:
+    return np.concatenate([np.ravel(factors.b[:, expert]) for factors in trained.values()])
 
 
 def cached(sizes: Sizes) -> Iterator[tuple[str, dict]]:
-    """Greedy answers through the cache against a whole pass over prompt and answer for every token, in float32."""
-    model = ours(sizes, "smollm2", jnp.float32)
-    library = base_speed.random_library(model.config, sizes.experts[0])
-    tokens_BT = base_speed.random_tokens(2, base_speed.PROMPT, model.config.V)
+    """Hidden states of tokens that are read one by one through the cache, against one pass, in float32."""
+    model = model_of(sizes, "smollm2", jnp.float32)
+    library = ours.random_library(model.config, sizes.experts[0])
+    decoder, prompt, whole = model.params, base_speed.PROMPT, base_speed.PROMPT + sizes.new
+    tokens_BT = ours.random_tokens(2, whole, model.config.V)
+    node_BX = jnp.full((2, 1), prompt - 1)
     with jax.default_matmul_precision("highest"):
         for name, own in (("base", None), ("arrow", library)):
-            router = None if own is None else modjax.routing.arrow(own, top_k=base_speed.TOP_K)
-            answers = [
-                list(map(int, text.split())) for text in base_speed.Modjax(model, own).decode(tokens_BT, sizes.new)
-            ]
-            whole_BT = np.concatenate([tokens_BT, answers], axis=1).astype(np.int32)
-            logits_BTV = model.logits(whole_BT, own, router)[:, base_speed.PROMPT - 1 : -1]
-            yield name, held(answers, np.argmax(logits_BTV, axis=-1), 0)
+            router = None if own is None else modjax.routing.arrow(own, top_k=ours.TOP_K)
+            experts = hook(model.bind(own, router))
+            _, cache = decoder.prefill(tokens_BT[:, :prompt], None, None, node_BX, sizes.new, **experts)
+            read, found = (
+                jax.jit(lambda token_BX, cache, experts=experts: decoder.decode(token_BX, cache, **experts)),
+                [],
+            )
+            for at in range(prompt, whole):
+                hidden_BXD, cache = read(tokens_BT[:, at : at + 1], cache)
+                found.append(hidden_BXD[:, 0])
+            yield name, held(np.stack(found, axis=1), decoder(tokens_BT, **experts)[:, prompt:], 1e-4)
 
 
 # Speed.
@@ -256,9 +264,9 @@ def ceilings(sizes: Sizes) -> Iterator[tuple[str, float]]:
 
 def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
     """Training a library against peft, and its share of the peak."""
-    model, (experts, rows, length) = ours(sizes, name), sizes.library[name]
+    model, (experts, rows, length) = model_of(sizes, name), sizes.library[name]
     examples = instructions(model.config.V, experts, rows, length)
-    settings = Settings(steps=rows, batch=1, length=length, dropout=0.0, sites=base_speed.SITES)
+    settings = Settings(steps=rows, batch=1, length=length, dropout=0.0, sites=ours.SITES)
     sides = {"modjax": library_training.Modjax(model.params, examples, settings)}
     sides["modjax"]()
     yield "peak_mib", peak_mib()
@@ -266,7 +274,7 @@ def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
     operations = train_throughput.flops(model.config, sides["modjax"].batches)
     yield "model_flops", operations / found
     yield "share_of_peak", operations / found / measuring.matmul_peak(jnp.bfloat16, sizes.matrix)
-    sides["peft"] = library_training.Peft(theirs(sizes, name), examples, settings)
+    sides["peft"] = library_training.Peft(torch_model(sizes, name), examples, settings)
     one = next(iter(examples))
     torch_peak = peer.peak_mib(lambda: sides["peft"].train(one, examples[one]))  # warms up as well
     yield "peft_peak_mib_of_one_expert", torch_peak
@@ -276,38 +284,27 @@ def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
 def arrow(sizes: Sizes) -> Iterator[tuple[str, Any]]:
     """Reading a prompt with Arrow over the base, and the memory that it adds; and peft's Arrow over its base."""
     for name in sizes.models:
-        model = ours(sizes, name)
-        tokens_BT = base_speed.random_tokens(1, sizes.prompt, model.config.V)
-        runs = {"base": reading(model, None, tokens_BT)}
+        model = model_of(sizes, name)
+        tokens_BT = ours.random_tokens(1, sizes.prompt, model.config.V)
+        sides = {"base": ours.Side(model)}
         for experts in sizes.experts:
-            runs[f"arrow {experts}"] = reading(model, base_speed.random_library(model.config, experts), tokens_BT)
-        yield name, over_base(runs, sizes.repeats) | {"temporary_mib": {side: run.mib for side, run in runs.items()}}
+            sides[f"arrow {experts}"] = ours.Side(model, ours.random_library(model.config, experts))
+        runs = {name: functools.partial(side.prefill, tokens_BT) for name, side in sides.items()}
+        memory = {name: side.temporary_mib(tokens_BT) for name, side in sides.items()}
+        yield name, over_base(runs, sizes.repeats) | {"temporary_mib": memory}
         yield f"{name} peft", over_base(peer_reading(sizes, name, tokens_BT), sizes.repeats)
 
 
-class reading:  # noqa: N801, a function with a figure
-    """Reads a prompt; `mib` is the temporary memory of the compiled program."""
-
-    def __init__(self, model: modjax.Model, library: modjax.Library | None, tokens_BT):
-        side = base_speed.Modjax(model, library)
-        self.run = lambda: side.prefill(tokens_BT)
-        self.mib = side.read.lower(model.params, side.generator.bound, tokens_BT).compile().memory_analysis()
-        self.mib = self.mib.temp_size_in_bytes / 2**20
-
-    def __call__(self):
-        return self.run()
-
-
 def peer_reading(sizes: Sizes, name: str, tokens_BT) -> dict[str, Callable]:
-    base = base_speed.Transformers(theirs(sizes, name))
-    routed = base_speed.Transformers(peer_arrow(sizes, name))
+    base = peer.Side(torch_model(sizes, name))
+    routed = peer.Side(peer_arrow(sizes, name))
     return {"base": lambda: base.prefill(tokens_BT), f"arrow {sizes.peer_experts}": lambda: routed.prefill(tokens_BT)}
 
 
 def peer_arrow(sizes: Sizes, name: str):
     with tempfile.TemporaryDirectory() as folder:
-        base_speed.random_library(config(sizes, name), sizes.peer_experts).save(folder + "/library")
-        return peer.with_arrow(theirs(sizes, name), pathlib.Path(folder) / "library", base_speed.TOP_K)
+        ours.random_library(config(sizes, name), sizes.peer_experts).save(folder + "/library")
+        return peer.with_arrow(torch_model(sizes, name), pathlib.Path(folder) / "library", ours.TOP_K)
 
 
 def over_base(runs: dict, repeats: int) -> dict:
@@ -322,17 +319,17 @@ def decoding(sizes: Sizes) -> Iterator[tuple[str, Any]]:
     """Greedy decoding of the base and with Arrow, against transformers and peft, and the share of the bandwidth."""
     bandwidth = measuring.copy_peak(sizes.matrix**2)
     for name in sizes.models:
-        model = ours(sizes, name)
-        their_base = base_speed.Transformers(theirs(sizes, name))
+        model = model_of(sizes, name)
+        their_base = peer.Side(torch_model(sizes, name))
         sides = {
-            "modjax": base_speed.Modjax(model).decode,
+            "modjax": ours.Side(model).decode,
             "transformers dynamic": their_base.decode,
             "transformers static": functools.partial(their_base.decode, cache="static"),
-            f"peft arrow {sizes.peer_experts}": base_speed.Transformers(peer_arrow(sizes, name)).decode,
+            f"peft arrow {sizes.peer_experts}": peer.Side(peer_arrow(sizes, name)).decode,
         }
         for experts in sizes.experts:
-            library = base_speed.random_library(model.config, experts)
-            sides[f"modjax arrow {experts}"] = base_speed.Modjax(model, library).decode
+            library = ours.random_library(model.config, experts)
+            sides[f"modjax arrow {experts}"] = ours.Side(model, library).decode
         found = base_speed.decode(sides, list(sizes.batches), sizes.new, sizes.repeats, model.config.V)
         weights = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params))
         for batch, figures in found.items():
@@ -345,7 +342,7 @@ def decoding(sizes: Sizes) -> Iterator[tuple[str, Any]]:
 def prefilling(sizes: Sizes) -> Iterator[tuple[str, Any]]:
     """Reading prompts with the base, against transformers."""
     for name in sizes.models:
-        sides = base_speed.Modjax(ours(sizes, name)), base_speed.Transformers(theirs(sizes, name))
+        sides = ours.Side(model_of(sizes, name)), peer.Side(torch_model(sizes, name))
         yield name, base_speed.prefill(*sides, [1, 4], sizes.prompt, sizes.repeats, config(sizes, name).V)
         del sides
         free()
@@ -355,11 +352,11 @@ def choosing(sizes: Sizes) -> Iterator[tuple[str, Any]]:
     """Likelihoods of the choices of questions, against one row per choice."""
     args = choices.arguments([f"--questions={sizes.questions}"])
     for name in sizes.models:
-        model = ours(sizes, name)
+        model = model_of(sizes, name)
         examples = [one._replace(tokens=one.tokens % model.config.V) for one in choices.choices(args)]
         runs = {
-            "modjax": choices.ours(model, examples, 64),
-            "transformers": choices.theirs(theirs(sizes, name), examples, 64),
+            "modjax": choices.likelihoods(model, examples, 64),
+            "transformers": choices.padded_likelihoods(torch_model(sizes, name), examples, 64),
         }
         yield name, choices.compared(runs, sizes.questions, sizes.repeats)
         del model, runs
@@ -368,7 +365,7 @@ def choosing(sizes: Sizes) -> Iterator[tuple[str, Any]]:
 
 def clustering(sizes: Sizes) -> Iterator[tuple[str, Any]]:
     """Prototypes and MBC of a library of the size for Phi-2, rank 4 on q, k, v, o; the first run compiles."""
-    library = base_speed.random_library(config(sizes, "phi2"), sizes.clustered)
+    library = ours.random_library(config(sizes, "phi2"), sizes.clustered)
     runs = {
         "prototypes": lambda: jax.block_until_ready(modjax.routing.arrow(library).prototypes),
         "mbc": lambda: modjax.cluster.mbc(library, min(10, sizes.clustered)).labels,

@@ -7,6 +7,7 @@ from typing import Any
 
 import measuring
 import numpy as np
+import ours
 import peft
 import torch
 import transformers
@@ -106,3 +107,31 @@ def with_arrow(model: transformers.PreTrainedModel, library: pathlib.Path, top_k
     """The model with peft's Arrow over the adapters of a library that modjax wrote."""
     adapters = sorted(str(path.parent) for path in library.glob("*/adapter_config.json"))
     return peft.create_arrow_model(model, adapters, peft.ArrowConfig(top_k=top_k)).eval()
+
+
+class Side:
+    """A model of transformers, or of peft with routed experts."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def prefill(self, tokens_BT: np.ndarray) -> np.ndarray:
+        """The logits after the last token of each row."""
+        with torch.no_grad():
+            tokens_BT = torch.as_tensor(tokens_BT, device=self.model.device).long()
+            return self.model(tokens_BT, use_cache=False, logits_to_keep=1).logits[:, 0].float().cpu().numpy()
+
+    def decode(self, tokens_BT: np.ndarray, new: int, cache: str | None = None) -> list[str]:
+        """The `new` tokens after each row. cache: "static" or None, the dynamic one."""
+        tokens_BT = torch.as_tensor(tokens_BT, device=self.model.device).long()
+        answers = self.model.generate(
+            input_ids=tokens_BT,
+            attention_mask=torch.ones_like(tokens_BT),
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            cache_implementation=cache,
+            pad_token_id=0,
+            eos_token_id=None,
+        )
+        return [ours.Numbers().decode(answer) for answer in answers[:, tokens_BT.shape[1] :].tolist()]
