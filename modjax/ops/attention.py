@@ -17,6 +17,7 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 
 from modjax.ops import attention_blocks
+from modjax.ops.kept import kept
 
 MAY_BE_TPU = importlib.util.find_spec("libtpu") is not None  # programs for a TPU are also compiled without one
 
@@ -59,12 +60,12 @@ def _attend(softcap, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, sca
 
 def _forward(softcap, q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT, window, scale):
     rows = (q_BTKGH, k_BTKH, v_BTKH, positions_BT, ends_BT)
-    out_BTKGH, lse_BKGT = _pass("forward", softcap)((window, scale), rows)
+    out_BTKGH, lse_BKGT = map(kept, _pass("forward", softcap)((window, scale), rows))
     return out_BTKGH, ((window, scale), (*rows, out_BTKGH, lse_BKGT))
 
 
-def _backward(softcap, kept, g_BTKGH):
-    (window, scale), rows = kept
+def _backward(softcap, read, g_BTKGH):
+    (window, scale), rows = read
     dq_BTKGH, dk_BTKH, dv_BTKH = _pass("backward", softcap)((window, scale), (*rows, g_BTKGH))
     # A score is scale x q k, so that q d/dq and scale d/dscale are one sum.
     dscale = jnp.vdot(rows[0].astype(jnp.float32), dq_BTKGH.astype(jnp.float32)) / scale

@@ -15,6 +15,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from modjax.ops.kept import kept
+
 Mix = Literal["parameters", "outputs", "heads"]
 Plan = Literal["merged", "dense"]
 
@@ -118,7 +120,7 @@ def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or one pair per example, [B,R,I] and [B,R,O]."""
     first = "bti,ri->btr" if a.ndim == 2 else "bti,bri->btr"
     second = "btr,ro->bto" if b.ndim == 2 else "btr,bro->bto"
-    return _einsum(second, _einsum(first, x_BTI, a).astype(x_BTI.dtype), b)
+    return _einsum(second, kept(_einsum(first, x_BTI, a).astype(x_BTI.dtype)), b)
 
 
 def _dense(x_BTI, lora, weights, mix):
