@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 # Both frameworks share the device: neither may take all of its memory at the start.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+import arrow_forward  # noqa: E402
 import base_speed  # noqa: E402
 import choices  # noqa: E402
 import jax  # noqa: E402
@@ -45,6 +46,8 @@ from modjax.data.tokenize import Encoded  # noqa: E402
 from modjax.models.config import ModelConfig  # noqa: E402
 from modjax.models.decoder import Decoder  # noqa: E402
 from modjax.ops.attention import attend  # noqa: E402
+from modjax.ops.lora import LoRA, mixture  # noqa: E402
+from modjax.ops.top_k import TopK  # noqa: E402
 from modjax.routing.base import hook  # noqa: E402
 from modjax.train.settings import Settings  # noqa: E402
 
@@ -214,6 +217,35 @@ def attention_reference(q, k, v, out, rows: Rows, window: int | None) -> list[np
     return [np.einsum("bnts,bsnh->btnh", weights, v_), np.einsum("bnts,bsnh->btnh", slope, k_), *groups]
 
 
+def mixture_plans(sizes: Sizes) -> Iterator[tuple[str, dict]]:
+    """Each plan of the mixture, with top 4 weights per token and with weights per example, in float64 on the host."""
+    rng = np.random.default_rng(0)
+    E, R, B, T = 12, 4, 2, 33
+    x, a, b = (rng.standard_normal(shape) for shape in ((B, T, 64), (E, R, 64), (E, R, 96)))
+    scale, ids = rng.uniform(1, 4, E), rng.permuted(np.broadcast_to(np.arange(E), (B, T, E)), axis=-1)[..., :4]
+    top = TopK(jnp.asarray(ids, jnp.int32), jax.nn.softmax(jnp.asarray(rng.standard_normal(ids.shape), jnp.float32)))
+    per_example = np.asarray(jax.nn.softmax(rng.standard_normal((B, E))))
+    chosen = (("top", top, np.asarray(top.dense(E))), ("example", per_example, np.repeat(per_example[:, None], T, 1)))
+    for kind, weights, dense in chosen:
+        for mix in ("parameters", "outputs"):
+            expected = mixture_reference(x, LoRA(a, b, scale), np.asarray(dense, np.float64), mix)
+            for plan in ("dense", "gather" if kind == "top" else "merged", None):
+                for dtype, allowed in ((jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)):
+                    given = jnp.asarray(x, dtype), LoRA(*(jnp.asarray(part, jnp.float32) for part in (a, b, scale)))
+                    with jax.default_matmul_precision("highest"):
+                        run = jax.jit(functools.partial(mixture, mix=mix, plan=plan))
+                        found = run(*given, jax.tree.map(jnp.asarray, weights))
+                    yield f"{kind} {mix} {plan} {jnp.dtype(dtype).name}", held(found, expected, allowed)
+
+
+def mixture_reference(x_BTI: np.ndarray, lora: LoRA, weights_BTE: np.ndarray, mix: str) -> np.ndarray:
+    """The update of one site, expert by expert."""
+    z_BTER = np.einsum("bti,eri->bter", x_BTI, lora.a)
+    if mix == "parameters":
+        z_BTER = np.broadcast_to(np.einsum("bte,bter->btr", weights_BTE, z_BTER)[:, :, None], z_BTER.shape)
+    return np.einsum("bte,e,bter,ero->bto", weights_BTE, lora.scale, z_BTER, lora.b)
+
+
 def lockstep(sizes: Sizes) -> Iterator[tuple[str, dict]]:
     """The B of experts trained together, which start at 0, against each alone, after two steps in float32."""
     model = model_of(sizes, "smollm2", jnp.float32)
@@ -282,37 +314,31 @@ def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def arrow(sizes: Sizes) -> Iterator[tuple[str, Any]]:
-    """Reading a prompt with Arrow over the base, and the memory that it adds; and peft's Arrow over its base."""
+    """Reading a prompt with Arrow over the base, and the temporary memory over its; and peft's Arrow over its base."""
     for name in sizes.models:
         model = model_of(sizes, name)
         tokens_BT = ours.random_tokens(1, sizes.prompt, model.config.V)
-        sides = {"base": ours.Side(model)}
+        base = ours.Side(model)
         for experts in sizes.experts:
-            sides[f"arrow {experts}"] = ours.Side(model, ours.random_library(model.config, experts))
-        runs = {name: functools.partial(side.prefill, tokens_BT) for name, side in sides.items()}
-        memory = {name: side.temporary_mib(tokens_BT) for name, side in sides.items()}
-        yield name, over_base(runs, sizes.repeats) | {"temporary_mib": memory}
-        yield f"{name} peft", over_base(peer_reading(sizes, name, tokens_BT), sizes.repeats)
-
-
-def peer_reading(sizes: Sizes, name: str, tokens_BT) -> dict[str, Callable]:
-    base = peer.Side(torch_model(sizes, name))
-    routed = peer.Side(peer_arrow(sizes, name))
-    return {"base": lambda: base.prefill(tokens_BT), f"arrow {sizes.peer_experts}": lambda: routed.prefill(tokens_BT)}
+            routed = ours.Side(model, ours.random_library(model.config, experts))
+            found = arrow_forward.against_base(
+                {"base": base.prefill, "routed": routed.prefill}, sizes.repeats, tokens_BT
+            )
+            memory = routed.temporary_mib(tokens_BT) / base.temporary_mib(tokens_BT)
+            yield f"{name} {experts}", found | {"temporary_memory": memory}
+        del model, base, routed
+        free()
+        sides = {"base": peer.Side(torch_model(sizes, name)), "routed": peer.Side(peer_arrow(sizes, name))}
+        runs = {side: own.prefill for side, own in sides.items()}
+        yield f"{name} {sizes.peer_experts} peft", arrow_forward.against_base(runs, sizes.repeats, tokens_BT)
+        del sides, runs
+        free()
 
 
 def peer_arrow(sizes: Sizes, name: str):
     with tempfile.TemporaryDirectory() as folder:
         ours.random_library(config(sizes, name), sizes.peer_experts).save(folder + "/library")
         return peer.with_arrow(torch_model(sizes, name), pathlib.Path(folder) / "library", ours.TOP_K)
-
-
-def over_base(runs: dict, repeats: int) -> dict:
-    for run in runs.values():
-        run()
-    seconds = measuring.in_turn(runs, repeats)
-    medians = {side: statistics.median(own) for side, own in seconds.items()}
-    return {"seconds": medians, "over_base": {side: one / medians["base"] for side, one in medians.items()}}
 
 
 def decoding(sizes: Sizes) -> Iterator[tuple[str, Any]]:
@@ -389,6 +415,7 @@ def free() -> None:
 PARTS: dict[str, tuple[int, Callable[[Sizes], Iterator[tuple[str, Any]]]]] = {  # seconds at most, function
     "bfloat16_logits": (30, bfloat16_logits),
     "attention_plans": (30, attention_plans),
+    "mixture_plans": (30, mixture_plans),
     "lockstep": (30, lockstep),
     "cached": (30, cached),
     "ceilings": (10, ceilings),

@@ -59,6 +59,12 @@ def test_the_reference_of_attention_has_the_gradients_of_a_plain_one(window):
     np.testing.assert_allclose(attend(q, k, v, rows.positions, rows.ends, window=window), expected[0], atol=2e-5)
 
 
+def test_every_plan_of_the_mixture_is_measured():
+    found = dict(accelerator.mixture_plans(accelerator.SMALL))
+    assert len(found) == 2 * 2 * 3 * 2
+    assert all(one["held"] for one in found.values()), found
+
+
 def test_examples_fill_their_rows_and_share_their_beginning():
     (own,) = accelerator.instructions(1024, experts=1, rows=2, length=256).values()
     assert len({example.tokens[: accelerator.SHARED].tobytes() for example in own}) == 1 < len(own)
