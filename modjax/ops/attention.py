@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from modjax.ops import attention_blocks
+from modjax.ops.kept import kept
 
 MAY_BE_TPU = importlib.util.find_spec("libtpu") is not None  # which also compiles without a TPU
 
@@ -56,12 +57,12 @@ def _attend(softcap, numbers, rows):
 
 
 def _forward(softcap, numbers, rows):
-    out_BTNH, lse_BNT = _split("forward", softcap, numbers, rows, (_HEADS, _SUMS))
+    out_BTNH, lse_BNT = map(kept, _split("forward", softcap, numbers, rows, (_HEADS, _SUMS)))
     return out_BTNH, (numbers, (*rows, out_BTNH, lse_BNT))
 
 
-def _backward(softcap, kept, g_BTNH):
-    numbers, rows = kept
+def _backward(softcap, read, g_BTNH):
+    numbers, rows = read
     gradients = _split("backward", softcap, numbers, (*rows, g_BTNH), (_HEADS, _HEADS, _HEADS))
     # A score is scale x q k: the sum of q dq is that of scale dscale.
     product = jnp.vdot(rows[0].astype(jnp.float32), gradients[0].astype(jnp.float32))
