@@ -12,6 +12,7 @@ what it had found, and the next one goes on. The JSON is written after every par
 import functools
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from typing import Any
 
 # Both frameworks share the device: JAX takes memory as it needs it, up to a share.
 os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.6"}
+if "--small" in sys.argv:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # small sizes spend their time on compiling
 
 import accelerator_checks as checks  # noqa: E402
 import accelerator_speed as speed  # noqa: E402
