@@ -133,10 +133,8 @@ class _Run:
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
-        def keys():
-            return member_keys(self.names, self.settings.seed)
-
-        return jax.jit(keys, out_shardings=along_members(jax.eval_shape(keys), self.model.mesh))()
+        like = jax.ShapeDtypeStruct((len(self.names),), np.uint32)
+        return member_keys(self.names, self.settings.seed, along_members(like, self.model.mesh))
 
     def _trained(self):
         """The shapes of the trained arrays."""
