@@ -13,6 +13,7 @@ import tempfile
 import jax.numpy as jnp
 import measuring
 import numpy as np
+import ours
 import peer
 import torch
 
@@ -21,7 +22,6 @@ from modjax.data.tokenize import Encoded
 from modjax.eval.likelihood import target_loss
 
 PACKAGES = ("flax", "torch", "transformers", "numpy")
-VOCABULARY = 49_152
 QUESTION, CHOICE = (13, 29, 47), (5, 10, 28)  # shortest, most frequent, longest
 
 
@@ -30,7 +30,7 @@ def choices(args) -> list[Encoded]:
     rng = np.random.default_rng(0)
 
     def tokens(lengths):
-        return rng.integers(100, VOCABULARY, round(rng.triangular(*lengths)), np.int32)
+        return rng.integers(100, ours.VOCABULARY, round(rng.triangular(*lengths)), np.int32)
 
     found = []
     for _ in range(args.questions):
@@ -39,12 +39,12 @@ def choices(args) -> list[Encoded]:
     return found
 
 
-def ours(model: modjax.Model, examples: list[Encoded], batch: int):
+def likelihoods(model: modjax.Model, examples: list[Encoded], batch: int):
     """A function that gives the loss of every choice, float64[n]."""
     return lambda: target_loss(model, examples, batch=batch)[0]
 
 
-def theirs(model, examples: list[Encoded], batch: int):
+def padded_likelihoods(model, examples: list[Encoded], batch: int):
     """The same with transformers: one padded row per choice."""
 
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].tokens), reverse=True)
@@ -99,8 +99,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = peer.path(args, folder)
         runs = {
-            "modjax": ours(modjax.load(path, dtype=jnp.float32), examples, args.batch),
-            "transformers": theirs(peer.base(path), examples, args.batch),
+            "modjax": likelihoods(modjax.load(path, dtype=jnp.float32), examples, args.batch),
+            "transformers": padded_likelihoods(peer.base(path), examples, args.batch),
         }
         found = compared(runs, args.questions, args.repeats)
     sizes = {key: getattr(args, key) for key in ("questions", "choices", "batch", "small")}

@@ -33,10 +33,11 @@ from modjax.data.rows import Rows, pack
 from modjax.data.tokenize import Encoded, encode
 from modjax.models import gguf, gguf_tokenizer
 from modjax.models.decoder import Decoder
+from modjax.train import memory
 from modjax.train.lora import LoRATraining
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
 BATCH = 16  # examples per padded batch
@@ -61,12 +62,16 @@ class Modjax:
     """All experts in lockstep: each step trains --batch rows of every expert."""
 
     def __init__(self, decoder: Decoder, examples: Mapping[str, list[Encoded]], settings: Settings):
-        self.decoder = decoder
-        self.keys_E = member_keys(tuple(examples), settings.seed)
-        self.recipe = LoRATraining(decoder.config, settings, len(examples))
-        self.programs = programs(self.recipe, settings, self.recipe.given, self.keys_E, mesh=None)
         rows = {name: pack(own, settings.length) for name, own in examples.items()}
         self.batches: list[Rows] = loader.padded(rows, settings.batch)
+        self.decoder, self.recipe = decoder, LoRATraining(decoder.config, settings, len(examples))
+        given, frozen = self.recipe.given, self.recipe.frozen
+        trained = jax.eval_shape(self.recipe.start, jax.random.key(0), given)
+        self.settings = memory.settled(
+            settings, None, lambda: memory.choice(decoder, self.recipe, trained, frozen, self.batches[0], settings)
+        )
+        self.keys_E = member_keys(tuple(examples), settings.seed)
+        self.programs = programs(self.recipe, self.settings, given, self.keys_E, mesh=None)
 
     def loss(self) -> float:
         """Mean loss per target token of all examples, before training."""
@@ -76,13 +81,11 @@ class Modjax:
         return total / count
 
     def __call__(self):
-        """Trains every expert on its examples."""
+        """Trains every expert on its examples; returns their factors."""
         state = self.programs.fresh(self.recipe.given)
         for batch in self.batches:
-            state, metrics = self.programs.step(
-                self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen
-            )
-        jax.block_until_ready((state, metrics))
+            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen)
+        return jax.block_until_ready(state.trained)
 
 
 class Peft:
@@ -149,6 +152,7 @@ def compared(sides: Mapping, examples: Mapping[str, list[Encoded]], repeats: int
     theirs = sum(statistics.median(own) / numbers[name] for name, own in sides["peft"].seconds.items())
     return {
         "examples": numbers,
+        "micro": sides["modjax"].settings.micro,
         "useful_tokens": tokens,
         "row_tokens": int(sum((batch.ends > 0).sum() for batch in sides["modjax"].batches)),
         "padded_tokens": sum(batch["input_ids"].numel() for own in examples.values() for batch in padded_batches(own)),
@@ -165,6 +169,9 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--rows", type=int, default=1, help="rows per expert")
     parser.add_argument("--batch", type=int, default=1, help="B, rows per expert and step")
     parser.add_argument("--length", type=int, default=1024, help="T, tokens per row")
+    parser.add_argument(
+        "--micro", type=int, default=0, help="rows whose activations modjax holds at a time; 0: by the memory"
+    )
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
     parser.add_argument(
         "--memory-of", choices=("modjax", "peft"), help="only print the peak memory of this side in MiB"
@@ -187,10 +194,12 @@ def sides(path: pathlib.Path) -> dict:
 def main():
     args = arguments()
     # Child processes run first, while this process is small and idle.
-    memory = {}
+    peaks = {}
     if args.memory and not args.memory_of:
-        memory = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
-    settings = Settings(steps=args.rows // args.batch, batch=args.batch, length=args.length, dropout=0.0)
+        peaks = {side: measuring.of_child(f"--memory-of={side}") for side in ("modjax", "peft")}
+    settings = Settings(
+        steps=args.rows // args.batch, batch=args.batch, length=args.length, micro=args.micro, dropout=0.0
+    )
     words = gguf_tokenizer.read(gguf.embedded())
     examples = examples_by_task(args, words)
     with tempfile.TemporaryDirectory() as folder:
@@ -202,7 +211,7 @@ def main():
         found = {"loss_before": {side: run.loss() for side, run in built.items()}}
         found |= compared(built, examples, args.repeats)
     sizes = {key: getattr(args, key) for key in ("experts", "rows", "batch", "length", "small")}
-    measuring.report(sizes | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
+    measuring.report(sizes | found | {"peak_memory_mib": peaks}, PACKAGES, args.out)
 
 
 if __name__ == "__main__":

@@ -19,19 +19,14 @@ equally large, and truncation keeps only some of them. Similarities differ by wh
 randomised SVD.
 """
 
-import argparse
-import importlib.metadata
 import json
-import os
 import pathlib
-import platform
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 
+import measuring
 import numpy as np
 
 MEASURED = ("modjax", "homemade")
@@ -158,21 +153,8 @@ def compared(found: dict[str, dict], outputs: dict[str, dict], labels: np.ndarra
     }
 
 
-def machine() -> dict:
-    """The machine and the versions of packages."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cpu_count": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "scikit-learn")},
-    }
-
-
-def _arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(argv: list[str] | None = None):
+    parser = measuring.parser(__doc__, repeats=None)
     parser.add_argument("--experts", type=int, default=256, help="E")
     parser.add_argument("--layers", type=int, default=32, help="L")
     parser.add_argument("--width", type=int, default=2560, help="D")
@@ -183,13 +165,15 @@ def _arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of the library")
     parser.add_argument("--side", choices=SIDES, help="run only this side and write its result to --arrays")
     parser.add_argument("--arrays", type=pathlib.Path, help=".npz file for labels and similarity, with --side")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.small:
+        args.experts, args.layers, args.width, args.clusters = 12, 2, 32, 3
+    return args
 
 
 def main() -> None:
     """Runs the benchmark and prints one JSON object."""
-    args = _arguments()
+    args = arguments()
     if args.side:
         figures, labels, similarity_EE = SIDES[args.side](args)
         np.savez(args.arrays, labels=labels, similarity=similarity_EE)
@@ -199,25 +183,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for side in SIDES:
             arrays = pathlib.Path(folder) / f"{side}.npz"
-            command = [sys.executable, *sys.argv, f"--side={side}", f"--arrays={arrays}"]
-            found[side] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+            found[side] = measuring.of_child(f"--side={side}", f"--arrays={arrays}")
             outputs[side] = dict(np.load(arrays))
     sizes = ("experts", "layers", "width", "rank", "clusters", "sparsity", "components", "seed")
     numbers = args.layers * args.rank * sum(width for _, width in factors(args))
-    result = {
-        "benchmark": pathlib.Path(__file__).stem,
-        "command": " ".join(["python", *sys.argv]),
+    figures = {
         **{key: getattr(args, key) for key in sizes},
         "numbers_an_expert": numbers,
-        **machine(),
         **{side: found[side] for side in MEASURED},
         **compared(found, outputs, planted(args)),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+    measuring.report(figures, ("numpy", "scikit-learn"), args.out)
 
 
 if __name__ == "__main__":

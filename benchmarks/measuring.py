@@ -1,4 +1,7 @@
-"""Timing in turn, memory, the machine, and one JSON object per benchmark: what all scripts here share."""
+"""Timing in turn, memory, the machine, and one JSON object per benchmark: what all scripts here share.
+
+JAX is imported where it is used: some scripts measure the memory of processes without it.
+"""
 
 import argparse
 import importlib.metadata
@@ -13,15 +16,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
 STATUS = pathlib.Path("/proc/self/status")
+# BENCHMARK_CLOCK=cpu times the CPU seconds of this process: on a busy machine, with one core, they change less.
+CLOCK = os.environ.get("BENCHMARK_CLOCK", "wall")
 
 
-def parser(doc: str) -> argparse.ArgumentParser:
-    """A parser with the flags of every benchmark; `doc` is the docstring of the script."""
+def parser(doc: str, repeats: int | None = 3) -> argparse.ArgumentParser:
+    """A parser with the flags of every benchmark; `doc` is the docstring of the script. repeats: None, no such flag."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--repeats", type=int, default=3, help="timed runs of each side")
+    if repeats is not None:
+        made.add_argument("--repeats", type=int, default=repeats, help="timed runs of each side")
     made.add_argument("--small", action="store_true", help="a tiny random model and small sizes: seconds, no claim")
     made.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
     return made
@@ -29,9 +33,10 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds of one call, and what it returns. The call must wait for its own results."""
-    start = time.perf_counter()
+    clock = {"wall": time.perf_counter, "cpu": time.process_time}[CLOCK]
+    start = clock()
     returned = run()
-    return time.perf_counter() - start, returned
+    return clock() - start, returned
 
 
 def in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -85,11 +90,27 @@ def of_child(*flags: str) -> Any:
 
 
 def matmul_peak(dtype: Any, size: int = 2048, repeats: int = 5) -> float:
-    """FLOP/s of the fastest of several products of two [size, size] matrices: the practical peak of this device."""
+    """FLOP/s of the fastest of several products of square matrices of this size and half of it: the practical peak."""
+    return max(_matmul_rate(dtype, width, repeats) for width in (size // 2, size))
+
+
+def _matmul_rate(dtype, size, repeats):
+    import jax
+
     x, y = (jax.random.normal(jax.random.key(i), (size, size), dtype) for i in range(2))
     product = jax.jit(lambda x, y: x @ y)
     product(x, y).block_until_ready()
     return 2 * size**3 / min(timed(lambda: product(x, y).block_until_ready())[0] for _ in range(repeats))
+
+
+def copy_peak(size: int, repeats: int = 5) -> float:
+    """Bytes per second, read and written, of the fastest of several passes over `size` float32 numbers."""
+    import jax
+
+    x = jax.numpy.zeros(size, jax.numpy.float32)
+    copied = jax.jit(lambda x: x + 1)
+    copied(x).block_until_ready()
+    return 8 * size / min(timed(lambda: copied(x).block_until_ready())[0] for _ in range(repeats))
 
 
 def cores() -> int:
@@ -99,6 +120,8 @@ def cores() -> int:
 
 def machine(*packages: str) -> dict:
     """The machine and the versions of these packages."""
+    import jax
+
     cpuinfo = pathlib.Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
@@ -106,6 +129,7 @@ def machine(*packages: str) -> dict:
         "device": jax.devices()[0].device_kind,
         "cpu": names[0] if names else platform.processor(),
         "cpu_count": cores(),
+        "clock": CLOCK,
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "modjax", *packages)},

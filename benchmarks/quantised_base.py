@@ -9,22 +9,15 @@ LoRA expert per task (rank 4 on q, k, v, o) on training rows. First runs, which 
 bases take turns, and medians are reported. Tokens are counted without padding.
 """
 
-import argparse
 import functools
-import importlib.metadata
 import json
-import os
-import pathlib
-import platform
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 
 import modjax
@@ -37,8 +30,9 @@ from modjax.ops.losses import target_losses
 from modjax.train.lora import LoRATraining
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
+PACKAGES = ("flax", "optax", "numpy", "gguf", "safetensors")
 BASES = {"full": None, "int8": "int8", "nf4": "nf4"}
 
 
@@ -105,12 +99,7 @@ def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dic
         for kind, build in (("forward", forward), ("train", lockstep))
     }
     losses = {key: run() for key, run in runs.items()}
-    speeds = {key: [] for key in runs}
-    for _ in range(repeats):
-        for key, run in runs.items():
-            start = time.perf_counter()
-            run()
-            speeds[key].append(tokens[key[1]] / (time.perf_counter() - start))
+    speeds = {key: [tokens[key[1]] / one for one in own] for key, own in measuring.in_turn(runs, repeats).items()}
     reference = losses["full", "forward"]
     return {
         name: {
@@ -131,41 +120,20 @@ def measure(models: dict[str, Model], work: Work, repeats: int) -> dict[str, dic
 
 def reading_memory(read: Callable[[], Model]) -> dict | None:
     """Peak resident memory of loading beyond that before it, and size of the model, in MiB; None if not on Linux."""
-    status = pathlib.Path("/proc/self/status")
-    if not status.exists():
+    if not measuring.STATUS.exists():
         return None
     import gguf.quants  # noqa: F401, imported so that its code is resident before the measurement
     import transformers.models.auto  # noqa: F401
 
     jnp.ones(1).block_until_ready()
-    before = _resident(status, "VmRSS")
+    before = measuring.resident("VmRSS")
     model = read()
     leaves = jax.tree.leaves(model.params)
-    return {"peak_mib": _resident(status, "VmHWM") - before, "model_mib": sum(leaf.nbytes for leaf in leaves) / 2**20}
+    return {"peak_mib": measuring.resident("VmHWM") - before, "model_mib": sum(leaf.nbytes for leaf in leaves) / 2**20}
 
 
-def _resident(status, key):
-    line = next(line for line in status.read_text().splitlines() if line.startswith(key))
-    return int(line.split()[1]) / 1024
-
-
-def machine() -> dict:
-    """The machine and the versions of packages."""
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "gguf", "safetensors")
-    return {
-        "device": jax.devices()[0].device_kind,
-        "cpu": names[0] if names else platform.processor(),
-        "cpu_count": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages} | {"modjax": modjax.__version__},
-    }
-
-
-def _arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(argv: list[str] | None = None):
+    parser = measuring.parser(__doc__)
     parser.add_argument("--model", default="smollm2-135m", help="name or path for modjax.load")
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16"), help="of weights that are not quantised"
@@ -175,15 +143,16 @@ def _arguments():
     parser.add_argument("--length", type=int, default=256, help="T, tokens per row")
     parser.add_argument("--rows", type=int, default=4, help="most validation rows per expert")
     parser.add_argument("--steps", type=int, default=2, help="steps per training run")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs per base")
     parser.add_argument("--memory-of", choices=BASES, help="only print the memory of loading this base")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
-    return parser.parse_args()
+    args = parser.parse_args(argv)
+    if args.small:
+        args.experts, args.length, args.rows, args.steps = 1, 64, 1, 1
+    return args
 
 
 def main():
     """Runs the benchmark and prints one JSON object."""
-    args = _arguments()
+    args = arguments()
 
     def read(name):
         return modjax.load(args.model, dtype=jnp.dtype(args.dtype), quantize=BASES[name])
@@ -193,32 +162,19 @@ def main():
         return
     memory = {}
     for name in BASES:
-        command = [sys.executable, *sys.argv, f"--memory-of={name}"]
-        memory[name] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        memory[name] = measuring.of_child(f"--memory-of={name}")
     models = {name: read(name) for name in BASES}
     settings = Settings(steps=args.steps, batch=args.batch, length=args.length, dropout=0.0)
     tasks = list(modjax.data.load("open48").training.values())[: args.experts]
     work = packed_work(models["full"].tokenizer, tasks, args.rows, settings)
-    result = {
-        "benchmark": pathlib.Path(__file__).stem,
-        "command": " ".join(["python", *sys.argv]),
-        "model": args.model,
-        "dtype": args.dtype,
-        "experts": args.experts,
-        "batch": args.batch,
-        "length": args.length,
-        "rows": args.rows,
-        "steps": args.steps,
+    sizes = {key: getattr(args, key) for key in ("model", "dtype", "experts", "batch", "length", "rows", "steps")}
+    figures = {
+        **sizes,
         "target_tokens": int(np.sum([rows.weights.sum() for rows in work.validation])),
-        **machine(),
         **measure(models, work, args.repeats),
         "reading_memory": memory,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n")
+    measuring.report(figures, PACKAGES, args.out)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def part_of(path: str) -> str:
 def traced(args, devices) -> jax.stages.Traced:
     """The training step for these devices, from shapes."""
     config, mesh = CONFIGS[args.model], make_mesh(*args.mesh, devices=devices)
-    settings = Settings(batch=args.rows, length=args.length, remat=args.remat)
+    settings = Settings(batch=args.rows, length=args.length, remat=args.remat, micro=args.micro)
     recipe = LoRATraining(config, settings, args.experts)
 
     def place(partition):
@@ -130,9 +130,13 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--experts", type=int, default=256, help="E")
     parser.add_argument("--rows", type=int, default=8, help="rows of an expert in a step")
     parser.add_argument("--length", type=int, default=2048, help="tokens of a row")
+    parser.add_argument("--micro", type=int, default=0, help="as in Settings, but 0 stands for all rows at a time")
     parser.add_argument("--remat", action=argparse.BooleanOptionalAction, default=True, help="as in Settings")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.length <= BLOCK:
+        parser.error(f"--length={args.length}: expected more than {BLOCK}, so that attention has blocks to go through")
+    return args
 
 
 def main():

@@ -38,7 +38,7 @@ from modjax.train.lora import LoRATraining, init_factors
 from modjax.train.optim import schedule
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
-from modjax.train.state import member_keys
+from modjax.train.step import member_keys
 
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
 SIDES = ("modjax", "peft")
@@ -164,6 +164,7 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--length", type=int, default=256, help="T, tokens per row")
     parser.add_argument("--steps", type=int, default=2, help="steps per run")
     parser.add_argument("--remat", action="store_true", help="modjax recomputes activations: less memory, slower")
+    parser.add_argument("--micro", type=int, default=0, help="rows whose activations modjax holds at a time; 0: all")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="skip the two memory runs")
     parser.add_argument("--memory-of", choices=SIDES, help="only print the peak memory of this side in MiB")
     args = parser.parse_args(argv)
@@ -178,7 +179,14 @@ def main():
     memory = {}
     if args.memory and not args.memory_of:
         memory = {side: measuring.of_child(f"--memory-of={side}") for side in SIDES}
-    settings = Settings(steps=args.steps, batch=args.batch, length=args.length, dropout=0.0, remat=args.remat)
+    settings = Settings(
+        steps=args.steps,
+        batch=args.batch,
+        length=args.length,
+        micro=args.micro,
+        remat=args.remat,
+        dropout=0.0,
+    )
     batches = open48_batches(args.experts, settings)
     with tempfile.TemporaryDirectory() as folder:
         path = peer.path(args, folder)
@@ -193,7 +201,7 @@ def main():
         runs = {side: build() for side, build in builds.items()}
         tokens = sum(int((batch.ends > 0).sum()) for batch in batches)
         found = compare(runs, tokens, args.repeats, flops(config, batches), measuring.matmul_peak(jnp.float32))
-    sizes = {key: getattr(args, key) for key in ("experts", "batch", "length", "steps", "remat", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "batch", "length", "steps", "micro", "remat", "small")}
     measuring.report(sizes | {"tokens_per_run": tokens} | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax import arguments, digest, generation
+from modjax import arguments, compile_cache, digest, generation
 from modjax.data import inputs
 from modjax.data.messages import Prompt
 from modjax.data.template import turn
@@ -238,8 +238,9 @@ def load(
 
     Weights are read tensor by tensor: the host holds at most the (quantised) model and its largest tensor. Warns of
     added tokens of the tokenizer that have no row in the embedding. Raises InputError for what cannot be read, and for
-    the tokenizer of another model.
+    the tokenizer of another model. From here on compiled programs are kept on disk; see `modjax.compile_cache`.
     """
+    compile_cache.keep()
     if dtype is None:
         dtype = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
     dtype = arguments.dtype("dtype", dtype, export.FORMATS)

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "modjax"
 SPINE = [
     ("errors",),
     ("arguments", "files", "progress"),
-    ("claim",),
+    ("claim", "compile_cache"),
     ("ops",),
     ("parallel",),
     ("digest",),

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import ml_collections
 
+from modjax import compile_cache
 from modjax.claim import claim
 from modjax.parallel import distributed
 
@@ -22,8 +23,7 @@ def start(profile: str | None) -> Iterator[None]:
     Only the first process prints; errors and warnings are shown by all.
     """
     distributed.start()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "modjax"))
+    compile_cache.keep()
     with contextlib.ExitStack() as stack:
         if profile:
             stack.enter_context(jax.profiler.trace(profile))

@@ -16,6 +16,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Maps, Norm
 from modjax.ops.attention import attend
 from modjax.ops.branches import attend_branches
+from modjax.ops.kept import kept
 from modjax.ops.rope import Rope, frequencies, rope_angles, rotate
 
 ACTIVATE = {
@@ -127,8 +128,8 @@ class Block(nnx.Module):
             places = (frame.positions_BT, frame.ends_BT)
             out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how)
         else:
-            kept = (cached[:2], cached[2:], frame.cache.masks(window))
-            out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *kept, **how)
+            held = (cached[:2], cached[2:], frame.cache.masks(window))
+            out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *held, **how)
         (out_BTD,) = self.maps(("attn.o",), out_BTNH.reshape(*x_BTD.shape[:2], -1), hook)
         return out_BTD, (k_BTKH, v_BTKH)
 
@@ -185,7 +186,8 @@ class Block(nnx.Module):
         outputs = []
         for site in sites:
             y_BTO = self.linear(site)(x_BTI)
-            outputs.append(y_BTO + deltas[site].astype(y_BTO.dtype) if site in deltas else y_BTO)
+            y_BTO = y_BTO + deltas[site].astype(y_BTO.dtype) if site in deltas else y_BTO
+            outputs.append(kept(y_BTO))
         return outputs
 
     def linear(self, site: str) -> Linear:

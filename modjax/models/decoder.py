@@ -13,6 +13,7 @@ from modjax.models.block import Block, Frame, Layer, linear, norm, normal
 from modjax.models.cache import Cache
 from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Norm
+from modjax.ops.kept import keeping
 from modjax.ops.rope import frequencies, rope_angles
 
 Adapt = Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]]
@@ -164,10 +165,11 @@ class Decoder(nnx.Module):
             x_BTD, kept = block(x_BTD, frame, constants, hook, cached)
             return constrain(x_BTD), (kept if keep else None, seen)
 
-        layer = jax.checkpoint(layer, prevent_cse=False) if remat else layer
         cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
         x_BTD = constrain(self.embedded(tokens_BT, frame.positions_BT))
-        x_BTD, (kept, seen) = jax.lax.scan(layer, x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached))
+        x_BTD, (kept, seen) = jax.lax.scan(
+            keeping(layer, remat), x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached)
+        )
         return self.final_norm(x_BTD), kept, seen
 
     def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:

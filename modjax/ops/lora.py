@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from modjax.ops import chosen
+from modjax.ops.kept import kept
 from modjax.ops.top_k import TopK, Weights
 
 Mix = Literal["parameters", "outputs", "heads"]
@@ -198,7 +199,7 @@ def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or one pair per example, [B,R,I] and [B,R,O]."""
     first = "bti,ri->btr" if a.ndim == 2 else "bti,bri->btr"
     second = "btr,ro->bto" if b.ndim == 2 else "btr,bro->bto"
-    return _einsum(second, _einsum(first, x_BTI, a).astype(x_BTI.dtype), b)
+    return _einsum(second, kept(_einsum(first, x_BTI, a).astype(x_BTI.dtype)), b)
 
 
 def _dense(x_BTI, lora, weights, mix):

@@ -15,22 +15,21 @@ from absl import logging
 from modjax import arguments
 from modjax.checkpoint import Checkpoints
 from modjax.claim import claim
-from modjax.data import inputs, loader
-from modjax.data.rows import Rows, joined, pack
+from modjax.data import loader
+from modjax.data.rows import Rows
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
-from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
 from modjax.train import memory
 from modjax.train.answers import Answers
+from modjax.train.examples import check_settings, member_rows
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
-from modjax.train.programs import along_members, programs
+from modjax.train.programs import Programs, along_members, placed, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, StopBy
-from modjax.train.state import State, member_keys
+from modjax.train.step import State, member_keys
 
 CHECKPOINTS = "checkpoints"
 # The settings that change nothing but files. All others are recorded: the last bits may depend on remat and loss_chunk.
@@ -87,7 +86,6 @@ def fit(
         made = made_of(model, tasks, run.groups, recipe, settings)
         kept = [folder / CHECKPOINTS, folder / memory.CHOICE]
         distributed.from_first(lambda: claim(folder / "inputs.json", made, kept))
-    run.settle(folder)
     state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
 
@@ -120,64 +118,44 @@ class _Run:
         groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
-        self.rows = self._rows(tasks, "train")
-        validation = loader.padded(self._rows(tasks, "validation"), settings.batch) if settings.evaluate_every else []
-        self.validation = [self.place(batch) for batch in validation]
+        self.rows = member_rows(model, tasks, groups, recipe, settings, "train")
+        self.validation = []
+        if settings.evaluate_every:
+            validation = member_rows(model, tasks, groups, recipe, settings, "validation")
+            self.validation = [self.place(batch) for batch in loader.padded(validation, settings.batch)]
         self.keys_E = self._keys()
-        self.given, self.frozen = (self._on_mesh(tree) for tree in (recipe.given, recipe.frozen))
+        self.given, self.frozen = (placed(tree, model.mesh) for tree in (recipe.given, recipe.frozen))
         answered = settings.evaluate_every and settings.stop_by == "rouge_l"
         self.answers = self._answers(tasks) if answered else None
-
-    def _rows(self, tasks, split) -> dict[str, Rows]:
-        return {name: self._packed(name, tasks.select(own), split) for name, own in self.groups.items()}
-
-    def _packed(self, name, tasks, split) -> Rows:
-        encoded = [_encoded(self.model, task, split, self.settings) for task in tasks.values()]
-        seed, split = loader.key_of(name, self.settings.seed), self.model.config.original
-        how = {"length": self.settings.length, "seed": seed, "split": split}
-        if self.recipe.by_task:
-            return joined([pack(own, task=number, **how) for number, own in enumerate(encoded)])
-        return pack([one for own in encoded for one in own], **how)
 
     def _answers(self, tasks) -> Answers:
         jax.eval_shape(self.recipe.experts, self._trained(), self.frozen)  # raises if members are not experts
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
-        def keys():
-            return member_keys(self.names, self.settings.seed)
-
-        return jax.jit(keys, out_shardings=along_members(jax.eval_shape(keys), self.model.mesh))()
-
-    def _on_mesh(self, tree):
-        def put(leaf):
-            if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, jax.sharding.NamedSharding):
-                return leaf
-            leaf = np.asarray(leaf, np.float32)
-            return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, self.model.mesh)
-
-        return jax.tree.map(put, tree)
+        like = jax.ShapeDtypeStruct((len(self.names),), np.uint32)
+        return member_keys(self.names, self.settings.seed, along_members(like, self.model.mesh))
 
     def _trained(self):
         """The shapes of the trained arrays."""
         return jax.eval_shape(self.recipe.start, jax.random.key(0), self.given)
 
-    def settle(self, folder: pathlib.Path | None) -> None:
-        """Chooses the rows that are held at a time, unless they are given, and makes the programs."""
+    def _programs(self, folder) -> Programs:
+        """The programs, with the rows that are held at a time chosen unless they are given."""
 
         def choose():
             given = (self.recipe, self._trained(), self.frozen, self._rows_of_steps()[0], self.settings)
             return memory.choice(self.model.params, *given, self.model.mesh)
 
         settings = memory.settled(self.settings, folder, choose)
-        self.programs = programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
+        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
 
     def place(self, batch: Rows) -> Rows:
         """Host rows [E, B, ...] on the mesh, or on the one device."""
         return Rows(*(rules.put(field, rules.ROWS, self.model.mesh) for field in batch))
 
     def train(self, folder, progress) -> State:
-        settings = self.settings
+        settings, self.programs = self.settings, self._programs(folder)
         state = self.programs.fresh(self.given)
         with contextlib.ExitStack() as stack:
             checkpoints = None
@@ -273,22 +251,3 @@ def _pick(chosen_E):
         return np.where(chosen_E.reshape(1, -1, *[1] * (new.ndim - 2)), new, old)
 
     return pick
-
-
-def check_settings(model: Model, settings: Settings) -> None:
-    """Raises InputError unless the length and the sites of the settings fit the model."""
-    config = model.config
-    if settings.length > config.reach:
-        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {model.name}")
-    unknown = [site for site in settings.sites if site not in config.sites]
-    if unknown or not settings.sites:
-        known = ", ".join(config.sites)
-        raise InputError(f"sites {unknown}: expected at least one of {known}, the sites of {model.name}")
-    check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
-
-
-def _encoded(model, task, split, settings):
-    examples = task.split(split)
-    if not examples:
-        raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
-    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)

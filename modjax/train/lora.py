@@ -17,8 +17,10 @@ from modjax.experts.library import ExpertInfo, Library
 from modjax.model import Model
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
+from modjax.ops.kept import kept
 from modjax.ops.lora import Factors, LoRA, Loras, low_rank
-from modjax.train.fit import Fitted, check_settings, fit
+from modjax.train.examples import check_settings
+from modjax.train.fit import Fitted, fit
 from modjax.train.groups import checked_groups, private
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields
@@ -201,8 +203,8 @@ def dropped(
     if key_B is None or not sites:
         return x_BTI
     key_B = _folded(key_B, list(decoder.config.sites).index(sites[0]))
-    kept_BTI = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x_BTI.shape[1:]))(key_B)
-    return jnp.where(kept_BTI, x_BTI / (1 - rate), 0)
+    mask_BTI = kept(jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x_BTI.shape[1:]))(key_B))
+    return jnp.where(mask_BTI, x_BTI / (1 - rate), 0)
 
 
 def _folded(key_B, number):

@@ -22,7 +22,8 @@ from modjax.model import Model
 from modjax.models.config import ModelConfig
 from modjax.ops.lora import Factors, LoRA, Loras, mixture
 from modjax.routing.poly import Poly, task_weights
-from modjax.train.fit import Fitted, check_settings, checked_run, fit
+from modjax.train.examples import check_settings
+from modjax.train.fit import Fitted, checked_run, fit
 from modjax.train.lora import dropped, expert_info, init_a, layer_keys
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, SettingsFields

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
-from modjax.train.state import State, init_state
-from modjax.train.step import judge, loss_sums, train_step
+from modjax.train.step import State, init_state, judge, loss_sums, train_step
 
 
 class Programs(NamedTuple):
@@ -29,16 +29,16 @@ def programs(
 ) -> Programs:
     """The programs of a run of E members; each is compiled at its first call."""
     optimizer = per_expert(settings, recipe.rates)
-    key = jax.random.key(settings.seed)
+    seed = np.uint32(settings.seed)  # an argument, so that the program does not depend on it
 
-    def fresh(given):
-        return init_state(recipe.start(key, given), len(keys_E), optimizer, settings)
+    def fresh(seed, given):
+        return init_state(recipe.start(jax.random.key(seed), given), len(keys_E), optimizer, settings)
 
-    state, vector = along_members((jax.eval_shape(fresh, given), keys_E), mesh, recipe)
+    state, vector = along_members((jax.eval_shape(fresh, seed, given), keys_E), mesh, recipe)
     step = functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings, mesh=mesh)
     sums = functools.partial(loss_sums, recipe=recipe, settings=settings, mesh=mesh)
     return Programs(
-        fresh=jax.jit(fresh, out_shardings=state),
+        fresh=functools.partial(jax.jit(fresh, out_shardings=state), seed),
         step=jax.jit(step, donate_argnums=1, out_shardings=(state, vector)),
         loss_sums=jax.jit(sums, out_shardings=vector),
         judge=jax.jit(functools.partial(judge, settings=settings), out_shardings=state),
@@ -55,3 +55,15 @@ def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Re
         return None if mesh is None else rules.sharding(leaf, partition, mesh)
 
     return jax.tree.map_with_path(one, tree)
+
+
+def placed(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """Arrays of all members as float32 on the mesh; those that lie on one already stay as they are."""
+
+    def put(leaf):
+        if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, jax.sharding.NamedSharding):
+            return leaf
+        leaf = np.asarray(leaf, np.float32)
+        return rules.put(leaf, rules.EXPERT if leaf.ndim == 1 else rules.LORA, mesh)
+
+    return jax.tree.map(put, tree)

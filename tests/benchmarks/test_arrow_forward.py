@@ -1,24 +1,28 @@
-"""The benchmark of routed forward passes on a tiny model. No timing is asserted."""
+"""The benchmark of routing on a tiny model. No timing is asserted."""
 
 import arrow_forward
 import jax.numpy as jnp
-import numpy as np
+import ours
 import pytest
 
+import modjax
 
-@pytest.fixture(scope="module")
-def model():
-    return arrow_forward.wide(arrow_forward.WIDE | {"D": 32, "H": 4, "F": 32, "L": 2, "rope_dim": 4})
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-def test_ratios_are_of_the_measured_seconds(model):
-    library = arrow_forward.experts(model.config, tuple(model.config.sites), 5, 2)
-    sides = arrow_forward.Side(model), arrow_forward.Side(model, library)
-    tokens_BT = arrow_forward.random_tokens(512, 1, 16)
-    hidden = [side.forward(side.decoder, side.bound, tokens_BT) for side in sides]
-    assert np.abs(jnp.subtract(*hidden)).max() > 1e-3
-    found = arrow_forward.compared(*sides, 512, 16, 3, [2], 1)
-    for part in (found["forward"], found["decode_2"]):
-        assert part["routed_over_base"] == pytest.approx(part["seconds"]["routed"][0] / part["seconds"]["base"][0])
+def test_the_figures_are_those_of_the_routed_model_over_the_base():
+    model = arrow_forward.wide(arrow_forward.WIDE | {"D": 32, "H": 4, "F": 32, "rope_dim": 4})
+    library = ours.random_library(model.config, 5, 2, tuple(model.config.sites))
+    found = arrow_forward.compared(ours.Side(model), ours.Side(model, library), 512, 16, 4, [2], repeats=1)
+    for figures in (found["forward"], found["decode_2"]):
+        base, routed = (figures["seconds"][side][0] for side in ("base", "routed"))
+        assert figures["routed_over_base"] == pytest.approx(routed / base)
     assert found["decode_2"]["speed_over_base"] == pytest.approx(1 / found["decode_2"]["routed_over_base"])
-    assert found["temporary_memory"] > 0
+    assert found["temporary_memory"] > 1
+
+
+def test_peft_reads_with_experts_and_without(tiny_folder):
+    model = modjax.load(tiny_folder, dtype=jnp.float32)
+    library = ours.random_library(model.config, 5)
+    found = arrow_forward.of_peft(tiny_folder, library, length=16, repeats=1)
+    assert set(found["seconds"]) == {"base", "routed"} and found["routed_over_base"] > 0

@@ -4,6 +4,7 @@ import functools
 
 import base_speed
 import jax.numpy as jnp
+import ours
 import peer
 import pytest
 
@@ -19,7 +20,7 @@ def model(tiny_folder):
 
 @pytest.fixture(scope="module")
 def base(model, tiny_folder):
-    return base_speed.Modjax(model), base_speed.Transformers(peer.base(tiny_folder))
+    return ours.Side(model), peer.Side(peer.base(tiny_folder))
 
 
 def test_prefill_gives_the_same_logits(base):
@@ -29,20 +30,18 @@ def test_prefill_gives_the_same_logits(base):
 
 
 def test_answers_are_the_same_tokens(base, model, tiny_folder, tmp_path):
-    library = base_speed.random_library(model.config, 5)
+    library = ours.random_library(model.config, 5)
     library.save(tmp_path / "library")
     sides = {
         "modjax": base[0].decode,
         "transformers dynamic": base[1].decode,
         "transformers static": functools.partial(base[1].decode, cache="static"),
-        "modjax arrow": base_speed.Modjax(model, library).decode,
-        "peft arrow": base_speed.Transformers(
-            peer.with_arrow(peer.base(tiny_folder), tmp_path / "library", base_speed.TOP_K)
-        ).decode,
+        "modjax arrow 5": ours.Side(model, library).decode,
+        "peft arrow 5": peer.Side(peer.with_arrow(peer.base(tiny_folder), tmp_path / "library", ours.TOP_K)).decode,
     }
     found = base_speed.decode(sides, batches=[2], new=4, repeats=1)[2]
     assert found["same_answers"]
-    assert found["routed_over_base"] == pytest.approx(
-        found["modjax arrow"]["per_second"] / found["modjax"]["per_second"]
-    )
-    assert all(len(answer.split()) == 4 for answer in sides["peft arrow"](base_speed.random_tokens(2, 8), 4))
+    plain, routed, beside = (found[side]["per_second"] for side in ("modjax", "modjax arrow 5", "peft arrow 5"))
+    assert found["routed_over_base"] == {"modjax arrow 5": pytest.approx(routed / plain)}
+    assert found["ratio_routed"] == {"modjax arrow 5": pytest.approx(routed / beside)}
+    assert all(len(answer.split()) == 4 for answer in sides["peft arrow 5"](ours.random_tokens(2, 8), 4))

@@ -23,8 +23,8 @@ def test_choices_share_their_question(examples):
 
 def test_both_sides_give_the_same_losses(tiny_folder, examples):
     runs = {
-        "modjax": choices.ours(modjax.load(tiny_folder, dtype=jnp.float32), examples, 4),
-        "transformers": choices.theirs(peer.base(tiny_folder), examples, 4),
+        "modjax": choices.likelihoods(modjax.load(tiny_folder, dtype=jnp.float32), examples, 4),
+        "transformers": choices.padded_likelihoods(peer.base(tiny_folder), examples, 4),
     }
     found = choices.compared(runs, questions=3, repeats=1)
     assert found["largest_difference"] < 1e-6 * found["mean_loss_of_a_choice"]

@@ -1,35 +1,22 @@
 """The benchmark of MBC at a tiny size. No timing is asserted."""
 
-import importlib.util
-import pathlib
-
+import mbc_scale as benchmark
 import numpy as np
 import pytest
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "mbc_scale.py"
-
-
-@pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("mbc_scale", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture
-def args(benchmark):
-    sizes = ("experts=12", "layers=2", "width=32", "clusters=3", "components=64")
-    return benchmark._arguments([f"--{size}" for size in sizes])
+def args():
+    return benchmark.arguments(["--small"])
 
 
-def test_both_sides_cluster_the_same_numbers(benchmark, args):
+def test_both_sides_cluster_the_same_numbers(args):
     stacked = [benchmark.stacked(args, factor, width) for factor, (_, width) in enumerate(benchmark.factors(args))]
     rows_EP = np.concatenate([np.swapaxes(x_LERW, 0, 1).reshape(args.experts, -1) for x_LERW in stacked], axis=1)
     np.testing.assert_array_equal(benchmark.flattened(args), rows_EP)
 
 
-def test_all_sides_find_what_was_planted(benchmark, args):
+def test_all_sides_find_what_was_planted(args):
     args.width = 512  # enough numbers to tell the planted clusters from noise
     found, outputs = {}, {}
     for side, run in benchmark.SIDES.items():

@@ -1,35 +1,24 @@
 """The benchmark of quantised bases on a tiny model. No timing is asserted."""
 
 import dataclasses
-import importlib.util
-import pathlib
 
 import jax
 import pytest
+import quantised_base as benchmark
 
 from modjax.data.tokenize import encode
 from modjax.eval.likelihood import target_loss
 from modjax.models.weights import quantised
 from modjax.train.settings import Settings
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "quantised_base.py"
-
 
 @pytest.fixture(scope="module")
-def benchmark():
-    spec = importlib.util.spec_from_file_location("quantised_base", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def work(benchmark, word_tokenizer, word_tasks):
+def work(word_tokenizer, word_tasks):
     settings = Settings(steps=2, batch=1, length=32, dropout=0.0)
     return benchmark.packed_work(word_tokenizer, list(word_tasks.values())[:2], 2, settings)
 
 
-def test_figures_of_a_tiny_model(benchmark, work, word_model):
+def test_figures_of_a_tiny_model(work, word_model):
     small = {name: quantised(word_model.params, name) for name in ("int8", "nf4")}
     models = {"full": word_model} | {
         name: dataclasses.replace(word_model, params=params) for name, params in small.items()
@@ -44,7 +33,7 @@ def test_figures_of_a_tiny_model(benchmark, work, word_model):
     assert figures["tokens_per_run"]["train"] == sum(int((rows.ends > 0).sum()) for rows in work.training)
 
 
-def test_the_loss_is_that_of_the_evaluation(benchmark, work, word_model, word_tokenizer, word_tasks):
+def test_the_loss_is_that_of_the_evaluation(work, word_model, word_tokenizer, word_tasks):
     """The loss on packed rows equals that of modjax.eval if the rows contain whole splits."""
     tasks = list(word_tasks.values())[:2]
     whole = benchmark.packed_work(word_tokenizer, tasks, 99, work.settings)
@@ -53,7 +42,7 @@ def test_the_loss_is_that_of_the_evaluation(benchmark, work, word_model, word_to
     assert benchmark.forward(word_model, whole)() == pytest.approx(totals.sum() / counts.sum(), rel=1e-5)
 
 
-def test_reading_memory_holds_the_model(benchmark, word_model):
+def test_reading_memory_holds_the_model(word_model):
     found = benchmark.reading_memory(lambda: word_model)
     expected = sum(leaf.nbytes for leaf in jax.tree.leaves(word_model.params)) / 2**20
     assert found is None or found["model_mib"] == expected

@@ -19,7 +19,7 @@ from modjax.eval.sample import prepared
 from modjax.eval.traces import routing_weights
 from modjax.routing import Context, calibrate, oracle, seqr, uniform
 from modjax.routing.embedding import embed, task_embeddings
-from modjax.train import fit
+from modjax.train import examples
 from modjax.train.full import train_full
 from modjax.train.poly import train_poly
 from modjax.train.settings import Settings
@@ -205,7 +205,7 @@ def test_training_and_evaluation_read_the_same_tokens(model):
     tasks = collection(" ".join(f"w{i % 50}" for i in range(90)))
     sample = Sample(split="train", length=2048, too_long="truncate")
     evaluated = [one.encoded for one in prepared(model, tasks.select(["one"]), sample)]
-    trained = fit._encoded(model, tasks["one"], "train", Settings(length=64, too_long="truncate"))
+    trained = examples._encoded(model, tasks["one"], "train", Settings(length=64, too_long="truncate"))
     own = inputs.examples(model, tasks["one"], tasks["one"].split("train"), 64, too_long="truncate")
     for one, two, three in zip(evaluated, trained, own, strict=True):
         assert one.tokens.tolist() == two.tokens.tolist() == three.tokens.tolist()

@@ -20,8 +20,7 @@ from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert
 from modjax.train.settings import Settings
-from modjax.train.state import init_state, member_keys
-from modjax.train.step import train_step
+from modjax.train.step import init_state, member_keys, train_step
 
 close = functools.partial(np.testing.assert_allclose, atol=1e-5, rtol=1e-5)
 BOTH = pytest.mark.parametrize("quantize", FORMATS)

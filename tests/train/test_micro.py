@@ -16,8 +16,7 @@ from modjax.train.micro import Groups
 from modjax.train.optim import per_expert
 from modjax.train.poly import PolyTraining, init_skills
 from modjax.train.settings import Settings
-from modjax.train.state import init_state, member_keys
-from modjax.train.step import loss_sums, train_step
+from modjax.train.step import init_state, loss_sums, member_keys, train_step
 
 SITES = ("attn.q", "attn.k", "mlp.down")
 B, T, M = 3, 8, 5

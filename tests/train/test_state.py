@@ -8,7 +8,7 @@ from modjax.data.loader import key_of
 from modjax.ops.lora import Factors
 from modjax.train.optim import per_expert
 from modjax.train.settings import Settings
-from modjax.train.state import init_state, member_keys
+from modjax.train.step import init_state, member_keys
 
 
 def loras(n_experts):

@@ -12,8 +12,7 @@ from modjax.data.rows import Rows
 from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert, schedule
 from modjax.train.settings import Settings
-from modjax.train.state import init_state, member_keys
-from modjax.train.step import judge, loss_sums, train_step
+from modjax.train.step import init_state, judge, loss_sums, member_keys, train_step
 
 SITES = ("attn.q", "mlp.down")
 B, T, M = 2, 16, 5

@@ -1,0 +1,50 @@
+"""The examples that each member of a run learns from, in rows."""
+
+from collections.abc import Mapping, Sequence
+
+from modjax.data import inputs
+from modjax.data.loader import key_of
+from modjax.data.rows import Rows, joined, pack
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError
+from modjax.experts.tie import check_widths
+from modjax.model import Model
+from modjax.train.recipe import Recipe
+from modjax.train.settings import Settings
+
+
+def check_settings(model: Model, settings: Settings) -> None:
+    """Raises InputError unless the length and the sites of the settings fit the model."""
+    config = model.config
+    if settings.length > config.reach:
+        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {model.name}")
+    unknown = [site for site in settings.sites if site not in config.sites]
+    if unknown or not settings.sites:
+        known = ", ".join(config.sites)
+        raise InputError(f"sites {unknown}: expected at least one of {known}, the sites of {model.name}")
+    check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
+
+
+def member_rows(
+    model: Model, tasks: Tasks, groups: Mapping[str, Sequence[str]], recipe: Recipe, settings: Settings, split: str
+) -> dict[str, Rows]:
+    """{member: rows of all examples in a split of its tasks}.
+
+    Raises InputError for a task without examples there, and for examples that do not fit.
+    """
+    return {name: _packed(model, name, tasks.select(own), recipe, settings, split) for name, own in groups.items()}
+
+
+def _packed(model, name, tasks, recipe, settings, split) -> Rows:
+    encoded = [_encoded(model, task, split, settings) for task in tasks.values()]
+    how = {"length": settings.length, "seed": key_of(name, settings.seed), "split": model.config.original}
+    if recipe.by_task:
+        return joined([pack(own, task=number, **how) for number, own in enumerate(encoded)])
+    return pack([one for own in encoded for one in own], **how)
+
+
+def _encoded(model, task, split, settings):
+    examples = task.split(split)
+    if not examples:
+        raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
+    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)
