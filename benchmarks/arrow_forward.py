@@ -17,16 +17,14 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import measuring
-import numpy as np
+import ours
 
 import modjax
-from modjax import generation, routing
 from modjax.models import gguf
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 
 PACKAGES = ("flax", "numpy")
-TOP_K = 4
 PROMPT = 32  # tokens of each prompt that is answered
 WIDE = dict(family="llama", V=512, D=512, N=8, K=8, H=64, F=512, L=4, context=4096, rope_dim=64, gated=False, tied=True)
 
@@ -36,58 +34,15 @@ def wide(sizes: dict) -> modjax.Model:
     return modjax.Model("wide", Decoder.init(ModelConfig(**sizes), jax.random.key(0)))
 
 
-def experts(config: ModelConfig, sites: tuple[str, ...], count: int, rank: int) -> modjax.Library:
-    """Random experts with both factors far from zero."""
-    rng = np.random.default_rng(0)
-
-    def factor(width):
-        return rng.normal(0, 0.02, (config.L, count, rank, width)).astype(np.float32)
-
-    return modjax.Library.from_arrays({site: tuple(map(factor, config.sites[site])) for site in sites})
-
-
-class Side:
-    """A model with a library or without."""
-
-    def __init__(self, model: modjax.Model, library: modjax.Library | None = None):
-        self.decoder = model.params
-        self.bound = None if library is None else model.bind(library, routing.arrow(library, top_k=TOP_K))
-        self.forward = jax.jit(lambda decoder, bound, tokens_BT: decoder(tokens_BT, **routing.hook(bound)))
-
-    def prefill(self, tokens_BT: np.ndarray) -> None:
-        """Reads one row."""
-        self.forward(self.decoder, self.bound, tokens_BT).block_until_ready()
-
-    def temporary(self, tokens_BT: np.ndarray) -> int:
-        """Bytes of temporary memory that reading one row takes."""
-        compiled = self.forward.lower(self.decoder, self.bound, tokens_BT).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
-
-    def decode(self, tokens_BT: np.ndarray, new: int) -> None:
-        """Answers each row with `new` tokens."""
-        generator = generation.Generator(self.decoder, Numbers(), frozenset(), self.bound)
-        request = generation.Request(max_new_tokens=new, batch=len(tokens_BT))
-        for _ in generation.pieces(generator, list(tokens_BT), None, request):
-            pass
-
-
-class Numbers:
-    """A tokenizer whose text is the ids."""
-
-    def decode(self, ids, **options) -> str:
-        return "".join(f"{one} " for one in ids)
-
-    def convert_ids_to_tokens(self, one: int) -> str:
-        return f"{one} "
-
-
-def compared(base: Side, routed: Side, tokens: int, length: int, new: int, batches: list[int], repeats: int) -> dict:
+def compared(
+    base: ours.Side, routed: ours.Side, tokens: int, length: int, new: int, batches: list[int], repeats: int
+) -> dict:
     """Ratios of the routed model to the base; `tokens` is the size of the vocabulary."""
-    row_BT = random_tokens(tokens, 1, length)
+    row_BT = ours.random_tokens(1, length, tokens)
     found = {"forward": against_base({"base": base.prefill, "routed": routed.prefill}, repeats, row_BT)}
-    found["temporary_memory"] = routed.temporary(row_BT) / base.temporary(row_BT)
+    found["temporary_memory"] = routed.temporary_mib(row_BT) / base.temporary_mib(row_BT)
     for batch in batches:
-        prompts_BT = random_tokens(tokens, batch, PROMPT)
+        prompts_BT = ours.random_tokens(batch, PROMPT, tokens)
         seconds = against_base({"base": base.decode, "routed": routed.decode}, repeats, prompts_BT, new)
         found[f"decode_{batch}"] = seconds | {"speed_over_base": 1 / seconds["routed_over_base"]}
     return found
@@ -102,25 +57,16 @@ def against_base(sides: dict, repeats: int, *given) -> dict:
     return {"seconds": seconds, "routed_over_base": measuring.ratio(seconds, "base", over="routed")}
 
 
-def random_tokens(tokens: int, batch: int, length: int) -> np.ndarray:
-    return np.random.default_rng(batch).integers(0, tokens, (batch, length), np.int32)
-
-
 def of_peft(path: pathlib.Path, library: modjax.Library, length: int, repeats: int) -> dict:
     """Ratio of peft's Arrow to the same model in transformers."""
     import peer
-    import torch
 
     with tempfile.TemporaryDirectory() as folder:
         library.save(folder)
-        sides = {"base": peer.base(path), "routed": peer.with_arrow(peer.base(path), pathlib.Path(folder), TOP_K)}
+        sides = {"base": peer.base(path), "routed": peer.with_arrow(peer.base(path), pathlib.Path(folder), ours.TOP_K)}
 
-    def read(model, row_BT):
-        with torch.no_grad():
-            model(torch.as_tensor(row_BT).long(), use_cache=False, logits_to_keep=1)
-
-    runs = {side: functools.partial(read, model) for side, model in sides.items()}
-    return against_base(runs, repeats, random_tokens(512, 1, length))
+    runs = {side: peer.Side(model).prefill for side, model in sides.items()}
+    return against_base(runs, repeats, ours.random_tokens(1, length))
 
 
 def arguments(argv: list[str] | None = None):
@@ -146,14 +92,14 @@ def main():
             model = wide(WIDE | {"D": 32, "H": 4, "F": 32, "rope_dim": 4} if args.small else WIDE)
             sites = tuple(model.config.sites)
         else:
-            model, sites = modjax.load("smollm2-135m", dtype=jnp.float32), ("attn.q", "attn.k", "attn.v", "attn.o")
-        base = Side(model)
+            model, sites = modjax.load("smollm2-135m", dtype=jnp.float32), ours.SITES
+        base = ours.Side(model)
         for rank in args.rank:
             for count in args.experts:
-                library = experts(model.config, sites, count, rank)
+                library = ours.random_library(model.config, count, rank, sites)
                 key = f"{name}, {count} experts, rank {rank}"
                 sizes = (model.config.V, args.length, args.new, args.batch, args.repeats)
-                found[key] = compared(base, Side(model, library), *sizes)
+                found[key] = compared(base, ours.Side(model, library), *sizes)
                 if args.peft and name == "smollm2" and count <= 10:
                     found[key]["peft"] = of_peft(gguf.embedded(), library, args.length, args.repeats)
     sizes = {key: getattr(args, key) for key in ("length", "new", "small")}

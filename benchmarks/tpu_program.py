@@ -133,7 +133,10 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--micro", type=int, default=0, help="as in Settings, but 0 stands for all rows at a time")
     parser.add_argument("--remat", action=argparse.BooleanOptionalAction, default=True, help="as in Settings")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the result, which is also printed")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.length <= BLOCK:
+        parser.error(f"--length={args.length}: expected more than {BLOCK}, so that attention has blocks to go through")
+    return args
 
 
 def main():

@@ -8,9 +8,9 @@ Default   The paper's settings on SmolLM2-135M and open48: 16 rows x 1000 steps 
 quick     The same library in minutes on a CPU: 1 row x 16 steps x 128 tokens per task.
 demo      `quick` on the sixteen training tasks of the demo: 32,768 tokens in all. Expect 0.11 nats per target token
           over their test examples where each task uses its own expert (`oracle` in docs/methods.md).
-phi2      The paper's experts of Phi-2, or with `mistral` of Mistral-7B, on your own tasks, DIR. As many rows as the
-          paper's 1000 steps of 16, read one per task in each of 16,000 steps: all tasks x 16 rows x 2048 tokens at
-          once fit no accelerator. Time, memory and results were not measured here.
+phi2      The paper's experts of Phi-2, or with `mistral` of Mistral-7B, on your own tasks, DIR. A step holds as many
+          rows at a time as the device has memory for; `micro=4` holds four. Time, memory and results were not measured
+          here.
 """
 
 from common import base, with_variants

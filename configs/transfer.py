@@ -20,5 +20,4 @@ def get_config(variants: str | None = None):
         "bins": 4,  # of similarity, in each of which the mean gain is shown
         "seed": 0,  # of the choice of pairs
     }
-    config.train.remat = True  # all pairs are trained at once: a third more time, much less memory
     return with_variants(config, variants)

@@ -36,6 +36,22 @@ def few_memory_maps():
 
 
 @pytest.fixture
+def compiled(monkeypatch, tmp_path):
+    """JAX with its cache of compiled programs turned on, but without a folder; `tmp_path` is the user's cache."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("compilation_cache_dir", "enable_compilation_cache", "persistent_cache_min_compile_time_secs")
+    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_enable_compilation_cache", True)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
 def agrees(record_property):
     """A function that holds a method's result to its float64 reference within 1e-5; its errors are shown at the end."""
 

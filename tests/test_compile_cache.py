@@ -3,54 +3,37 @@
 import pathlib
 
 import jax
-import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from modjax import compile_cache
 
-SETTINGS = ("compilation_cache_dir", "enable_compilation_cache", "persistent_cache_min_compile_time_secs")
 
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """JAX with its cache turned on and without a folder; the user's cache is `tmp_path`."""
-    before = {f"jax_{name}": getattr(jax.config, f"jax_{name}") for name in SETTINGS}
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    jax.config.update("jax_enable_compilation_cache", True)
-    compilation_cache.reset_cache()
-    yield tmp_path
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-def test_programs_are_kept_in_the_users_cache(cache, monkeypatch):
+def test_programs_are_kept_in_the_users_cache(compiled, monkeypatch):
     monkeypatch.setattr(compile_cache, "LEAST", 0.0)
     compile_cache.keep()
     jax.jit(lambda x: x * 3 + 1)(2.0)
-    assert cache in compile_cache.folder().parents
+    assert compiled in compile_cache.folder().parents
     assert list(compile_cache.folder().glob("*-cache"))
 
 
-def test_the_folder_of_the_user_stays(cache, tmp_path):
+def test_the_folder_of_the_user_stays(compiled, tmp_path):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
     compile_cache.keep()
     assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
 
 
-def test_a_cache_that_is_turned_off_stays_off(cache):
+def test_a_cache_that_is_turned_off_stays_off(compiled):
     jax.config.update("jax_enable_compilation_cache", False)
     compile_cache.keep()
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_a_folder_that_cannot_be_made_is_no_failure(cache, monkeypatch):
-    (cache / "modjax").write_text("a file")
+def test_a_folder_that_cannot_be_made_is_no_failure(compiled, monkeypatch):
+    (compiled / "modjax").write_text("a file")
     compile_cache.keep()
     assert jax.config.jax_compilation_cache_dir is None
 
 
-def test_a_user_without_a_home_is_no_failure(cache, monkeypatch):
+def test_a_user_without_a_home_is_no_failure(compiled, monkeypatch):
     def homeless():
         raise RuntimeError("no home")
 

@@ -158,11 +158,10 @@ def _sums(decoder, bound, context, prompts, rows, owner_B):
     inside_BT = rows.ends > 0
 
     def look(layer, sites, x_BTI):
-        loras, router = layer
         return {
-            site: sums(token_weights(router, site, x_BTI, context, loras[site].b.shape[0]))
+            site: sums(token_weights(layer.router, site, x_BTI, context, bound.loras[site].b.shape[1]))
             for site in sites
-            if site in loras
+            if site in bound.loras
         }
 
     def sums(weights_BTE):

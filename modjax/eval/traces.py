@@ -44,9 +44,10 @@ def routing_weights(
 @jax.jit
 def _site_means(decoder, bound, context, prompts, rows):
     def look(layer, sites, x_BTI):
-        loras, router = layer
         return {
-            site: token_weights(router, site, x_BTI, context, loras[site].b.shape[0]) for site in sites if site in loras
+            site: token_weights(layer.router, site, x_BTI, context, bound.loras[site].b.shape[1])
+            for site in sites
+            if site in bound.loras
         }
 
     experts = routed(decoder, bound, prompts, context)

@@ -126,7 +126,7 @@ class Block(nnx.Module):
         window = config.window if layer.window is None else layer.window
         if cached is None:
             places = (frame.positions_BT, frame.ends_BT)
-            out_BTNH = kept(attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how))
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how)
         else:
             held = (cached[:2], cached[2:], frame.cache.masks(window))
             out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *held, **how)

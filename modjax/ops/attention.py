@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from modjax.ops import attention_blocks
+from modjax.ops.kept import kept
 
 MAY_BE_TPU = importlib.util.find_spec("libtpu") is not None  # which also compiles without a TPU
 
@@ -56,12 +57,12 @@ def _attend(softcap, numbers, rows):
 
 
 def _forward(softcap, numbers, rows):
-    out_BTNH, lse_BNT = _split("forward", softcap, numbers, rows, (_HEADS, _SUMS))
+    out_BTNH, lse_BNT = map(kept, _split("forward", softcap, numbers, rows, (_HEADS, _SUMS)))
     return out_BTNH, (numbers, (*rows, out_BTNH, lse_BNT))
 
 
-def _backward(softcap, kept, g_BTNH):
-    numbers, rows = kept
+def _backward(softcap, read, g_BTNH):
+    numbers, rows = read
     gradients = _split("backward", softcap, numbers, (*rows, g_BTNH), (_HEADS, _HEADS, _HEADS))
     # A score is scale x q k: the sum of q dq is that of scale dscale.
     product = jnp.vdot(rows[0].astype(jnp.float32), gradients[0].astype(jnp.float32))
@@ -78,12 +79,12 @@ def _split(direction: str, softcap: float | None, numbers, rows, results) -> tup
     """A pass, each device of a mesh having rows and heads of its own.
 
     The mesh is read from the type of the queries, which keeps it under every transformation. An axis that `jax.vmap`
-    maps over is split along its `spmd_axis_name`.
+    maps over is split along its `spmd_axis_name`. Meshes with other axes than `parallel.mesh` makes are left to XLA.
     """
     run, mesh = _mapped(direction, softcap), jax.typeof(rows[0]).sharding.mesh
-    if set(mesh.axis_types) != {AxisType.Auto}:
-        return run(numbers, rows)
     names = {"rows": "fsdp", "heads": "tensor"}
+    if not set(names.values()) <= set(mesh.axis_names) or set(mesh.axis_types) != {AxisType.Auto}:
+        return run(numbers, rows)
     sizes = {"rows": rows[0].shape[0], "heads": rows[1].shape[2]}
     splits = {axis: name for axis, name in names.items() if sizes[axis] % mesh.shape[name] == 0}
     specs = tuple(P(*map(splits.get, axes)) for axes in (*_ROWS[: len(rows)], *results))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from modjax.ops import chosen
+from modjax.ops.kept import kept
 from modjax.ops.top_k import TopK, Weights
 
 Mix = Literal["parameters", "outputs", "heads"]
@@ -48,7 +49,12 @@ SPARSE = 4
 
 
 def mixture(
-    x_BTI: jax.Array, lora: LoRA, weights: Weights, mix: Mix = "parameters", plan: Plan | None = None
+    x_BTI: jax.Array,
+    lora: LoRA,
+    weights: Weights,
+    mix: Mix = "parameters",
+    plan: Plan | None = None,
+    layer: jax.Array | None = None,
 ) -> jax.Array:
     """The weighted update of one site, float32[B,T,O].
 
@@ -61,11 +67,13 @@ def mixture(
       plan: "merged" folds the experts before any token is read, and needs weights that do not depend on the token;
         "dense" runs every expert on every token; "gather" reads the factors of each token's own k experts, and needs
         TopK. None takes the one that measured faster.
+      layer: int32, the index of the layer, if `lora` has those of all layers, a[L,E,R,I] or a[L,1,R,I] and so on.
     """
+    if isinstance(weights, TopK):
+        return _of_top_k(x_BTI, lora, weights, mix, plan, layer)
+    lora = _of_layer(lora, layer)
     if mix == "heads":
         return _by_head(x_BTI, lora, weights)
-    if isinstance(weights, TopK):
-        return _of_top_k(x_BTI, lora, weights, mix, plan)
     if (plan or _faster(lora, weights, mix)) == "merged":
         return _merged(x_BTI, lora, weights, mix)
     return _dense(x_BTI, lora, weights, mix)
@@ -81,24 +89,31 @@ def _faster(lora, weights, mix) -> Plan:
     return "merged" if weights.ndim == 1 or (weights.ndim == 2 and leaves_few) else "dense"
 
 
-def _of_top_k(x_BTI, lora, top, mix, plan):
-    n_experts = lora.b.shape[0]
+def _of_top_k(x_BTI, lora, top, mix, plan, layer):
+    n_experts = lora.b.shape[-3]
     if top.ids.ndim == 2:
         if plan in (None, "merged"):
-            return _merged_own(x_BTI, lora, top, mix)
+            return _merged_own(x_BTI, _of_layer(lora, layer), top, mix)
         top = TopK(*(jnp.broadcast_to(own_Bk[:, None], (*x_BTI.shape[:2], own_Bk.shape[1])) for own_Bk in top))
 
-    def gathered(x_BTI, lora, top):
-        return _gathered(x_BTI, lora, top, mix)
+    def gather(x_BTI, lora, top, layer):
+        return _gather(x_BTI, lora, top, mix, layer)
 
-    def dense(x_BTI, lora, top):
-        return _dense(x_BTI, lora, top.dense(n_experts), mix)
+    def dense(x_BTI, lora, top, layer):
+        return _dense(x_BTI, _of_layer(lora, layer), top.dense(n_experts), mix)
 
     if plan == "gather" or (plan is None and top.ids.size <= n_experts):
-        return gathered(x_BTI, lora, top)
+        return gather(x_BTI, lora, top, layer)
     if plan == "dense" or n_experts < SPARSE * top.ids.shape[-1]:
-        return dense(x_BTI, lora, top)
-    return jax.lax.platform_dependent(x_BTI, lora, top, cpu=gathered, default=dense)
+        return dense(x_BTI, lora, top, layer)
+    return jax.lax.platform_dependent(x_BTI, lora, top, layer, cpu=gather, default=dense)
+
+
+def _of_layer(lora, layer):
+    """The factors of one layer."""
+    if layer is None:
+        return lora
+    return LoRA(*(jax.lax.dynamic_index_in_dim(leaf, layer, keepdims=False) for leaf in lora))
 
 
 def _merged_own(x_BTI, lora, top, mix):
@@ -111,21 +126,29 @@ def _merged_own(x_BTI, lora, top, mix):
     return jax.vmap(one)(x_BTI, *top)
 
 
-def _gathered(x_BTI, lora, top: TopK, mix):
-    """n = B * T tokens, each with its own k experts."""
+def _gather(x_BTI, lora, top, mix, layer):
+    """Each token's own k experts, with the rows of their factors read in place, also from those of all layers."""
+    n_experts, rank = lora.b.shape[-3:-1]
     ids_nk, weights_nk = (own_BTk.reshape(-1, own_BTk.shape[-1]) for own_BTk in top)
-    rank = lora.b.shape[1]
+    if layer is not None:
+        ids_nk = ids_nk + layer * n_experts
     rows_nS = (ids_nk[..., None] * rank + jnp.arange(rank)[None, None]).reshape(len(ids_nk), -1)
     x_nI = x_BTI.reshape(len(ids_nk), -1)
-    if lora.a.shape[0] == 1:
-        z_nkR = _einsum("ni,ri->nr", x_nI, lora.a[0])[:, None]
+    shared = lora.a.shape[-3] == 1
+    if shared:
+        z_nkR = _einsum("ni,ri->nr", x_nI, _of_layer(lora, layer).a[0])[:, None]
     else:
-        z_nkR = chosen.products(x_nI, _flat(lora.a), rows_nS).reshape(*ids_nk.shape, rank)
+        z_nkR = chosen.products(x_nI, _rows(lora.a), rows_nS).reshape(*ids_nk.shape, rank)
     if mix == "parameters":
-        z_nkR = jnp.einsum("nkr,nk->nr", z_nkR, _over(weights_nk, lora.a))[:, None]
-    z_nkR = (weights_nk * lora.scale[ids_nk])[..., None] * z_nkR
-    out_nO = chosen.weighted_sum(z_nkR.reshape(rows_nS.shape).astype(x_BTI.dtype), _flat(lora.b), rows_nS)
+        z_nkR = jnp.sum(weights_nk[..., None] * z_nkR, axis=1, keepdims=True)
+    z_nkR = (weights_nk * lora.scale.reshape(-1)[ids_nk])[..., None] * z_nkR
+    out_nO = chosen.weighted_sum(z_nkR.reshape(rows_nS.shape).astype(x_BTI.dtype), _rows(lora.b), rows_nS)
     return out_nO.reshape(*x_BTI.shape[:2], -1)
+
+
+def _rows(factors):
+    """[..., R, X] as [rows, X]."""
+    return factors.reshape(-1, factors.shape[-1])
 
 
 def _merged(x_BTI, lora, weights, mix):
@@ -173,7 +196,7 @@ def low_rank(x_BTI: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """x A^T B, float32[B,T,O], with factors [R,I] and [R,O], or one pair per example, [B,R,I] and [B,R,O]."""
     first = "bti,ri->btr" if a.ndim == 2 else "bti,bri->btr"
     second = "btr,ro->bto" if b.ndim == 2 else "btr,bro->bto"
-    return _einsum(second, _einsum(first, x_BTI, a).astype(x_BTI.dtype), b)
+    return _einsum(second, kept(_einsum(first, x_BTI, a).astype(x_BTI.dtype)), b)
 
 
 def _dense(x_BTI, lora, weights, mix):

@@ -169,6 +169,13 @@ class Bound(NamedTuple):
     router: Router
 
 
+class Layer(NamedTuple):
+    """What `hook` passes to each block."""
+
+    router: Router  # with this layer's slice of its arrays
+    index: jax.Array  # int32
+
+
 def hook(
     bound: Bound | None,
     context: Context = Context(),  # noqa: B008, an immutable tuple
@@ -177,22 +184,25 @@ def hook(
     """The decoder's keyword arguments that add the routed experts; {} for the base model.
 
     "adapters" is a pytree that is scanned together with the decoder's blocks. "adapt" is called in each block with one
-    layer's slice of it, the sites that share an input, and the input x_BTI; it returns {site: delta float32[B,T,O]} for
-    the sites with experts. `plan` is passed to `mixture`.
+    layer's slice of it, a `Layer`, the sites that share an input, and the input x_BTI; it returns
+    {site: delta float32[B,T,O]} for the sites with experts. `plan` is passed to `mixture`. The experts' factors are not
+    scanned: a scan copies each layer's slice, and few tokens read only a few rows of it.
     """
     if bound is None:
         return {}
     arguments.choice("mix", bound.router.mix, get_args(Mix))
 
-    def adapt(layer, sites, x_BTI):
-        loras, router = layer
-        return {
-            site: mixture(x_BTI, loras[site], router(site, x_BTI, context), router.mix, plan)
-            for site in sites
-            if site in loras
-        }
+    loras, router = bound
 
-    return {"adapters": bound, "adapt": adapt}
+    def adapt(layer, sites, x_BTI):
+        def delta(site):
+            weights = layer.router(site, x_BTI, context)
+            return mixture(x_BTI, loras[site], weights, router.mix, plan, layer.index)
+
+        return {site: delta(site) for site in sites if site in loras}
+
+    n_layers = next(iter(loras.values())).b.shape[0]
+    return {"adapters": Layer(router, jnp.arange(n_layers)), "adapt": adapt}
 
 
 def checked_mix(mix: Mix) -> Mix:

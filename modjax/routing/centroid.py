@@ -100,6 +100,6 @@ def _last_inputs(decoder, bound, context, rows):
 
     def look(layer, sites, x_BTI):
         x_BI = rows.last(x_BTI)
-        return {site: x_BI for site in sites if site in layer.loras}
+        return {site: x_BI for site in sites if site in bound.loras}
 
     return decoder.observe(look, *rows, **hook(bound, context))

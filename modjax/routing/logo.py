@@ -10,7 +10,6 @@ from modjax.arguments import choice, instance, whole
 from modjax.experts.failed import left_out
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
-from modjax.ops.top_k import among
 from modjax.routing.base import checked_mix, static
 from modjax.routing.prompt import PromptRouter
 from modjax.routing.top_k import checked_top_k, top_k_shares
@@ -41,8 +40,7 @@ class Logo(PromptRouter):
         out_BEO = scale_E[None, :, None] * jnp.einsum("ber,ero->beo", z_BER, b_ERO)
         signal_BE = jnp.where(jnp.any(out_BEO != 0, axis=-1), _signal(out_BEO, self.signal), 0)
         kept = np.setdiff1d(np.arange(self.n_experts), self.left_out)
-        weights = top_k_shares(signal_BE[:, kept], self.top_k)
-        return among(jnp.broadcast_to(kept[None], (len(signal_BE), len(kept))), weights)
+        return jnp.zeros_like(signal_BE).at[:, kept].set(top_k_shares(signal_BE[:, kept], self.top_k))
 
 
 def logo(

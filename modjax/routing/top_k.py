@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from modjax.arguments import number, refused, whole
 from modjax.ops.temperature import cooled
-from modjax.ops.top_k import TopK, Weights
+from modjax.ops.top_k import TopK, Weights, spread
 
 
 def top_k_softmax(score_BTE: jax.Array, top_k: int, temperature: float = 1.0) -> Weights:
@@ -40,21 +40,14 @@ def without_silent(score_BTE: jax.Array, vectors_EX: jax.Array) -> jax.Array:
     return jnp.where(heard_E[None, None], score_BTE, -jnp.inf)
 
 
-def top_k_shares(score_BE: jax.Array, top_k: int) -> Weights:
-    """The k largest scores of each row divided by their sum, or 1 / k if that is 0; TopK of [B,k].
-
-    float32[B,E] if all experts are kept.
-    """
+def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:
+    """The k largest scores of each row divided by their sum, else exact zeros, float32[B,E]; 1 / E if the sum is 0."""
     n_experts = score_BE.shape[1]
-    if not 0 < top_k < n_experts:
-        return _shares(score_BE)
-    top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
-    return TopK(ids_Bk, _shares(top_Bk))
-
-
-def _shares(score_Bk):
-    total_B1 = score_Bk.sum(axis=1, keepdims=True)
-    return jnp.where(total_B1 > 0, score_Bk / jnp.where(total_B1 > 0, total_B1, 1), 1 / score_Bk.shape[1])
+    if 0 < top_k < n_experts:
+        top_Bk, ids_Bk = jax.lax.top_k(score_BE, top_k)
+        score_BE = spread(top_Bk, ids_Bk, n_experts)
+    total_B1 = score_BE.sum(axis=1, keepdims=True)
+    return jnp.where(total_B1 > 0, score_BE / jnp.where(total_B1 > 0, total_B1, 1), 1 / n_experts)
 
 
 def checked_top_k(top_k: int) -> int:

@@ -26,7 +26,7 @@ from modjax.train.answers import Answers
 from modjax.train.examples import check_settings, member_rows
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
-from modjax.train.programs import along_members, placed, programs
+from modjax.train.programs import Programs, along_members, placed, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings, StopBy
 from modjax.train.step import State, member_keys
@@ -86,7 +86,6 @@ def fit(
         made = made_of(model, tasks, run.groups, recipe, settings)
         kept = [folder / CHECKPOINTS, folder / memory.CHOICE]
         distributed.from_first(lambda: claim(folder / "inputs.json", made, kept))
-    run.settle(folder)
     state = run.train(folder, progress)
     return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
 
@@ -134,31 +133,29 @@ class _Run:
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _keys(self):
-        def keys():
-            return member_keys(self.names, self.settings.seed)
-
-        return jax.jit(keys, out_shardings=along_members(jax.eval_shape(keys), self.model.mesh))()
+        like = jax.ShapeDtypeStruct((len(self.names),), np.uint32)
+        return member_keys(self.names, self.settings.seed, along_members(like, self.model.mesh))
 
     def _trained(self):
         """The shapes of the trained arrays."""
         return jax.eval_shape(self.recipe.start, jax.random.key(0), self.given)
 
-    def settle(self, folder: pathlib.Path | None) -> None:
-        """Chooses the rows that are held at a time, unless they are given, and makes the programs."""
+    def _programs(self, folder) -> Programs:
+        """The programs, with the rows that are held at a time chosen unless they are given."""
 
         def choose():
             given = (self.recipe, self._trained(), self.frozen, self._rows_of_steps()[0], self.settings)
             return memory.choice(self.model.params, *given, self.model.mesh)
 
         settings = memory.settled(self.settings, folder, choose)
-        self.programs = programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
+        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
 
     def place(self, batch: Rows) -> Rows:
         """Host rows [E, B, ...] on the mesh, or on the one device."""
         return Rows(*(rules.put(field, rules.ROWS, self.model.mesh) for field in batch))
 
     def train(self, folder, progress) -> State:
-        settings = self.settings
+        settings, self.programs = self.settings, self._programs(folder)
         state = self.programs.fresh(self.given)
         with contextlib.ExitStack() as stack:
             checkpoints = None

@@ -21,7 +21,7 @@ from modjax.train.step import member_sums
 
 CHOICE = "micro.json"  # in the workdir: a resumed run has the same groups, because the last bits depend on them
 SHARE = 0.5  # of the free memory; the rest is for what one layer needs while it runs, and for the optimizer
-CPU_TOKENS = 2048  # per group on a CPU: more are not faster there, and take more memory
+CPU_TOKENS = 1024  # per group on a CPU: groups of 2048 ran slower there than groups of 256 to 1024
 
 
 def settled(settings: Settings, folder: pathlib.Path | None, choose: Callable[[], dict[str, Any]]) -> Settings:

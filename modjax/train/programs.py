@@ -29,16 +29,16 @@ def programs(
 ) -> Programs:
     """The programs of a run of E members; each is compiled at its first call."""
     optimizer = per_expert(settings, recipe.rates)
-    key = jax.random.key(settings.seed)
+    seed = np.uint32(settings.seed)  # an argument, so that the program does not depend on it
 
-    def fresh(given):
-        return init_state(recipe.start(key, given), len(keys_E), optimizer, settings)
+    def fresh(seed, given):
+        return init_state(recipe.start(jax.random.key(seed), given), len(keys_E), optimizer, settings)
 
-    state, vector = along_members((jax.eval_shape(fresh, given), keys_E), mesh, recipe)
+    state, vector = along_members((jax.eval_shape(fresh, seed, given), keys_E), mesh, recipe)
     step = functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings, mesh=mesh)
     sums = functools.partial(loss_sums, recipe=recipe, settings=settings, mesh=mesh)
     return Programs(
-        fresh=jax.jit(fresh, out_shardings=state),
+        fresh=functools.partial(jax.jit(fresh, out_shardings=state), seed),
         step=jax.jit(step, donate_argnums=1, out_shardings=(state, vector)),
         loss_sums=jax.jit(sums, out_shardings=vector),
         judge=jax.jit(functools.partial(judge, settings=settings), out_shardings=state),

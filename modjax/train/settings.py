@@ -21,7 +21,7 @@ class Settings:
 
     steps: int = 1000  # optimizer steps
     batch: int = 16  # packed rows per expert and step
-    micro: int = 0  # rows whose activations are held at a time, over all experts and per device; 0: by the memory
+    micro: int = 0  # rows whose activations are held at a time, over all experts and per device; 0: as memory allows
     length: int = 2048  # tokens per packed row; see `too_long` for longer examples
     rank: int = 4  # R, rank of each LoRA
     alpha: float = 16.0  # each LoRA's update is scaled by alpha / rank

@@ -44,9 +44,10 @@ class Metrics(NamedTuple):
     active_E: jax.Array  # bool, whether the member was updated
 
 
-def member_keys(names: tuple[str, ...], seed: int) -> jax.Array:
+def member_keys(names: tuple[str, ...], seed: int, sharding: jax.sharding.Sharding | None = None) -> jax.Array:
     """key[E], the random key of each member, which depends only on its name and the seed."""
-    return jax.vmap(jax.random.key)(np.asarray([key_of(name, seed) for name in names], np.uint32))
+    seeds_E = np.asarray([key_of(name, seed) for name in names], np.uint32)
+    return jax.jit(jax.vmap(jax.random.key), out_shardings=sharding)(seeds_E)
 
 
 def init_state(trained: Any, n_members: int, optimizer: optax.GradientTransformation, settings: Settings) -> State:

@@ -72,11 +72,17 @@ def test_parts_of_a_kernel_are_told_apart_by_the_depth_of_loops(tmp_path):
 
 def test_the_step_is_traced_from_shapes_alone():
     """Up to the compilation, on the eight devices of the tests; all weights of Phi-2 would be 5 GB."""
-    arguments = tpu_program.arguments(["--mesh", "4", "2", "1", "--experts=4", "--rows=2", "--length=64"])
+    arguments = tpu_program.arguments(["--mesh", "4", "2", "1", "--experts=4", "--rows=2", "--length=1024"])
     traced = tpu_program.traced(arguments, jax.devices())
     state, metrics = traced.out_info
     assert metrics.loss_E.shape == (4,)
     assert {leaf.shape[1] for leaf in jax.tree.leaves(state.trained)} == {4}
+
+
+def test_rows_of_one_block_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        tpu_program.arguments(["--length=512"])
+    assert "--length=512: expected more than 512" in capsys.readouterr().err
 
 
 def test_without_libtpu_the_way_to_install_it_is_said(monkeypatch):

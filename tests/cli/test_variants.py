@@ -124,10 +124,10 @@ def test_values_win_over_what_a_config_sets_itself(get_config, job):
 
 
 @pytest.mark.parametrize("job", ["private", "poly", "adapt"])
-def test_phi2_reads_as_many_rows_one_at_a_time(get_config, job):
-    usual, large = get_config(job, ""), get_config(job, "phi2")
-    assert large.train.batch == 1 and large.train.remat
-    assert large.train.steps == usual.train.steps * usual.train.batch
+def test_phi2_reads_the_same_rows_with_fewer_held_at_a_time(get_config, job):
+    usual, large = get_config(job, "").train, get_config(job, "phi2,micro=4").train
+    assert (large.steps, large.batch, large.length) == (usual.steps, usual.batch, usual.length)
+    assert (usual.micro, large.micro) == (0, 4)
 
 
 def test_full_and_poly_keep_their_own_settings_when_they_are_quick(get_config):

@@ -23,8 +23,8 @@ SETTINGS = {"sample": Sample(3, length=32), "batch": 4}
 @jax.jit
 def _look(decoder, bound, context, tokens_BT):
     def look(layer, sites, x_BTI):
-        own = [site for site in sites if site in layer.loras]
-        n_experts = layer.loras[own[0]].b.shape[0] if own else 0
+        own = [site for site in sites if site in bound.loras]
+        n_experts = bound.loras[own[0]].b.shape[1] if own else 0
         return {site: token_weights(layer.router, site, x_BTI, context, n_experts)[0] for site in own}
 
     return decoder.observe(look, tokens_BT, **routed(decoder, bound, PromptRows.whole(tokens_BT), context))

@@ -180,3 +180,13 @@ def test_a_weight_of_0_is_no_expert(case):
         silent = top._replace(weights=top.weights.at[..., 1].set(0))
         close(mixture(x_BTI, lora, silent, "outputs", plan), mixture(x_BTI, lora, first, "outputs", plan))
         assert not mixture(x_BTI, lora, top._replace(weights=0 * top.weights), "parameters", plan).any()
+
+
+@pytest.mark.parametrize("plan, form, mix", WAYS)
+def test_a_layer_of_all_layers_is_that_layer(case, plan, form, mix):
+    x_BTI, lora = case
+    weights = weights_of(form)
+    for own in (lora, lora._replace(a=lora.a[:1])):
+        whole = jax.tree.map(lambda leaf: jnp.stack([leaf + 1, leaf, 2 * leaf]), own)
+        got = mixture(x_BTI, whole, weights, mix, plan, jnp.int32(1))
+        close(got, mixture(x_BTI, own, weights, mix, plan))

@@ -11,6 +11,7 @@ from modjax.errors import InputError
 from modjax.train import memory
 from modjax.train.lora import LoRATraining
 from modjax.train.settings import Settings
+from modjax.train.step import member_sums
 
 E, B, T, M = 4, 6, 16, 8
 
@@ -65,6 +66,23 @@ def test_nothing_is_held_twice(held, word_model):
     layer = T * (4 * (floats + config.N) + config.D + config.N * config.H)
     found = held(memory.held_bytes, 2) - held(memory.held_bytes, 1)
     assert found < (config.L + 1) * layer
+
+
+def test_the_backward_pass_repeats_no_product_and_no_draw(held, monkeypatch):
+    """What it computes once more are elementwise operations: as many of the others as where all is held."""
+
+    def costly(decoder, recipe, trained, frozen, batch, settings):
+        def loss(trained, keys):
+            return member_sums(decoder, trained, frozen, batch, keys, recipe=recipe, settings=settings).sum()
+
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (E, B)))
+        text = str(jax.make_jaxpr(jax.grad(loss))(trained, keys))
+        return [text.count(f" {name}") for name in ("dot_general", "random_bits", "custom_vmap_call")]
+
+    found = held(costly)
+    assert min(found) > 0
+    monkeypatch.setattr("modjax.models.decoder.keeping", lambda layer, remat: layer)
+    assert found == held(costly)
 
 
 def test_with_remat_little_more_than_the_inputs_of_blocks_is_held(held, word_model):
