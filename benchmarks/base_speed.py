@@ -75,8 +75,9 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--length", type=int, default=1024, help="tokens of each prompt that is read")
     parser.add_argument("--new", type=int, default=64, help="tokens of each answer")
     parser.add_argument("--experts", type=int, default=10, help="E, experts that Arrow routes between")
+    parser.add_argument("--prefill", type=int, nargs="*", default=[1, 4], help="numbers of prompts read at once")
+    parser.add_argument("--decode", type=int, nargs="*", default=[1, 8], help="numbers of answers at once")
     args = parser.parse_args(argv)
-    args.prefill, args.decode = [1, 4], [1, 8]  # rows
     if args.small:
         args.length, args.new, args.prefill, args.decode = 64, 8, [2], [2]
     return args

@@ -20,10 +20,10 @@ def random_tokens(batch: int, length: int, vocabulary: int = VOCABULARY) -> np.n
 
 def random_library(config: ModelConfig, experts: int, rank: int = 4, sites: tuple[str, ...] = SITES) -> modjax.Library:
     """Experts with both factors far from zero. Tokens choose all of them about equally often."""
-    rng = np.random.default_rng(0)
+    keys = iter(jax.random.split(jax.random.key(0), 2 * len(sites)))
 
     def factor(width):
-        return rng.normal(0, 0.02, (config.L, experts, rank, width)).astype(np.float32)
+        return 0.02 * jax.random.normal(next(keys), (config.L, experts, rank, width))
 
     factors = {site: tuple(map(factor, config.sites[site])) for site in sites}
     return modjax.Library.from_arrays(factors, family=config.family)

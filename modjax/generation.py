@@ -192,10 +192,9 @@ def continued(
     for branch in branches:
         if not branch.answer.over:
             by_row[branch.row].append(branch)
-    most = max(map(len, by_row))
-    columns = min(bucket(most, 1), largest(max(request.batch // len(by_row), 1)))
-    for first in range(0, most, columns):
-        turn = [own[first : first + columns] for own in by_row]
+    limit, most = largest(max(request.batch // len(by_row), 1)), max(map(len, by_row))
+    for first in range(0, most, limit):
+        turn, columns = [own[first : first + limit] for own in by_row], min(bucket(most - first, 1), limit)
         cache = yield from _decoded(generator, bound, context, cache, turn, columns, request)
 
 

@@ -79,12 +79,12 @@ def _split(direction: str, softcap: float | None, numbers, rows, results) -> tup
     """A pass, each device of a mesh having rows and heads of its own.
 
     The mesh is read from the type of the queries, which keeps it under every transformation. An axis that `jax.vmap`
-    maps over is split along its `spmd_axis_name`.
+    maps over is split along its `spmd_axis_name`. Meshes with other axes than `parallel.mesh` makes are left to XLA.
     """
     run, mesh = _mapped(direction, softcap), jax.typeof(rows[0]).sharding.mesh
-    if set(mesh.axis_types) != {AxisType.Auto}:
-        return run(numbers, rows)
     names = {"rows": "fsdp", "heads": "tensor"}
+    if not set(names.values()) <= set(mesh.axis_names) or set(mesh.axis_types) != {AxisType.Auto}:
+        return run(numbers, rows)
     sizes = {"rows": rows[0].shape[0], "heads": rows[1].shape[2]}
     splits = {axis: name for axis, name in names.items() if sizes[axis] % mesh.shape[name] == 0}
     specs = tuple(P(*map(splits.get, axes)) for axes in (*_ROWS[: len(rows)], *results))

@@ -29,7 +29,7 @@ def forward(
     window: int | jax.Array | None,
     scale: float | jax.Array,
     softcap: float | None,
-    largest: int = 128,
+    largest: int = 64,
 ) -> tuple[jax.Array, jax.Array]:
     """The output, like q_BTNH, and the logarithm of each query's sum of exp(score), float32[B, N, T].
 
@@ -74,7 +74,7 @@ def backward(
     out_BTNH: jax.Array,
     lse_BNT: jax.Array,
     g_BTNH: jax.Array,
-    largest: int = 128,
+    largest: int = 64,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The gradients (dq_BTNH, dk_BTKH, dv_BTKH) for g_BTNH, that of the output; out_BTNH, lse_BNT: from `forward`."""
     blocks = _Blocks.of(q_BTNH, k_BTKH, positions_BT, ends_BT, window, largest)
@@ -217,7 +217,7 @@ def _block(x, i, size, axis) -> jax.Array:
     return jax.lax.dynamic_slice_in_dim(x, i * size, size, axis)
 
 
-def by_row(run: Callable, largest: int = 128) -> Callable:
+def by_row(run: Callable, largest: int = 64) -> Callable:
     """A pass that goes through the rows one after another, each of which then skips blocks of its own.
 
     On a CPU, where a product of one pair of blocks occupies all cores, this is faster than all rows at once.

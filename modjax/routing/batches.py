@@ -12,7 +12,7 @@ from modjax.models.padding import batched_by_length, bucket, fitting
 from modjax.routing.base import Bound, Context
 from modjax.routing.prompt import PromptRouter, PromptRows
 
-LENGTH = 1024  # tokens of a row that many short examples share
+LENGTH = 1024  # tokens of a row that many short examples share; longer examples share rows of twice their length
 
 
 class Member(NamedTuple):
@@ -51,7 +51,7 @@ def packed(
       split: see `modjax.data.rows.forests`.
     """
     longest = bucket(max((len(one.tokens) for one in examples), default=1))
-    capacity = max(longest, min(LENGTH, batch * longest))
+    capacity = min(max(LENGTH, 2 * longest), batch * longest)
     found: dict[int, list[tuple[list[int], Rows]]] = {}
     for own in _alike(examples, bound, choices):
         for places in forests([examples[i] for i in own], capacity, split=split):

@@ -1,6 +1,8 @@
 """The benchmark for accelerators: its runner, and its references. All parts at tiny size are slow."""
 
 import accelerator
+import accelerator_checks as checks
+import accelerator_sizes as sizes
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def test_a_part_that_fails_keeps_what_it_found():
         yield "first", {"ratio": 2.0}
         raise ValueError("no such kernel")
 
-    found = accelerator.measured(part, accelerator.SMALL, seconds=60)
+    found = accelerator.measured(part, sizes.SMALL, seconds=60)
     assert found["first"] == {"ratio": 2.0} and found["error"] == "ValueError: no such kernel"
 
 
@@ -26,20 +28,20 @@ def test_a_part_ends_with_its_time():
         while True:
             pass
 
-    found = accelerator.measured(part, accelerator.SMALL, seconds=0.05)
+    found = accelerator.measured(part, sizes.SMALL, seconds=0.05)
     assert found["first"] == 1 and found["error"].startswith("TimeoutError: more than") and found["part_seconds"] < 30
 
 
 def test_an_error_above_what_is_allowed_is_not_held():
-    assert accelerator.held([3.0, 4.0], [3.0, 4.1], 0.03)["held"]
-    assert not accelerator.held([3.0, 4.0], [3.0, 4.3], 0.03)["held"]
-    assert not accelerator.held([np.nan], [1.0], 0.03)["held"]
+    assert checks.held([3.0, 4.0], [3.0, 4.1], 0.03)["held"]
+    assert not checks.held([3.0, 4.0], [3.0, 4.3], 0.03)["held"]
+    assert not checks.held([np.nan], [1.0], 0.03)["held"]
 
 
 @pytest.mark.parametrize("window", [None, 7])
 def test_the_reference_of_attention_has_the_gradients_of_a_plain_one(window):
     """Against autodiff through all scores, written again."""
-    rows = accelerator.tree_rows(48)
+    rows = checks.tree_rows(48)
     q, k, v, out = (jax.random.normal(jax.random.key(i), (2, 48, n, 8)) for i, n in enumerate((4, 2, 2, 4)))
 
     def plain(q, k, v):
@@ -53,33 +55,33 @@ def test_the_reference_of_attention_has_the_gradients_of_a_plain_one(window):
         return jnp.einsum("bnts,bsnh->btnh", weights, v)
 
     expected = plain(q, k, v), *jax.grad(lambda *given: jnp.sum(plain(*given) * out), (0, 1, 2))(q, k, v)
-    found = accelerator.attention_reference(*(np.asarray(x, np.float64) for x in (q, k, v, out)), rows, window)
+    found = checks.attention_reference(*(np.asarray(x, np.float64) for x in (q, k, v, out)), rows, window)
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
     np.testing.assert_allclose(attend(q, k, v, rows.positions, rows.ends, window=window), expected[0], atol=2e-5)
 
 
 def test_every_plan_of_the_mixture_is_measured():
-    found = dict(accelerator.mixture_plans(accelerator.SMALL))
+    found = dict(checks.mixture_plans(sizes.SMALL))
     assert len(found) == 2 * 2 * 3 * 2
     assert all(one["held"] for one in found.values()), found
 
 
 def test_examples_fill_their_rows_and_share_their_beginning():
-    (own,) = accelerator.instructions(1024, experts=1, rows=2, length=256).values()
-    assert len({example.tokens[: accelerator.SHARED].tobytes() for example in own}) == 1 < len(own)
+    (own,) = sizes.instructions(1024, experts=1, rows=2, length=256).values()
+    assert len({example.tokens[: sizes.SHARED].tobytes() for example in own}) == 1 < len(own)
 
 
 def test_the_large_model_is_phi_2():
-    sizes = {site: (2560, 2560) for site in ("attn.q", "attn.k", "attn.v", "attn.o")}
-    config = accelerator.config(accelerator.FULL, "phi2")
-    assert config.sites == sizes | {"mlp.fc1": (2560, 10_240), "mlp.fc2": (10_240, 2560)}
+    attention = {site: (2560, 2560) for site in ("attn.q", "attn.k", "attn.v", "attn.o")}
+    config = sizes.config(sizes.FULL, "phi2")
+    assert config.sites == attention | {"mlp.fc1": (2560, 10_240), "mlp.fc2": (10_240, 2560)}
     assert (config.L, config.H, config.rope_dim) == (32, 80, 32)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", accelerator.PARTS)
 def test_every_part_at_tiny_size(name):
-    found = accelerator.measured(accelerator.PARTS[name][1], accelerator.SMALL, seconds=600)
+    found = accelerator.measured(accelerator.PARTS[name][1], sizes.SMALL, seconds=600)
     assert "error" not in found, found
     assert all(value["held"] for value in found.values() if isinstance(value, dict) and "held" in value), found

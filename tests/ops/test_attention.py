@@ -13,7 +13,7 @@ from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
 
 B, T, N, K, H = 2, 7, 6, 2, 4
-LONG = 301  # of three blocks of 101 tokens, the last with padding
+LONG = 301  # of five blocks of 61 tokens, the last with padding
 # Two trees and padding; one tree whose root has two branches.
 POSITIONS = jnp.array([[0, 1, 2, 2, 0, 1, 0], [0, 1, 2, 3, 1, 2, 3]], jnp.int32)
 ENDS = jnp.array([[4, 4, 3, 4, 6, 6, 0], [7, 4, 4, 4, 7, 7, 7]], jnp.int32)
@@ -105,9 +105,9 @@ def test_blocks_that_nothing_reads_are_not_touched(axes):
     """One of the four blocks of each row, not the same one, is a tree of its own and full of NaN. No other block sees
     it, because rows, mapped or not, skip blocks one by one."""
     lead = (2, 1) if axes == "experts" else (2,)
-    q, k, v = (x.reshape(*lead, 400, *x.shape[2:]) for x in arrays(2, 400))
-    ends = np.repeat(np.int32([[100, 400, 300, 400], [100, 200, 400, 400]]), 100, axis=1).reshape(*lead, 400)
-    bad = np.repeat([[True, False, False, False], [False, True, False, False]], 100, axis=1).reshape(*lead, 400)
+    q, k, v = (x.reshape(*lead, 256, *x.shape[2:]) for x in arrays(2, 256))
+    ends = np.repeat(np.int32([[64, 256, 192, 256], [64, 128, 256, 256]]), 64, axis=1).reshape(*lead, 256)
+    bad = np.repeat([[True, False, False, False], [False, True, False, False]], 64, axis=1).reshape(*lead, 256)
     positions, ends = jnp.zeros(ends.shape, jnp.int32), jnp.array(ends)
     k, v = (jnp.where(bad[..., None, None], jnp.nan, x) for x in (k, v))
     function = jax.vmap(attend) if axes == "experts" else attend

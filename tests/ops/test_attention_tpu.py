@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from references.attention import readable, rows, with_all_scores
 
 from modjax.ops import attention_tpu
 from modjax.ops.attention_tpu import ALL, NOTHING, SOME, backward, fits, forward
@@ -18,52 +19,9 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(attention_tpu, "BLOCK", 128)
 
 
-def forest(rng, T, largest=120):
-    """(positions[T], ends[T]) of trees in depth-first order: a trunk, then subtrees; 7 tokens of padding at the end."""
-    positions, ends = np.zeros(T, np.int32), np.zeros(T, np.int32)
-
-    def grow(start, end, depth):
-        fork = min(end, start + rng.integers(1, 2 + (end - start) // 2))
-        positions[start:fork], ends[start:fork] = depth + np.arange(fork - start), end
-        plant(fork, end, depth + fork - start, 1 + (end - start) // 2)
-
-    def plant(start, end, depth, largest):
-        while start < end:
-            stop = min(end, start + rng.integers(1, 1 + largest))
-            grow(start, stop, depth)
-            start = stop
-
-    plant(0, T - 7, 0, largest)
-    return positions, ends
-
-
-def rows(seed, B, T):
-    rng = np.random.default_rng(seed)
-    return tuple(jnp.array(field) for field in zip(*(forest(rng, T) for _ in range(B)), strict=True))
-
-
-def readable(positions_BT, ends_BT, window):
-    i, j = np.arange(ends_BT.shape[1])[:, None], np.arange(ends_BT.shape[1])[None, :]
-    mask_BTS = (j <= i) & (i < np.array(ends_BT)[:, None, :])
-    if window is not None:
-        mask_BTS &= np.array(positions_BT)[:, :, None] - np.array(positions_BT)[:, None, :] < window
-    return mask_BTS
-
-
 def arrays(B, N, K, H, dtype=jnp.float32):
     rng = np.random.default_rng(1)
     return tuple(jnp.array(rng.normal(size=(B, T, heads, H)), dtype) for heads in (N, K, K, N))
-
-
-def with_all_scores(q_BTNH, k_BTKH, v_BTKH, mask_BTS, scale, softcap):
-    k_BTNH, v_BTNH = (jnp.repeat(x, q_BTNH.shape[2] // x.shape[2], axis=2) for x in (k_BTKH, v_BTKH))
-    scores_BNTS = scale * jnp.einsum("btnh,bsnh->bnts", q_BTNH, k_BTNH)
-    if softcap is not None:
-        scores_BNTS = softcap * jnp.tanh(scores_BNTS / softcap)
-    mask_BNTS = jnp.array(mask_BTS)[:, None]
-    weights_BNTS = jnp.where(mask_BNTS, jnp.exp(scores_BNTS - scores_BNTS.max(axis=-1, keepdims=True)), 0)
-    total_BNT = weights_BNTS.sum(axis=-1, keepdims=True)
-    return jnp.einsum("bnts,bsnh->btnh", weights_BNTS / jnp.where(total_BNT == 0, 1, total_BNT), v_BTNH)
 
 
 @pytest.mark.parametrize(
