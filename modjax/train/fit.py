@@ -74,7 +74,8 @@ def fit(
       groups: {member: [task, ...]}, the tasks that each learns from.
       recipe: the trained arrays and how they act.
       workdir: the folder for metrics and checkpoints; a run that was killed continues from there when it is repeated,
-        with the same result as an uninterrupted one. Its inputs.json ties it to what the run is made of.
+        with the same result as an uninterrupted one. Its inputs.json ties it to what the run is made of, and its
+        micro.json has the rows that are held at a time, if `settings` leave that open.
 
     With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
     Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
