@@ -4,10 +4,9 @@
 
 256 random experts of rank 4 on four sites of width 2560 in 32 layers, the size of the paper's library for Phi-2. modjax
 computes the first right singular vector of every update, by `modjax.routing.prototypes.prototypes_of`; peft estimates
-each by 15 power iterations, with the code of its Arrow layer. Sites take turns, so
-that only one of them is in memory, and the sides alternate; the seconds of all sites are added up. `cosine` tells how
-well they agree, as the smallest and the mean |cos| of two prototypes; where the first two singular values are close,
-peft's iterations have not converged.
+each by 15 power iterations, with the code of its Arrow layer. Sites take turns, so that only one of them is in memory,
+and the sides alternate; the seconds of all sites are added up. `cosine` tells how well they agree, as the smallest and
+the mean |cos| of two prototypes; where the first two singular values are close, peft's iterations have not converged.
 """
 
 import jax
@@ -74,7 +73,7 @@ def compare(args) -> dict:
 
 
 def arguments(argv: list[str] | None = None):
-    parser = measuring.parser(__doc__)
+    parser = measuring.parser(__doc__, repeats=None)
     parser.add_argument("--experts", type=int, default=256, help="E")
     parser.add_argument("--layers", type=int, default=32, help="L")
     parser.add_argument("--sites", type=int, default=4, help="sites per layer")
