@@ -51,8 +51,8 @@ ENVIRONMENT = {
 }
 CONFIGS = {
     "phi-2": ModelConfig(
-        "phi", V=51200, D=2560, N=32, K=32, H=80, F=10240, L=32, context=2048, norm="layer", rope_dim=32, parallel=True,
-        activation="gelu_tanh", qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True,
+        "phi", V=51200, D=2560, N=32, K=32, H=80, F=10240, L=32, context=2048, norm="layer", rope_dim=32, gated=False,
+        parallel=True, activation="gelu_tanh", qkv_bias=True, out_bias=True, mlp_bias=True, head_bias=True,
     ),
     "smollm2-135m": ModelConfig(
         "llama", V=49152, D=576, N=9, K=3, H=64, F=1536, L=30, context=8192, rope_dim=64, gated=True, tied=True

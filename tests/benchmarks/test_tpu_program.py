@@ -5,6 +5,8 @@ import pytest
 import tpu_program
 from program_text import Kernel, Program, kernel, kernels
 
+from modjax.models.decoder import Decoder
+
 TEXT = """HloModule jit_step, is_scheduled=true
 
 FileNames
@@ -68,6 +70,15 @@ def test_parts_of_a_kernel_are_told_apart_by_the_depth_of_loops(tmp_path):
     (tmp_path / "17-attention_forward.2-01-final_bundles.txt").write_text(text)
     (tmp_path / "17-attention_forward.2-00-schedule-analysis_final_bundles.txt").write_text("")
     assert list(kernels(tmp_path)) == ["attention_forward"]
+
+
+@pytest.mark.parametrize(
+    ("model", "parameters"),
+    [("phi-2", 2_779_683_840), ("smollm2-135m", 134_515_008), ("mistral-7b", 7_241_732_096)],
+)
+def test_models_have_the_sizes_of_those_they_are_named_after(model, parameters):
+    abstract = jax.eval_shape(lambda: Decoder.init(tpu_program.CONFIGS[model], jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(abstract)) == parameters
 
 
 def test_the_step_is_traced_from_shapes_alone():
