@@ -6,8 +6,8 @@ Two models in float32: SmolLM2-135M, with experts on q, k, v and o, and a random
 linear maps have the width 512, with experts on all of them. For each number of experts and rank: seconds of a forward
 pass over one row, temporary memory of the compiled program, and seconds of greedy decoding, each divided by the base
 model's. Base and routed model take turns; medians are reported. Experts are random, so tokens choose all of them about
-equally often.
-With --peft, SmolLM2 in transformers, with and without the Arrow of peft, reads the same row for up to 10 experts.
+equally often. With --peft, SmolLM2 in transformers, with and without the Arrow of peft, reads the same row for up to 10
+experts.
 """
 
 import functools

@@ -138,7 +138,7 @@ def machine(*packages: str) -> dict:
 
 def report(figures: dict, packages: tuple[str, ...], out: pathlib.Path | None) -> None:
     """Prints the figures with their command and machine as one JSON object, and writes it to `out` if given."""
-    command = " ".join(["python", *sys.argv])
+    command = " ".join(["python", *(one for one in sys.argv if not one.startswith("--out="))])
     whole = {"benchmark": pathlib.Path(sys.argv[0]).stem, "command": command} | machine(*packages) | figures
     text = json.dumps(whole, indent=2)
     print(text)

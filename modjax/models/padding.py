@@ -12,6 +12,12 @@ def bucket(length: int, least: int = 64) -> int:
     return max(least, 1 << (length - 1).bit_length())
 
 
+def finer_bucket(size: int, least: int = 16) -> int:
+    """The padded size, at least `least`, with less padding: from one power of two to the next there are four sizes."""
+    step = max(bucket(size, 1) // 8, least)
+    return max(-(-size // step), 1) * step
+
+
 def largest(limit: int) -> int:
     """The largest power of two up to `limit`, which is at least 1."""
     return 1 << (limit.bit_length() - 1)

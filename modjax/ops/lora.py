@@ -45,6 +45,9 @@ class LoRA(NamedTuple):
 
 Loras = dict[str, LoRA]  # by site
 
+# From how many experts per chosen one on "gather" is faster than "dense" for many tokens on a CPU. Processor time of a
+# forward pass over that of the base model, gather and dense (1024 tokens, six sites of width 512, R 4, the top 4):
+# 1.21 and 1.14 with 10 experts, 1.31 and 1.50 with 40, 1.74 and more than 5 with 256.
 SPARSE = 4
 
 

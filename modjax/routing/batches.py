@@ -8,7 +8,7 @@ import numpy as np
 from modjax.data.rows import Rows, filled, forests, pad_targets, stacked
 from modjax.data.tokenize import Encoded
 from modjax.models import padding
-from modjax.models.padding import batched_by_length, bucket, fitting
+from modjax.models.padding import batched_by_length, bucket, finer_bucket, fitting
 from modjax.routing.base import Bound, Context
 from modjax.routing.prompt import PromptRouter, PromptRows
 
@@ -60,7 +60,7 @@ def packed(
             found.setdefault(len(row.tokens), []).append((ids, row))
     batches = []
     for length, placed in sorted(found.items()):
-        n_targets = bucket(max(len(row.labels) for _, row in placed), 16)
+        n_targets = finer_bucket(max(len(row.labels) for _, row in placed))
         n_rows = _rows_at_once(len(placed), most=batch * longest // length)
         for first in range(0, len(placed), n_rows):
             batches.append(_batch(examples, placed[first : first + n_rows], n_rows, n_targets, bound, choices))
@@ -76,7 +76,7 @@ def one_each(
         length = bucket(max(len(examples[i].tokens) for i in ids))
         placed = [([i], filled([examples[i]], length)) for i in ids]
         length = max(len(_shortened(row).tokens) for _, row in placed)
-        n_targets = bucket(max(len(row.labels) for _, row in placed), 16)
+        n_targets = finer_bucket(max(len(row.labels) for _, row in placed))
         placed = [(own, _cut(row, length)) for own, row in placed]
         yield _batch(examples, placed, n_rows, n_targets, bound, choices)
 

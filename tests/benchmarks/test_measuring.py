@@ -43,7 +43,7 @@ def test_the_peak_is_that_of_a_product():
 
 
 def test_a_report_names_command_machine_and_versions(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["benchmarks/speed.py", "--small"])
+    monkeypatch.setattr("sys.argv", ["benchmarks/speed.py", "--small", "--out=somewhere"])
     measuring.report({"ratio": 2.0}, ("numpy",), tmp_path / "new" / "speed.json")
     found = json.loads((tmp_path / "new" / "speed.json").read_text())
     assert found == json.loads(capsys.readouterr().out)

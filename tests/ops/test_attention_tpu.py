@@ -6,10 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from references.attention import readable, rows, with_all_scores
 
-from modjax.ops import attention_tpu
+from modjax.ops import attention, attention_tpu
 from modjax.ops.attention_tpu import ALL, NOTHING, SOME, backward, fits, forward
+from modjax.parallel.mesh import make_mesh
 
 T = 264  # of three blocks of 128 tokens, the last with padding
 
@@ -96,6 +99,24 @@ def test_both_kernels_are_lowered_for_a_tpu(monkeypatch, H, length, window, soft
 
     text = jax.jit(both).trace(query, key, key, number, number, query).lower(lowering_platforms=("tpu",)).as_text()
     assert text.count("tpu_custom_call") == 2
+
+
+def test_on_a_mesh_each_device_gets_kernels_of_its_own(monkeypatch):
+    """XLA cannot split a kernel over devices, and lowering raises NotImplementedError for one that it would have to."""
+    monkeypatch.setattr(attention, "MAY_BE_TPU", True)
+    by_row = NamedSharding(make_mesh(expert=2, fsdp=2, tensor=2), P("expert", "fsdp"))
+
+    def on_mesh(*shape, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct((2, 4, 256, *shape), dtype, sharding=by_row)
+
+    def total(q, k, v, positions, ends):
+        return jax.vmap(attention.attend, spmd_axis_name="expert")(q, k, v, positions, ends).astype(jnp.float32).sum()
+
+    inputs = (on_mesh(4, 64), on_mesh(2, 64), on_mesh(2, 64), *2 * (on_mesh(dtype=jnp.int32),))
+    text = jax.jit(jax.grad(total)).trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
+    calls = [line for line in text.split("\n") if "tpu_custom_call" in line]
+    # One expert of two, two rows of four, two query heads of four.
+    assert len(calls) == 2 and all("tensor<2x2x64x256xbf16>" in line for line in calls)
 
 
 def test_long_rows_do_not_fit():
