@@ -149,11 +149,9 @@ def cached(sizes: Sizes) -> Iterator[tuple[str, dict]]:
         for name, own in (("base", None), ("arrow", library)):
             router = None if own is None else modjax.routing.arrow(own, top_k=ours.TOP_K)
             experts = hook(model.bind(own, router))
-            _, cache = decoder.prefill(tokens_BT[:, :prompt], None, None, node_BX, sizes.new, **experts)
-            read, found = (
-                jax.jit(lambda token_BX, cache, experts=experts: decoder.decode(token_BX, cache, **experts)),
-                [],
-            )
+            _, cache = decoder.prefill(tokens_BT[:, :prompt], None, None, sizes.new, **experts)
+            read = jax.jit(lambda token_BX, cache, experts=experts: decoder.decode(token_BX, cache, **experts))
+            cache, found = cache.branched(node_BX), []
             for at in range(prompt, whole):
                 hidden_BXD, cache = read(tokens_BT[:, at : at + 1], cache)
                 found.append(hidden_BXD[:, 0])

@@ -97,7 +97,6 @@ def read(
         losses_Nm = optax.softmax_cross_entropy_with_integer_labels(logits_NmV, labels_Nm)
         return losses_Nm, jnp.argmax(logits_NmV, axis=-1).astype(jnp.int32)
 
-    none_N0 = jnp.zeros((rows.tokens.shape[0], 0), jnp.int32)
-    places = (rows.tokens, rows.positions, rows.ends, none_N0, room)
+    places = (rows.tokens, rows.positions, rows.ends, room)
     hidden_NTD, cache = decoder.prefill(*places, **routed(decoder, bound, prompts, context))
     return *at_targets(look, hidden_NTD, rows.at, rows.labels), cache

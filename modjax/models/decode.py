@@ -53,8 +53,7 @@ def prefill(
       how: None is greedy.
       room: new tokens that the cache has room for; room + 1 tokens can be sampled, as the last one is not read.
     """
-    places, none_B0 = prompts[:3], jnp.zeros((prompts.node_BX.shape[0], 0), jnp.int32)
-    hidden_BTD, cache = decoder.prefill(*places, none_B0, room, adapters=adapters, adapt=adapt)
+    hidden_BTD, cache = decoder.prefill(*prompts[:3], room, adapters=adapters, adapt=adapt)
     hidden_BXD = jnp.take_along_axis(hidden_BTD, prompts.node_BX[:, :, None], axis=1)
     return _draw(decoder, hidden_BXD, prompts.keys_BX, 0, how), cache
 

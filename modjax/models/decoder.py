@@ -110,26 +110,24 @@ class Decoder(nnx.Module):
         tokens_BT: jax.Array,
         positions_BT: jax.Array | None,
         ends_BT: jax.Array | None,
-        node_BX: jax.Array,
         room: int,
         *,
         adapters: Any = None,
         adapt: Adapt | None = None,
     ) -> tuple[jax.Array, Cache]:
-        """Hidden states as in a call, and a cache of these rows with branches of at most `room` new tokens.
+        """Hidden states as in a call, and a cache of these rows, for branches of at most `room` new tokens.
+
+        It has no branches yet; see `Cache.branched`.
 
         With longrope, a tree's factors are chosen by its longest path and `room` together, so that all keys are rotated
         in the same way, however many tokens follow.
-
-        Args:
-          node_BX: int32[B, X], index in its row of the token after which each branch starts.
         """
         frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT, room)
         hidden_BTD, kept, _ = self._scan(tokens_BT, frame, adapters, adapt, keep=True)
         k, v = (part_LBTKH.swapaxes(2, 3) for part_LBTKH in kept)
         L, B, K, _, H = k.shape
-        new = jnp.zeros((L, B, node_BX.shape[1], K, room, H), k.dtype)
-        return hidden_BTD, Cache(k, v, frame.positions_BT, frame.ends_BT, node_BX, new, new, jnp.int32(0))
+        no_nodes, none = jnp.zeros((B, 0), jnp.int32), jnp.zeros((L, B, 0, K, room, H), k.dtype)
+        return hidden_BTD, Cache(k, v, frame.positions_BT, frame.ends_BT, no_nodes, none, none, jnp.int32(0))
 
     def decode(
         self, tokens_BX: jax.Array, cache: Cache, *, adapters: Any = None, adapt: Adapt | None = None

@@ -102,7 +102,7 @@ def test_a_trained_router_gives_the_start(adapt, library, new_tasks):
 
 
 def test_early_stopping_keeps_the_best(adapt, word_model, new_tasks, tmp_path):
-    settings = {"steps": 12, "learning_rate": 0.05, "evaluate_every": 2, "patience": 2}
+    settings = {"steps": 16, "learning_rate": 0.1, "evaluate_every": 2, "patience": 2}
     found = adapt(workdir=tmp_path, **settings)
     lines = [line for line in metrics.read(tmp_path / "metrics.jsonl") if line["kind"] == "validation"]
     for name, task in new_tasks.items():

@@ -104,8 +104,8 @@ def run():
 
 @pytest.fixture(scope="session")
 def run_cached():
-    """Decoder.prefill(tokens, positions, ends, nodes, room) and Decoder.decode(tokens, cache), compiled likewise."""
-    return jax.jit(Decoder.prefill, static_argnums=5), jax.jit(Decoder.decode)
+    """Decoder.prefill(tokens, positions, ends, room) and Decoder.decode(tokens, cache), compiled likewise."""
+    return jax.jit(Decoder.prefill, static_argnums=4), jax.jit(Decoder.decode)
 
 
 @pytest.fixture

@@ -31,8 +31,8 @@ def row_of(prompts, length=16):
 def decoded(run_cached, decoder, prompts_BX, new_BXG):
     """Hidden states of the new tokens of every branch, float[B, X, G, D]."""
     prefill, decode = run_cached
-    places = [jnp.asarray(np.stack(part)) for part in zip(*map(row_of, prompts_BX), strict=True)]
-    _, cache = prefill(decoder, *places, ROOM)
+    *places, node_BX = (jnp.asarray(np.stack(part)) for part in zip(*map(row_of, prompts_BX), strict=True))
+    cache = prefill(decoder, *places, ROOM)[1].branched(node_BX)
     parts = []
     for step in range(new_BXG.shape[2]):
         hidden_BXD, cache = decode(decoder, jnp.asarray(new_BXG[:, :, step]), cache)
@@ -56,7 +56,7 @@ def test_branches_can_start_elsewhere(run, run_cached, decoder, tokens_BT):
     """The same rows, read once, with other branches, which start within them."""
     prefill, decode = run_cached
     tokens_1T = tokens_BT[:1]
-    _, cache = prefill(decoder, tokens_1T, None, None, jnp.array([[11]]), ROOM)
+    _, cache = prefill(decoder, tokens_1T, None, None, ROOM)
     hidden_1XD, _ = decode(decoder, jnp.array([[7, 9]]), cache.branched(jnp.array([[2, 5]])))
     for x, (node, token) in enumerate([(2, 7), (5, 9)]):
         tokens = jnp.concatenate([tokens_1T[:, : node + 1], jnp.array([[token]])], axis=1)
@@ -65,7 +65,8 @@ def test_branches_can_start_elsewhere(run, run_cached, decoder, tokens_BT):
 
 
 def test_a_cache_has_the_dtype_and_the_sizes_of_the_model(run_cached, decoder, tokens_BT):
-    _, cache = run_cached[0](decoder, tokens_BT, None, None, jnp.zeros((2, 3), jnp.int32), ROOM)
+    _, cache = run_cached[0](decoder, tokens_BT, None, None, ROOM)
+    cache = cache.branched(jnp.zeros((2, 3), jnp.int32))
     L, K, H = decoder.config.L, decoder.config.K, decoder.config.H
     assert cache.k.shape == cache.v.shape == (L, 2, K, 12, H) and cache.k.dtype == decoder.embed.dtype
     assert cache.new_k.shape == cache.new_v.shape == (L, 2, 3, K, ROOM, H) and cache.room == ROOM
@@ -74,9 +75,13 @@ def test_a_cache_has_the_dtype_and_the_sizes_of_the_model(run_cached, decoder, t
 @pytest.mark.parametrize("decoder", ["phi3"], indirect=True)
 def test_rotary_factors_by_length_go_by_prompt_and_room(run, run_cached, decoder, tokens_BT):
     """Factors differ for up to 5 tokens and for more; 4 tokens with room for 8 are rotated as the first 4 of 12."""
+    positions_BT = jnp.tile(jnp.arange(12), (2, 1))
+
+    def places(length):
+        return tokens_BT, positions_BT, jnp.where(positions_BT < length, 12, 0)
+
     for room in (1, 8):
-        node_BX = jnp.full((2, 1), 3)
-        got_BTD, _ = run_cached[0](decoder, tokens_BT[:, :4], None, None, node_BX, room)
-        expected_BTD = run(decoder, tokens_BT[:, : 4 + room])[:, :4]
-        np.testing.assert_allclose(got_BTD, expected_BTD, atol=2e-5, rtol=1e-4)
-    assert np.abs(got_BTD - run(decoder, tokens_BT[:, :4])).max() > 1e-2
+        got_BTD, _ = run_cached[0](decoder, *places(4), room)
+        expected_BTD = run(decoder, *places(4 + room))
+        np.testing.assert_allclose(got_BTD[:, :4], expected_BTD[:, :4], atol=2e-5, rtol=1e-4)
+    assert np.abs(got_BTD - run(decoder, *places(4)))[:, :4].max() > 1e-2

@@ -47,8 +47,9 @@ def cached_logits(decoder, tokens_BT, run_cached):
     lengths_B = np.array([PREFILL, PREFILL - PADDING])
     positions_BT = np.tile(np.arange(PREFILL), (B, 1))
     ends_BT = np.where(positions_BT < lengths_B[:, None], PREFILL, 0)
-    places = (jnp.asarray(place) for place in (tokens_BT[:, :PREFILL], positions_BT, ends_BT, lengths_B[:, None] - 1))
+    places = (jnp.asarray(place) for place in (tokens_BT[:, :PREFILL], positions_BT, ends_BT))
     hidden_BTD, cache = prefill(decoder, *places, T - PREFILL)
+    cache = cache.branched(jnp.asarray(lengths_B[:, None] - 1))
     parts = [hidden_BTD]
     for t in range(T - PREFILL):
         token_BX = np.take_along_axis(tokens_BT, lengths_B[:, None] + t, axis=1)

@@ -32,7 +32,8 @@ def x_BTI():
 def test_weights_equal_the_definition(trained, x_BTI, agrees):
     for layer in range(2):
         one = jax.tree.map(lambda leaf, layer=layer: leaf[layer], trained)
-        agrees("phatgoose", one("attn.q", x_BTI, Context()), gate_weights(trained.gates["attn.q"][layer], x_BTI, 2))
+        found = one("attn.q", x_BTI, Context()).dense(3)
+        agrees("phatgoose", found, gate_weights(trained.gates["attn.q"][layer], x_BTI, 2))
 
 
 @pytest.mark.parametrize("shared", [False, True])
