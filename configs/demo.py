@@ -12,7 +12,6 @@ from common import base, demo, with_variants
 def get_config(variants: str | None = None):
     config = base()
     demo(config)
-    config.train.steps = 10  # more rows do not help: each holds several examples of a task
     config.cluster.clusters = 5
     config.demo = {
         "rows": {"mbc": 3, "shared": 5},  # rows per step and expert; all three libraries read equally many rows in all
