@@ -28,7 +28,7 @@ class Settings:
     sites: tuple[str, ...] = ("attn.q", "attn.k", "attn.v", "attn.o")  # linear maps that get a LoRA
     tie: tuple[tuple[str, ...], ...] = ()  # groups of sites that share one A, such as (("attn.q", "attn.k", "attn.v"),)
     shared_a: bool = False  # all experts share one frozen A, and only B is trained
-    dropout: float = 0.05  # probability of dropout on the input of each LoRA
+    dropout: float = 0.05  # probability of dropout on the input of each LoRA; examples share that of tokens they share
     learning_rate: float = 1e-4  # the highest rate of the schedule
     warmup: float = 0.06  # fraction of the steps in which the rate rises; then it falls linearly to 0
     weight_decay: float = 0.0  # weight decay of AdamW

@@ -152,9 +152,9 @@ def member_sums(
     Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
     [E * B] could not be. XLA still computes one product of all rows with each base weight.
     """
-    member_axis, constrain = None, {}
+    mesh_axis, constrain = None, {}
     if mesh is not None:
-        member_axis, row_axis, _ = rules.fitting(rules.ROWS, rows.tokens.shape, mesh)
+        mesh_axis, row_axis, _ = rules.fitting(rules.ROWS, rows.tokens.shape, mesh)
         across_rows = jax.sharding.NamedSharding(mesh, jax.P(row_axis))
         constrain = {"constrain": lambda x_BTD: jax.lax.with_sharding_constraint(x_BTD, across_rows)}
 
@@ -168,7 +168,7 @@ def member_sums(
 
     frozen, frozen_axes = along(frozen, rows.tokens.shape[0])
     axes = (1, frozen_axes, 0, None if keys_EB is None else 0)
-    return jax.vmap(loss_sum, axes, spmd_axis_name=member_axis)(trained, frozen, rows, keys_EB)
+    return jax.vmap(loss_sum, axes, spmd_axis_name=mesh_axis)(trained, frozen, rows, keys_EB)
 
 
 def _counts(batch):
