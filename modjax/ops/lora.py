@@ -48,8 +48,6 @@ Loras = dict[str, LoRA]  # by site
 # From how many experts per chosen one on "gather" is faster than "dense" for many tokens on a CPU. Processor time of a
 # forward pass over that of the base model, gather and dense (1024 tokens, six sites of width 512, R 4, the top 4):
 # 1.21 and 1.14 with 10 experts, 1.31 and 1.50 with 40, 1.74 and more than 5 with 256.
-# Experts per chosen one from which a CPU reads the chosen ones alone. Top 4, width 512, rank 4, time relative to the
-# base: 1.15 against 1.14 of all experts at 10 experts, 1.27 against 1.50 at 40.
 SPARSE = 4
 
 
