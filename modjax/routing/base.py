@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
@@ -73,6 +74,10 @@ class Router:
 
     def __call__(self, site: str, x_BTI: jax.Array, context: Context) -> Weights:
         raise NotImplementedError
+
+    def prepared(self) -> Callable[[str, jax.Array, Context], Weights]:
+        """A pytree like this router, called in its place, with what is the same for every token already computed."""
+        return self
 
     def choices(self, library: Library) -> tuple[str, ...]:
         """The names that `context.choice_B` is an index of; () for a router that does not use it."""
@@ -172,7 +177,7 @@ class Bound(NamedTuple):
 class Layer(NamedTuple):
     """What `hook` passes to each block."""
 
-    router: Router  # with this layer's slice of its arrays
+    router: Callable[[str, jax.Array, Context], Weights]  # prepared, with this layer's slice of its arrays
     index: jax.Array  # int32
 
 
@@ -202,7 +207,7 @@ def hook(
         return {site: delta(site) for site in sites if site in loras}
 
     n_layers = next(iter(loras.values())).b.shape[0]
-    return {"adapters": Layer(router, jnp.arange(n_layers)), "adapt": adapt}
+    return {"adapters": Layer(router.prepared(), jnp.arange(n_layers)), "adapt": adapt}
 
 
 def checked_mix(mix: Mix) -> Mix:

@@ -17,7 +17,7 @@ from modjax.routing.examples import examples_of
 from modjax.routing.oracle import Oracle
 from modjax.routing.prompt import batches
 from modjax.routing.prototypes import has_direction
-from modjax.routing.top_k import checked_top_k, positive_temperature, top_k_softmax, without_silent
+from modjax.routing.top_k import checked_top_k, heard, positive_temperature, top_k_softmax, without_silent
 
 Through = Literal["expert", "base"]
 End = Literal["answer", "prompt"]
@@ -33,7 +33,7 @@ class Centroid(Router):
         centroid_EI = self.centroids[site]
         score_BTE = jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), centroid_EI)
         temperature = positive_temperature(self.temperature, centroid_EI.shape[-1])
-        return top_k_softmax(without_silent(score_BTE, centroid_EI), self.top_k, temperature)
+        return top_k_softmax(without_silent(score_BTE, heard(centroid_EI)), self.top_k, temperature)
 
 
 def centroid(

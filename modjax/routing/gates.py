@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from modjax.ops.lora import Mix
 from modjax.routing.base import Router, per_site, static
 from modjax.routing.norm import normed
-from modjax.routing.top_k import positive_temperature, top_k_softmax, without_silent
+from modjax.routing.top_k import heard, positive_temperature, top_k_softmax, without_silent
 
 
 class PhatGoose(Router):
@@ -21,4 +21,4 @@ class PhatGoose(Router):
         gate_EI = self.gates[site]
         score_BTE = jnp.einsum("bti,ei->bte", normed(x_BTI, "layernorm"), normed(gate_EI, "layernorm"))
         temperature = positive_temperature(self.temperature, gate_EI.shape[-1])
-        return top_k_softmax(without_silent(score_BTE, gate_EI), self.top_k, temperature)
+        return top_k_softmax(without_silent(score_BTE, heard(gate_EI)), self.top_k, temperature)

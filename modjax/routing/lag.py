@@ -11,7 +11,7 @@ from modjax.ops.top_k import among
 from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.prototypes import prototypes_of
 from modjax.routing.spectr import directions, lengths
-from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax, without_silent
+from modjax.routing.top_k import checked_temperature, checked_top_k, heard, top_k_softmax, without_silent
 
 
 class Lag(Router):
@@ -25,10 +25,10 @@ class Lag(Router):
     def __call__(self, site, x_BTI, context):
         prototype_EI, directions_ERI = self.prototypes[site], self.directions[site]
         if self.retrieve >= len(prototype_EI):
-            score_BTE = without_silent(lengths(x_BTI, directions_ERI), directions_ERI[:, 0])
+            score_BTE = without_silent(lengths(x_BTI, directions_ERI), heard(directions_ERI[:, 0]))
             return top_k_softmax(score_BTE, self.top_k, self.temperature)
         alignment_BTE = jnp.abs(jnp.einsum("bti,ei->bte", x_BTI.astype(jnp.float32), prototype_EI))
-        found_BTk, ids_BTk = jax.lax.top_k(without_silent(alignment_BTE, prototype_EI), self.retrieve)
+        found_BTk, ids_BTk = jax.lax.top_k(without_silent(alignment_BTE, heard(prototype_EI)), self.retrieve)
         score_BTk = jnp.where(found_BTk > -jnp.inf, _lengths_of(ids_BTk, x_BTI, directions_ERI), -jnp.inf)
         return among(ids_BTk, top_k_softmax(score_BTk, self.top_k, self.temperature))
 

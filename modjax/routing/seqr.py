@@ -14,7 +14,7 @@ from modjax.ops.lora import Factors, Mix
 from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.calibration import standardised, uncalibrated
 from modjax.routing.prototypes import has_direction, score_scale
-from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax, without_silent
+from modjax.routing.top_k import checked_temperature, checked_top_k, heard, top_k_softmax, without_silent
 
 
 class Seqr(Router):
@@ -28,7 +28,7 @@ class Seqr(Router):
 
     def __call__(self, site, x_BTI, context):
         score_BTE = standardised(self.raw(site, x_BTI), self.mean[site], self.deviation[site])
-        return top_k_softmax(without_silent(score_BTE, self.roots[site][:, 0]), self.top_k, self.temperature)
+        return top_k_softmax(without_silent(score_BTE, heard(self.roots[site][:, 0])), self.top_k, self.temperature)
 
     def raw(self, site: str, x_BTI: jax.Array) -> jax.Array:
         """Scores before they are standardised, float32[B,T,E]."""

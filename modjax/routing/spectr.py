@@ -13,7 +13,7 @@ from modjax.ops.linalg import low_rank_svd
 from modjax.ops.lora import LoRA, Mix
 from modjax.routing.base import Router, checked_mix, per_site, static
 from modjax.routing.prototypes import score_scale
-from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax, without_silent
+from modjax.routing.top_k import checked_temperature, checked_top_k, heard, top_k_softmax, without_silent
 
 
 class Spectr(Router):
@@ -24,7 +24,7 @@ class Spectr(Router):
 
     def __call__(self, site, x_BTI, context):
         directions_ERI = self.directions[site]
-        score_BTE = without_silent(lengths(x_BTI, directions_ERI), directions_ERI[:, 0])
+        score_BTE = without_silent(lengths(x_BTI, directions_ERI), heard(directions_ERI[:, 0]))
         return top_k_softmax(score_BTE, self.top_k, self.temperature)
 
 

@@ -1,7 +1,7 @@
 """Weights from the k largest scores of each token or example, and checks of their settings.
 
 An expert is silent at a site and layer where its update s_e B_e^T A_e is 0. It has no direction there: its vectors in a
-router are 0 and its score is -inf, so that it gets no weight.
+router are 0 and its score is -inf, so that it gets no weight. The other experts are heard.
 """
 
 import jax
@@ -34,9 +34,13 @@ def _softmax(score, temperature):
     return jnp.where(scored, jax.nn.softmax(jnp.where(scored, cooled(score, temperature), lowest)), 0)
 
 
-def without_silent(score_BTE: jax.Array, vectors_EX: jax.Array) -> jax.Array:
-    """The scores, and -inf for experts whose vectors in a router, one or more each, are 0."""
-    heard_E = jnp.any(vectors_EX != 0, axis=tuple(range(1, vectors_EX.ndim)))
+def heard(vectors_EX: jax.Array) -> jax.Array:
+    """Whether an expert is heard, by its vector in a router, bool[...,E] from [...,E,X]."""
+    return jnp.any(vectors_EX != 0, axis=-1)
+
+
+def without_silent(score_BTE: jax.Array, heard_E: jax.Array) -> jax.Array:
+    """The scores, and -inf for experts that are silent."""
     return jnp.where(heard_E[None, None], score_BTE, -jnp.inf)
 
 
