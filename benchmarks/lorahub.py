@@ -2,7 +2,8 @@
 
     python benchmarks/lorahub.py --out=benchmarks/results/NAME.json
 
-Twenty random experts (rank 4 on q, k, v, o) and five examples of random tokens. modjax calls its compiled objective
+Twenty random experts (rank 4 on q, k, v, o) and five examples of random tokens, which begin alike, as examples of one
+instruction do. modjax calls its compiled objective
 with other weights. peft does the same in two ways: `reload` reads the adapters' files, sums them and loads the sum into
 the model, for every value; `kept` sums adapters that stay in memory, as LoraHub's own code does. The losses of all
 sides must agree; the penalty is 0.
@@ -28,9 +29,11 @@ from modjax.data.tokenize import Encoded
 PACKAGES = ("torch", "transformers", "peft", "numpy")
 
 
-def random_examples(count: int, length: int) -> list[Encoded]:
-    """Examples whose last quarter is the target."""
-    return [Encoded(tokens, length - length // 4) for tokens in ours.random_tokens(count, length)]
+def random_examples(count: int, length: int, shared: int) -> list[Encoded]:
+    """Examples with the same first tokens, whose last quarter is the target."""
+    tokens_BT = ours.random_tokens(count, length)
+    tokens_BT[:, :shared] = tokens_BT[0, :shared]
+    return [Encoded(tokens_T, length - length // 4) for tokens_T in tokens_BT]
 
 
 class Peer:
@@ -63,7 +66,10 @@ class Peer:
 def compare(args, path: pathlib.Path, folder: pathlib.Path) -> dict:
     """Seconds of every side, their ratios to modjax, and the losses."""
     model = modjax.load(path, dtype=jnp.float32)
-    library, examples = ours.random_library(model.config, args.experts), random_examples(args.examples, args.length)
+    library, examples = (
+        ours.random_library(model.config, args.experts),
+        random_examples(args.examples, args.length, args.shared),
+    )
     library.save(folder)
     theirs = Peer(path, folder, library.names, examples)
     objectives = {
@@ -84,9 +90,10 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--experts", type=int, default=20, help="E")
     parser.add_argument("--examples", type=int, default=5, help="examples of the new task")
     parser.add_argument("--length", type=int, default=128, help="tokens per example")
+    parser.add_argument("--shared", type=int, default=64, help="first tokens that all examples have in common")
     args = parser.parse_args(argv)
     if args.small:
-        args.experts, args.length = 3, 16
+        args.experts, args.length, args.shared = 3, 16, 8
     return args
 
 
@@ -94,7 +101,7 @@ def main():
     args = arguments()
     with tempfile.TemporaryDirectory() as folder:
         found = compare(args, peer.path(args, folder), pathlib.Path(folder) / "library")
-    sizes = {key: getattr(args, key) for key in ("experts", "examples", "length", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "examples", "length", "shared", "small")}
     measuring.report(sizes | found, PACKAGES, args.out)
 
 
