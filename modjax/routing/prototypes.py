@@ -112,13 +112,13 @@ def _check(prototypes, of, model, length, scaled):
 @jax.jit
 def has_direction(lora: LoRA) -> jax.Array:
     """Whether each expert's update s_e B_e^T A_e is not 0, bool[L,E]: its first singular value is above 0."""
-    return (lora.scale != 0) & (leading(lora.factors)[1] > 0)
+    return (lora.scale != 0) & (exact(lora)[1] > 0)
 
 
 @jax.jit
 def exact(lora: LoRA) -> Leading:
-    """The first right singular vector of each B^T A, and its singular value."""
-    return leading(lora.factors)
+    """The first right singular vector of each B^T A, and its singular value; one layer at a time."""
+    return jax.lax.map(leading, lora.factors)
 
 
 def peft_start(width: int, seed: int) -> np.ndarray:
