@@ -41,7 +41,7 @@ def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
     sides["modjax"]()
     yield "peak_mib", peak_mib()
     found = statistics.median(measuring.in_turn(sides, sizes.repeats)["modjax"])
-    operations = train_throughput.flops(model.config, sides["modjax"].batches)
+    operations = train_throughput.operations(model.config, sides["modjax"].batches)
     yield "model_flops", operations / found
     yield "share_of_peak", operations / found / measuring.matmul_peak(jnp.bfloat16, sizes.matrix)
     sides["peft"] = library_training.Peft(torch_model(sizes, name), examples, settings)

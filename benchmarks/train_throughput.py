@@ -34,6 +34,7 @@ from modjax.models import gguf, gguf_tokenizer, hf
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors
+from modjax.train.flops import flops
 from modjax.train.lora import LoRATraining, init_factors
 from modjax.train.optim import schedule
 from modjax.train.programs import programs
@@ -123,16 +124,15 @@ def peft_loss(model, rows: Rows):
     return torch.nn.functional.cross_entropy(logits_MV, rows.labels[row, target].long())
 
 
-def flops(config: ModelConfig, batches: Sequence[Rows]) -> float:
-    """Operations that the model needs to train on the batches, forward and backward through the frozen base."""
-    weights = config.L * sum(inputs * outputs for inputs, outputs in config.sites.values())
+def operations(config: ModelConfig, batches: Sequence[Rows]) -> float:
+    """Those that the model needs to train on the batches, forward and backward through the frozen base."""
     tokens = sum(int((batch.ends > 0).sum()) for batch in batches)
     targets = sum(int(batch.weights.sum()) for batch in batches)
     # Key j is read by the queries from j up to its end.
     pairs = sum(
         int(np.where(batch.ends > 0, batch.ends - np.arange(batch.ends.shape[-1]), 0).sum()) for batch in batches
     )
-    return 4 * weights * tokens + 4 * config.D * config.V * targets + 12 * config.L * config.N * config.H * pairs
+    return flops(config, tokens, targets, pairs)
 
 
 def compare(runs: Mapping[str, Run], tokens: int, repeats: int, operations: float, peak: float) -> dict:
@@ -200,7 +200,7 @@ def main():
             return print(json.dumps(measuring.peak_memory(builds[args.memory_of])))
         runs = {side: build() for side, build in builds.items()}
         tokens = sum(int((batch.ends > 0).sum()) for batch in batches)
-        found = compare(runs, tokens, args.repeats, flops(config, batches), measuring.matmul_peak(jnp.float32))
+        found = compare(runs, tokens, args.repeats, operations(config, batches), measuring.matmul_peak(jnp.float32))
     sizes = {key: getattr(args, key) for key in ("experts", "batch", "length", "steps", "micro", "remat", "small")}
     measuring.report(sizes | {"tokens_per_run": tokens} | found | {"peak_memory_mib": memory}, PACKAGES, args.out)
 

@@ -1,4 +1,4 @@
-"""Facts about a model that is on this machine, read without its weights."""
+"""Facts about a model, read without its weights: from this machine, or for known models from the package."""
 
 from __future__ import annotations
 
@@ -8,9 +8,29 @@ import pathlib
 from modjax.errors import InputError
 from modjax.files import is_whole, read_json_object
 from modjax.models import gguf
+from modjax.models.config import ModelConfig
 
 EMBEDDED = "smollm2-135m"
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")  # what config.json calls the number of layers
+# What the public config.json of well-known models says of their sizes, each named after its Hugging Face id.
+KNOWN = {path.stem: path for path in sorted(pathlib.Path(__file__).with_name("known").glob("*.json"))}
+
+
+def config(name: str) -> ModelConfig:
+    """The config of a model: a directory, a config.json, a .gguf file, a known model, or an id in the local cache.
+
+    Known models are those in KNOWN, by the last part of their id in any case: "microsoft/phi-2" or "phi-2".
+    Raises InputError if it is none of them, and as ModelConfig.from_hf does.
+    """
+    if name.endswith(".gguf"):
+        return gguf.config(name)
+    file = name if name.endswith(".json") else _config_file(name) or KNOWN.get(name.rpartition("/")[2].lower())
+    if file is None:
+        raise InputError(
+            f"{name}: no directory with config.json, no known model and not in the local Hugging Face cache; expected "
+            f"one of these, or the path of a config.json; known are {', '.join(KNOWN)}"
+        )
+    return ModelConfig.from_hf(read_json_object(file), str(file))
 
 
 def layers(name: str) -> int | None:

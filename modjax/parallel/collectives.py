@@ -16,7 +16,9 @@ KINDS = (
     "ragged-all-to-all",
     "reduce-scatter",
 )
-_INSTRUCTION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(?:-start)?\(")
+_INSTRUCTION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
+_CHANNEL = re.compile(r"channel_id=(\d+)")
+_ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 _NUMBERS = r"\[([\d,]+)\]"
 _ORDER = r"(?:T\(([\d,]+)\))?"
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{((?:\{[\d,]+\},?)*)\}")
@@ -30,6 +32,18 @@ class Collective(NamedTuple):
     kind: str  # one of KINDS
     shape: str  # of the result on one device, as XLA writes it
     axes: tuple[str, ...]  # mesh axes along which the devices of a group differ
+    group: int  # devices that exchange data with each other
+    channel: int  # the same in all instructions of one asynchronous collective; 0: it has none
+
+    @property
+    def sent(self) -> int:
+        """Bytes that one device sends, with the other n - 1 devices of its group in a ring."""
+        n, size = self.group, _bytes(self.shape)
+        if self.kind == "all-reduce":
+            return 2 * size * (n - 1) // n
+        if self.kind == "reduce-scatter":
+            return size * (n - 1)
+        return size if self.kind.startswith("collective-") else size * (n - 1) // n
 
 
 def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
@@ -44,8 +58,33 @@ def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
             groups = _groups(line, mesh.devices.size)
             differs = [any(np.ptp(coordinate[group]) > 0 for group in groups) for coordinate in coordinates]
             axes = tuple(name for name, different in zip(mesh.axis_names, differs, strict=True) if different)
-            found.append(Collective(instruction[2], instruction[1], axes))
+            shape, kind, started = instruction.groups()
+            if started and kind != "all-reduce":
+                shape = _result(shape)
+            channel = _CHANNEL.search(line)
+            found.append(Collective(kind, shape, axes, len(groups[0]), int(channel[1]) if channel else 0))
     return found
+
+
+def _result(shape):
+    """The result in the shape of a started collective, (operand, result, ...)."""
+    parts, depth = [""], 0
+    for letter in shape[1:-1]:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts[1].strip()
+
+
+def _bytes(shape):
+    """The bytes of an array, or of all arrays of a tuple, from the shape that XLA writes."""
+    total = 0
+    for kind, dims in _ARRAY.findall(shape):
+        bits = 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])
+        total += math.prod(_ints(dims) if dims else ()) * bits // 8
+    return total
 
 
 def _groups(line, n):

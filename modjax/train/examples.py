@@ -9,19 +9,19 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
+from modjax.models.config import ModelConfig
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 
 
-def check_settings(model: Model, settings: Settings) -> None:
-    """Raises InputError unless the length and the sites of the settings fit the model."""
-    config = model.config
+def check_settings(config: ModelConfig, name: str, settings: Settings) -> None:
+    """Raises InputError unless the length and the sites of the settings fit the model of this config and name."""
     if settings.length > config.reach:
-        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {model.name}")
+        raise InputError(f"length={settings.length}: expected at most {config.reach}, the context of {name}")
     unknown = [site for site in settings.sites if site not in config.sites]
     if unknown or not settings.sites:
         known = ", ".join(config.sites)
-        raise InputError(f"sites {unknown}: expected at least one of {known}, the sites of {model.name}")
+        raise InputError(f"sites {unknown}: expected at least one of {known}, the sites of {name}")
     check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
 
 

@@ -18,7 +18,6 @@ from modjax.claim import claim
 from modjax.data import loader
 from modjax.data.rows import Rows
 from modjax.data.tasks import Tasks
-from modjax.errors import InputError
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
@@ -27,7 +26,7 @@ from modjax.train.answers import Answers
 from modjax.train.examples import check_settings, member_rows
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
-from modjax.train.programs import Programs, along_members, placed, programs, with_idle
+from modjax.train.programs import Programs, along_members, idle_members, placed, programs, with_idle
 from modjax.train.recipe import Recipe, member_axis
 from modjax.train.settings import Settings, StopBy
 from modjax.train.step import State, member_keys
@@ -116,7 +115,7 @@ class _Run:
     """The parts of one training run that no step changes: data, keys, compiled programs."""
 
     def __init__(self, model, tasks, groups, recipe, settings):
-        check_settings(model, settings)
+        check_settings(model.config, model.name, settings)
         groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
@@ -138,19 +137,10 @@ class _Run:
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
     def _idle(self) -> int:
-        """Members that learn nothing, with which each part of the mesh has equally many; a single member has all parts.
-
-        Raises InputError for rows that the mesh cannot split into equal parts.
-        """
-        mesh, n_members, batch = self.model.mesh, len(self.names), self.settings.batch
-        if mesh is None:
-            return 0
-        across, along = rules.parts(rules.of_members(n_members), mesh)
-        if batch % along:
-            sizes = {axis: mesh.shape[axis] for axis in rules.row_axes(n_members)}
-            raise InputError(f"batch={batch}: a mesh with {sizes} splits rows; expected a multiple of {along}")
-        idle = -n_members % across
+        n_members, mesh = len(self.names), self.model.mesh
+        idle = idle_members(n_members, self.settings.batch, mesh)
         if idle:
+            across = mesh.shape["expert"]
             logging.warning("%d members of %d are idle, to fill expert=%d of the mesh", idle, n_members + idle, across)
         return idle
 

@@ -57,12 +57,11 @@ def train_library(
     """
     arguments.instance("model", model, Model)
     settings, tasks = arguments.made(Settings, settings), checked_tasks(tasks).training
-    check_settings(model, settings)
+    check_settings(model.config, model.name, settings)
     groups = checked_groups(private(tasks) if groups is None else groups)
     if init is not None:
         _check_init(model, groups, settings, init)
-    kind = SharedATraining if settings.shared_a else LoRATraining
-    recipe = kind(model.config, settings, len(groups), init)
+    recipe = lora_recipe(model.config, settings, len(groups), init)
     fitted = fit(model, tasks, groups, recipe, settings, workdir, progress)
     infos = tuple(
         expert_info(model, settings, fitted, member, name, own) for member, (name, own) in enumerate(groups.items())
@@ -109,6 +108,11 @@ def _check_init(model, groups, settings, init) -> None:
             f"init: (experts, rank, sites, scales) = {found}; expected {expected} by this run's groups and settings"
         )
     tie.check_factors(settings.tie, init.loras)
+
+
+def lora_recipe(config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None) -> "LoRATraining":
+    """The recipe of E experts by the settings: each with its own A, or all with one."""
+    return (SharedATraining if settings.shared_a else LoRATraining)(config, settings, n_experts, init)
 
 
 class LoRATraining(Recipe):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -47,14 +48,16 @@ def choice(
     batch: Rows,
     settings: Settings,
     mesh: jax.sharding.Mesh | None = None,
+    free: int | None = None,
 ) -> dict[str, Any]:
     """{"micro": rows at a time, "remat": whether blocks are recomputed, which is only where one row does not fit}.
 
     trained, frozen, batch: of all members, or their shapes.
+    free: bytes that are free on a device of another machine; None: on those of this one.
     """
     groups, device = Groups.of(*batch.tokens.shape[:2], 0, mesh), jax.local_devices()[0]
-    most, budget = groups.experts * groups.rows, SHARE * free_bytes(device)
-    if device.platform == "cpu":
+    most, budget = groups.experts * groups.rows, SHARE * (free_bytes(device) if free is None else free)
+    if device.platform == "cpu" and free is None:
         most = min(most, max(1, CPU_TOKENS // settings.length))
 
     def fitting(remat):
@@ -85,9 +88,14 @@ def held_bytes(
         sums = functools.partial(member_sums, recipe=recipe, settings=settings)
         return jax.vjp(lambda trained: sums(decoder, trained, *own), trained)[1]
 
-    held = jax.tree.leaves(jax.eval_shape(backward, decoder, trained, frozen, rows, keys))
+    held = bytes_on_device(jax.eval_shape(backward, decoder, trained, frozen, rows, keys))
     logits = n_rows * min(settings.loss_chunk, batch.labels.shape[-1]) * decoder.config.V * 4
-    return sum(map(_bytes, held)) + 3 * logits  # logits, their softmax and gradient
+    return held + 3 * logits  # logits, their softmax and gradient
+
+
+def bytes_on_device(tree: Any) -> int:
+    """Bytes of arrays, or of their shapes, on each of the devices that they are split over."""
+    return sum(map(_bytes, jax.tree.leaves(tree)))
 
 
 def free_bytes(device: jax.Device) -> int:
@@ -127,4 +135,7 @@ def _shape(shape, dtype):
 
 
 def _bytes(leaf):
-    return leaf.size * (8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.dtype(leaf.dtype).itemsize)
+    sharding = getattr(leaf, "sharding", None)
+    shape = leaf.shape if sharding is None else sharding.shard_shape(leaf.shape)
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return math.prod(shape) * (8 if is_key else np.dtype(leaf.dtype).itemsize)

@@ -119,7 +119,7 @@ def train_poly(
     """
     arguments.instance("model", model, Model)
     settings, training = arguments.made(Settings, settings), checked_tasks(tasks).training
-    check_settings(model, settings)
+    check_settings(model.config, model.name, settings)
     heads = checked_heads(model.config, settings.sites, heads)
     skills = arguments.whole("skills", skills, least=1, most=MOST)
     weights_rate = arguments.number("weights_rate", weights_rate, least=0)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from modjax.errors import InputError
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
 from modjax.train.recipe import Recipe, member_axis
@@ -48,6 +49,20 @@ def programs(
         judge=jax.jit(functools.partial(judge, settings=settings), out_shardings=state),
         experts=jax.jit(recipe.experts),
     )
+
+
+def idle_members(n_members: int, batch: int, mesh: jax.sharding.Mesh | None) -> int:
+    """Members that learn nothing, with which each part of the mesh has equally many; a single member has all parts.
+
+    Raises InputError for rows that the mesh cannot split into equal parts.
+    """
+    if mesh is None:
+        return 0
+    across, along = rules.parts(rules.of_members(n_members), mesh)
+    if batch % along:
+        sizes = {axis: mesh.shape[axis] for axis in rules.row_axes(n_members)}
+        raise InputError(f"batch={batch}: a mesh with {sizes} splits rows; expected a multiple of {along}")
+    return -n_members % across
 
 
 def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Recipe()) -> Any:  # noqa: B008

@@ -1,0 +1,110 @@
+"""A training job of a library known by its sizes alone: its step, compiled for any devices without weights and data."""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from modjax.data.rows import Rows
+from modjax.models import weights
+from modjax.models.config import ModelConfig
+from modjax.models.decoder import Decoder
+from modjax.parallel import rules
+from modjax.train import memory
+from modjax.train.lora import lora_recipe
+from modjax.train.programs import Programs, along_members, idle_members, programs, with_idle
+from modjax.train.settings import Settings
+from modjax.train.step import State
+
+
+class Arguments(NamedTuple):
+    """The arguments of a step, each array as a jax.ShapeDtypeStruct with its sharding."""
+
+    decoder: Decoder
+    state: State
+    batch: Rows
+    keys_E: Any
+    frozen: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Training of E experts in lockstep. Its mesh may be of devices that this machine does not have.
+
+    Raises InputError for rows that the mesh cannot split into equal parts.
+    """
+
+    config: ModelConfig
+    settings: Settings
+    experts: int  # E, without idle members that fill the mesh
+    targets: int  # target tokens of a row, M
+    mesh: jax.sharding.Mesh | None = None
+    dtype: Any = jnp.bfloat16  # of the weights of the base
+    quantize: str | None = None  # as in `modjax.load`
+
+    def __post_init__(self):
+        idle_members(self.experts, self.settings.batch, self.mesh)
+
+    @property
+    def idle(self) -> int:
+        """Members that only fill the mesh."""
+        return idle_members(self.experts, self.settings.batch, self.mesh)
+
+    def settled(self, free: int | None) -> "Job":
+        """The job with the rows at a time that training chooses, if the settings leave them open; free: see memory."""
+        if self.settings.micro:
+            return self
+        given = self.arguments
+        chosen = memory.choice(
+            given.decoder, self._recipe, given.state.trained, given.frozen, given.batch, self.settings, self.mesh, free
+        )
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **chosen))
+
+    def traced(self) -> jax.stages.Traced:
+        """The training step, as `modjax train` runs it."""
+        return self._programs.step.trace(*self.arguments)
+
+    @functools.cached_property
+    def arguments(self) -> Arguments:
+        """The arguments of the step."""
+        abstract = weights.abstract(self.config, self.dtype, self.quantize)
+        layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
+        leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
+        state = jax.eval_shape(self._programs.fresh, self._recipe.given)
+        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.experts, self.idle))
+        return Arguments(
+            decoder=jax.tree.unflatten(jax.tree.structure(abstract), leaves),
+            state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
+            batch=jax.tree.map(self._place(rules.of_members(self.experts + self.idle)), self._batch()),
+            keys_E=self._keys,
+            frozen=jax.tree.map(lambda leaf: self._place(rules.EXPERT if leaf.ndim == 1 else rules.LORA)(leaf), frozen),
+        )
+
+    @functools.cached_property
+    def _recipe(self):
+        return lora_recipe(self.config, self.settings, self.experts)
+
+    @functools.cached_property
+    def _programs(self) -> Programs:
+        return programs(self._recipe, self.settings, self._recipe.given, self._keys, self.mesh, self.idle)
+
+    @property
+    def _keys(self):
+        keys_E = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.experts + self.idle))
+        return self._place(rules.EXPERT)(keys_E)
+
+    def _batch(self) -> Rows:
+        length, targets = self.settings.length, self.targets
+        widths = Rows(length, length, length, targets, targets, targets, 1)
+        types = Rows(*[jnp.int32] * len(widths))._replace(weights=jnp.float32)
+        before = (self.experts + self.idle, self.settings.batch)
+        return jax.tree.map(lambda width, of: jax.ShapeDtypeStruct((*before, width), of), widths, types)
+
+    def _place(self, partition):
+        return lambda leaf: _like(leaf, None if self.mesh is None else rules.sharding(leaf, partition, self.mesh))
+
+
+def _like(leaf, sharding):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
