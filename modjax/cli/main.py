@@ -22,6 +22,7 @@ VERBS = {
     "library": "list the experts of a saved library, add experts, drop experts",
     "leaderboard": "score many methods on one library: intervals, paired differences, costs, an HTML report",
     "report": "write the HTML report of a finished demo or leaderboard",
+    "plan": "say what a training job needs on a pod, without the pod: memory, time, cost",
     "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
     "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }

@@ -26,18 +26,19 @@ class Kernel(NamedTuple):
 
 def kernels(folder: pathlib.Path) -> dict[str, Kernel]:
     """{name: attention kernel} from the final bundles that libtpu has written to a folder."""
-    return {
+    found = {
         re.search(r"attention_\w+", path.name)[0]: kernel(path.read_text())
         for path in sorted(folder.glob("*-attention_*-final_bundles.txt"))
         if "schedule-analysis" not in path.name
     }
+    return {name: one for name, one in found.items() if one is not None}
 
 
-def kernel(bundles: str) -> Kernel:
+def kernel(bundles: str) -> Kernel | None:
     """An attention kernel from its machine code, in which `>` stands for each loop around a bundle.
 
     The loops are over heads, query blocks and key blocks. In the last there are two long branches: a pair of blocks
-    without a mask and, after it, with a mask.
+    without a mask and, after it, with a mask. None for a kernel without these loops, whose rows are of one block.
     """
     depths, runs = [len(marks) for marks in _BUNDLE.findall(bundles)], []
     for depth in depths:
@@ -45,5 +46,5 @@ def kernel(bundles: str) -> Kernel:
             runs.append([depth, 0])
         runs[-1][1] += 1
     head, query_block = (sum(bundles for depth, bundles in runs if depth == level) for level in (1, 2))
-    pair, masked_pair = (bundles for depth, bundles in runs if depth == 3 and bundles > 100)
-    return Kernel(head, query_block, pair, masked_pair)
+    pairs = [bundles for depth, bundles in runs if depth == 3 and bundles > 100]
+    return Kernel(head, query_block, *pairs) if len(pairs) == 2 else None

@@ -43,13 +43,13 @@ class Program:
         """{part: cycles of one run}.
 
         part_of: the part of a source file of modjax; instructions of no such file are of the part "".
-        kernels: {name: cycles of one query head of a row}; they are of the part "attention".
+        kernels: {name: cycles of one query head of a row}; they are of the part "attention". Others count nothing.
         """
         total = collections.Counter()
         for line, times in self._run():
             if found := _KERNEL.search(line):
                 *heads, _, _ = map(int, found[2].split(","))  # [..., heads, H, T]
-                total["attention"] += times * math.prod(heads) * kernels[found[1]]
+                total["attention"] += times * math.prod(heads) * kernels.get(found[1], 0)
             elif cycles := _number(r'"estimated_cycles":"(\d+)"', line):
                 total[part_of(self._file(line))] += times * cycles
         return total
@@ -62,7 +62,7 @@ class Program:
         total = collections.Counter()
         for name, times in self._times.items():
             found = collectives("\n".join(self._with_fused(name)), mesh)
-            once = {one.channel if one.channel else (number,): one for number, one in enumerate(found)}
+            once = {one.channel or f"none {number}": one for number, one in enumerate(found)}
             for one in once.values():
                 total["+".join(one.axes)] += times * one.sent
         return {axes: sent for axes, sent in sorted(total.items()) if sent}
