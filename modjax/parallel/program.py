@@ -17,7 +17,7 @@ TABLES = ("FileNames", "FileLocations", "StackFrames")
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) [^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _LOOP = re.compile(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)")
 _CALL = re.compile(r" call\(.*to_apply=%([\w.-]+)")
-_BRANCHES = re.compile(r" conditional\(.*(?:branch|true|false)_computations?=")
+_BRANCHES = re.compile(r" conditional\(.*?(?:branch|true)_computations?=(.*)")
 _FUSED = re.compile(r" calls=%([\w.-]+)")
 _NAME = re.compile(r"%([\w.-]+)")
 _KERNEL = re.compile(r'%(\w+)[\w.]* = \(\w+\[([\d,]+)\].*custom_call_target="tpu_custom_call"')
@@ -76,7 +76,7 @@ class Program:
             elif call := _CALL.search(line):
                 self._visit(call[1], times)
             elif branches := _BRANCHES.search(line):
-                for branch in _NAME.findall(line[branches.end() - 1 :].partition("metadata=")[0]):
+                for branch in _NAME.findall(branches[1].partition("metadata=")[0]):
                     self._visit(branch, times)
 
     def _rounds(self, line, condition) -> int:

@@ -1,5 +1,7 @@
 """Collectives read from compiled text: every notation of groups, and real programs."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,12 +35,35 @@ def mesh():
 )
 def test_each_notation_of_groups(mesh, groups, axes):
     line = f"  %r = f32[4]{{0}} all-reduce-start(%x), channel_id=1, {groups}, use_global_device_ids=true"
-    assert collectives(line, mesh) == [Collective("all-reduce", "f32[4]{0}", axes)]
+    size = math.prod(mesh.shape[axis] for axis in axes)
+    assert collectives(line, mesh) == [Collective("all-reduce", "f32[4]{0}", axes, size, channel=1)]
 
 
 def test_a_permutation_is_read_by_its_pairs(mesh):
     line = "%p = (f32[2]{0}, /*index=1*/f32[]) collective-permute(%x), source_target_pairs={{0,4},{4,0}}, channel_id=1"
     assert collectives(line, mesh)[0].axes == ("expert",)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "sent"),
+    [
+        ("bf16[8,4]{1,0:T(8,128)(2,1)} all-gather(%x)", 64 * 3 // 4),
+        ("(f32[2]{0}, f32[8]{0:S(1)}, u32[], u32[]) all-gather-start(%x)", 32 * 3 // 4),
+        ("((f32[2]{0}, pred[2]{0}), (f32[8]{0}, pred[8]{0})) all-gather-start(%x, %y)", 40 * 3 // 4),
+        ("(f32[8]{0}, f32[]) all-reduce(%x, %y)", 2 * 36 * 3 // 4),
+        ("f32[8]{0} all-reduce-start(%x)", 2 * 32 * 3 // 4),
+        ("f8e4m3fn[8]{0} reduce-scatter(%x)", 8 * 3),
+        ("s4[8]{0} all-to-all(%x)", 4 * 3 // 4),
+    ],
+)
+def test_bytes_that_a_device_sends(mesh, instruction, sent):
+    found = collectives(f"%r = {instruction}, channel_id=3, replica_groups=[2,4]<=[8]", mesh)
+    assert [(one.sent, one.group, one.channel) for one in found] == [(sent, 4, 3)]
+
+
+def test_bytes_of_a_permutation(mesh):
+    line = "%p = (f32[2]{0}, f32[2]{0}, u32[], u32[]) collective-permute-start(%x), source_target_pairs={{0,4},{4,0}}"
+    assert [(one.sent, one.channel) for one in collectives(line, mesh)] == [(8, 0)]
 
 
 def test_an_unknown_notation_is_never_overlooked(mesh):

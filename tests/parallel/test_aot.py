@@ -1,0 +1,81 @@
+"""Compiling for devices that are not there: what is refused, and with libtpu a real program."""
+
+import importlib.util
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from modjax.errors import InputError
+from modjax.parallel import aot
+
+
+@pytest.mark.parametrize("name", ["", "tpu", "v5e", "v5e:", "v9:2x2", "v5e:16", "v5e:axb"])
+def test_names_of_topologies_that_are_none(name):
+    with pytest.raises(InputError, match="expected cpu, or chips such as v5e:16x16, of v4, v5e, v5p, v6e"):
+        aot.topology(name)
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(aot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"v5e:2x2.*libtpu.*pip install 'modjax\[plan\]'"):
+        aot.topology("v5e:2x2")
+
+
+def test_this_machine():
+    target = aot.topology("cpu")
+    assert (target.devices, target.chip, target.chips) == (jax.devices("cpu"), None, 8)
+    made = aot.compiled(jax.jit(jnp.sin).trace(jax.ShapeDtypeStruct((4,), jnp.float32)), target)
+    assert "ENTRY" in made.text and made.memory.argument_size_in_bytes == 16 and made.kernels == {}
+
+
+def test_matrix_units_at_the_clock_give_the_peak():
+    """Units of 128 x 128, in v6e of 256 x 256; a unit does a product and a sum for each of its cells in a cycle."""
+    cells = {"v4": 8 * 128**2, "v5e": 4 * 128**2, "v5p": 8 * 128**2, "v6e": 4 * 256**2}
+    for name, chip in aot.CHIPS.items():
+        assert 2 * cells[name] * chip.clock == pytest.approx(chip.flops, rel=3e-3)
+
+
+PROGRAM = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding
+from modjax.errors import InputError
+from modjax.parallel import aot
+from modjax.parallel.mesh import make_mesh
+from modjax.parallel.program import Program
+target = aot.topology("v5e:2x4")
+mesh = make_mesh(4, 2, devices=target.devices)
+def compiled(width):
+    x = jax.ShapeDtypeStruct((width, width), jnp.bfloat16, sharding=NamedSharding(mesh, jax.P("fsdp")))
+    return aot.compiled(jax.jit(lambda x: jnp.sum(jnp.sin(x) @ x)).trace(x), target)
+program = Program(compiled(1024).text)
+assert program.cycles(lambda path: path, {}).total() > 0
+assert set(program.wire(mesh)) == {"fsdp"}, program.wire(mesh)
+try:
+    compiled(1 << 18)
+except aot.OutOfMemory as error:
+    print(error)
+try:
+    aot.topology("v5e:3x5")
+except InputError as error:
+    print(error)
+print(aot.topology("v4:2x2x1").chips, len(aot.topology("v4:2x2x1").devices))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_compile_for_tpus_at_once():
+    if importlib.util.find_spec("libtpu") is None:
+        pytest.fail("libtpu is missing; this test needs it: pip install 'modjax[plan]' on Python 3.11")
+    runs = [
+        subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for run in runs:
+        out, err = run.communicate(timeout=600)
+        assert run.returncode == 0, err
+        memory, unknown, v4 = out.splitlines()
+        assert "memory" in memory and unknown.startswith("topology='v5e:3x5': expected chips that libtpu knows")
+        assert v4 == "4 8"

@@ -1,0 +1,112 @@
+"""The reading of a compiled program's text: cycles, bytes on the wire, rounds of loops."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+
+from modjax.parallel.mesh import make_mesh
+from modjax.parallel.program import Program
+
+TEXT = """HloModule jit_step, is_scheduled=true
+
+FileNames
+1 "/somewhere/benchmarks/run.py"
+2 "/somewhere/modjax/models/layers.py"
+3 "/somewhere/site-packages/optax/update.py"
+
+FunctionNames
+1 "main"
+
+FileLocations
+1 {file_name_id=1 function_name_id=1 line=1}
+2 {file_name_id=2 function_name_id=1 line=2}
+3 {file_name_id=3 function_name_id=1 line=3}
+
+StackFrames
+1 {file_location_id=1 parent_frame_id=1}
+2 {file_location_id=2 parent_frame_id=2}
+3 {file_location_id=3 parent_frame_id=3}
+4 {file_location_id=3 parent_frame_id=2}
+
+%fused (p.1: f32[8]) -> f32[8] {
+  ROOT %inner = f32[8]{0} add(%p.1, %p.1), backend_config={"estimated_cycles":"1000000"}
+}
+
+%gathering (p.6: bf16[4]) -> bf16[8] {
+  ROOT %all-gather.1 = bf16[8]{0} all-gather(%p.6), channel_id=5, replica_groups=[4,2]<=[8], dimensions={0}
+}
+
+%cond (p.2: (s32[], f32[8])) -> pred[] {
+  %limit = s32[] constant(3)
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+%body (p.3: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %own = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={stack_frame_id=2}, backend_config={"estimated_cycles":"10"}
+  %called = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={stack_frame_id=3}, backend_config={"estimated_cycles":"1"}
+  %attention_forward.1 = (bf16[2,4,64,512]{3,2,1,0}, f32[2,4,1,512]{3,2,1,0}) custom-call(%x), custom_call_target="tpu_custom_call"
+  %start = (bf16[4]{0}, bf16[8]{0}) fusion(%x), kind=kCustom, calls=%gathering
+  %next = (bf16[4]{0}, bf16[8]{0}) fusion(%start), kind=kCustom, calls=%gathering
+  ROOT %tuple = (s32[], f32[8]) tuple(%i, %own)
+}
+
+%called_computation (p.7: f32[8]) -> f32[8] {
+  ROOT %again = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={stack_frame_id=4}, backend_config={"estimated_cycles":"7"}
+}
+
+%no_limit (p.8: (s32[], s32[])) -> pred[] {
+  ROOT %less.1 = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (p.4: f32[8]) -> f32[8] {
+  %sum.1 = f32[100]{0} all-reduce(%x), channel_id=6, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add
+  %sum.2 = f32[100]{0} all-reduce(%x), channel_id=7, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add
+  %call = f32[8]{0} call(%x), to_apply=%called_computation
+  %found = (s32[], s32[]) while(%tuple.2), condition=%no_limit, body=%called_computation, backend_config={"known_trip_count":{"n":"2"}}
+  %unknown = (s32[], s32[]) while(%tuple.2), condition=%no_limit, body=%called_computation
+  %either = f32[8]{0} conditional(%p, %x, %x), true_computation=%called_computation, false_computation=%called_computation, metadata={op_name="%no"}
+  %one = f32[8]{0} conditional(%p, %x), branch_computations={%called_computation}
+  %loop = (s32[], f32[8]) while(%tuple.1), condition=%cond, body=%body, metadata={stack_frame_id=2}
+  ROOT %last = f32[8]{0} fusion(%x), kind=kLoop, calls=%fused, metadata={stack_frame_id=4}, backend_config={"estimated_cycles":"5"}
+}
+"""  # noqa: E501
+
+
+CALLED = 1 + 2 + 1 + 2 + 1  # a call, two rounds, a loop of unknown rounds, two branches, one branch
+
+
+def test_cycles_count_rounds_of_loops_and_go_to_the_innermost_file_of_modjax():
+    program = Program(TEXT)
+    found = program.cycles(lambda path: path or "elsewhere", {"attention_forward": 100})
+    rest = 5 + 7 * CALLED
+    assert found == {"models/layers.py": 3 * (10 + 1), "attention": 3 * 2 * 4 * 100, "elsewhere": rest}
+    assert program.kernels == {"attention_forward"}
+    assert program.cycles(lambda path: path, {})["attention"] == 0
+
+
+def test_a_loop_without_a_limit_counts_once_and_is_told():
+    assert Program(TEXT).unknown_loops == 1
+
+
+def test_bytes_on_the_wire_count_rounds_and_an_asynchronous_collective_once():
+    """Gathered along tensor in each of three rounds, in two instructions of one channel; summed twice beyond loops."""
+    found = Program(TEXT).wire(make_mesh(expert=2, fsdp=2, tensor=2))
+    assert found == {"expert+fsdp": 2 * (2 * 400 * 3 // 4), "tensor": 3 * 16 // 2}
+
+
+@pytest.mark.parametrize("rounds", [1, 5])
+def test_a_real_loop_on_a_mesh(rounds):
+    mesh = make_mesh(expert=4, fsdp=2)
+    x = jax.ShapeDtypeStruct((8, 3), jnp.float32, sharding=NamedSharding(mesh, jax.P("fsdp")))
+
+    def summed(x):
+        return jax.lax.scan(
+            lambda total, i: (total + jnp.sum(x * total[None], axis=0), None), x[0], jnp.arange(rounds)
+        )[0]
+
+    program = Program(jax.jit(summed).lower(x).compile().as_text())
+    assert program.unknown_loops == 0
+    sums = rounds * 2 * 3 * 4 // 2  # three numbers of four bytes, twice for half of the group
+    first = {"fsdp": 2 * 3 * 4 // 2}  # x[0] is on one of two devices
+    assert program.wire(mesh)["fsdp"] == sums + first["fsdp"]

@@ -1,0 +1,80 @@
+"""A job known by its sizes: its step has the arguments of a real run's, in shape, dtype and place."""
+
+import jax
+import pytest
+
+from modjax.errors import InputError
+from modjax.parallel.mesh import make_mesh
+from modjax.train import fit, memory
+from modjax.train.job import Job
+from modjax.train.lora import LoRATraining
+from modjax.train.settings import Settings
+from tests.meshes import on
+
+THREE = {name: (name,) for name in ("sort", "copy", "count")}
+
+
+class Stop(Exception):
+    """Raised in place of the first step."""
+
+
+@pytest.fixture
+def inputs(monkeypatch, train):
+    """inputs(...): the arguments of the first step of a run, which is not done."""
+
+    def call(**run):
+        seen = []
+
+        def watched(*arguments):
+            def step(*given):
+                seen.extend(given)
+                raise Stop
+
+            return programs(*arguments)._replace(step=step)
+
+        programs = fit.programs
+        monkeypatch.setattr(fit, "programs", watched)
+        with pytest.raises(Stop):
+            train(**run)
+        return seen
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups", "settings"),
+    [
+        ({"expert": 4, "fsdp": 2}, THREE, {}),  # one expert is idle
+        ({"expert": 2, "fsdp": 2, "tensor": 2}, THREE, {"shared_a": True}),
+        ({"expert": 4, "fsdp": 2}, {"all": ("sort", "copy")}, {"batch": 8}),
+        (None, THREE, {"tie": (("attn.q", "attn.k"),), "sites": ("attn.q", "attn.k"), "patience": 2}),
+    ],
+    ids=["idle", "shared_a", "one expert", "one device"],
+)
+def test_the_arguments_are_those_of_a_run(inputs, word_model, small, sizes, groups, settings):
+    settings = small | settings | {"micro": 1}
+    if settings.get("patience"):
+        settings["evaluate_every"] = 3
+    mesh = make_mesh(**sizes) if sizes else None
+    model = on(mesh, word_model) if sizes else word_model
+    found = inputs(model=model, groups=groups, **settings)
+    job = Job(word_model.config, Settings(**settings), len(groups), found[2].labels.shape[-1], mesh, "float32")
+    assert jax.tree.structure(tuple(found)) == jax.tree.structure(tuple(job.arguments))
+    for leaf, like in zip(*map(jax.tree.leaves, (found, job.arguments)), strict=True):
+        assert (leaf.shape, leaf.dtype) == (like.shape, like.dtype)
+        assert mesh is None or leaf.sharding.is_equivalent_to(like.sharding, leaf.ndim), (leaf.sharding, like.sharding)
+
+
+def test_the_rows_at_a_time_are_those_that_training_chooses(word_model, small):
+    settings = Settings(**small)
+    job, recipe = Job(word_model.config, settings, 4, 16, None, "float32"), LoRATraining(word_model.config, settings, 4)
+    given = job.arguments.decoder, recipe, job.arguments.state.trained, recipe.frozen, job.arguments.batch
+    one, two = (memory.held_bytes(*given, rows, settings) for rows in (1, 2))
+    assert job.settled(int(3.5 * (two - one) / memory.SHARE)).settings.micro == 3
+    assert job.settled(10**12).settings.micro == 8
+    assert Job(word_model.config, Settings(**small, micro=5), 4, 16).settled(1).settings.micro == 5
+
+
+def test_rows_that_a_mesh_cannot_split_are_refused(word_model, small):
+    with pytest.raises(InputError, match=r"batch=3.*'fsdp': 2.*multiple of 2"):
+        Job(word_model.config, Settings(**small | {"batch": 3}), 4, 16, make_mesh(expert=4, fsdp=2))
