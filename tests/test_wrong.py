@@ -38,7 +38,7 @@ PROTOTYPES = {
 COSTLY = """
     train.fit:_Run._keys train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
-    studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
+    studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint studies.plan:_planned
 """
 
 
@@ -185,6 +185,14 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
             studies.transfer,
             lambda: learning | experts | study | {"folder": new(), "settings": alike, "pairs": 3, "bins": 2},
         ),
+        "studies.plan": (
+            studies.plan,
+            lambda: (
+                {"model": str(tmp_path / "model"), "experts": 2, "topology": "cpu", "mesh": {"expert": 8}}
+                | {"targets": 4, "quantize": None}
+                | settings
+            ),
+        ),
         "studies.demo": (
             studies.demo,
             lambda: (
@@ -221,7 +229,8 @@ NAMES = """
     merge.uniform merge.weighted merge.concatenate merge.svd merge.ties merge.dare merge.magnitude_prune
     merge.genknowsub merge.fold
     adapt.few adapt.lora adapt.mu adapt.poly adapt.cat adapt.lorahub adapt.retrieve adapt.nearness
-    studies.Experiment studies.leaderboard studies.transfer studies.demo studies.seeds transfer.choose_pairs
+    studies.Experiment studies.leaderboard studies.plan studies.transfer studies.demo studies.seeds
+    transfer.choose_pairs
     report.write report.text_table make_mesh
 """
 

@@ -13,6 +13,7 @@ from modjax.train.groups import groups_of
 
 NEEDS = ("config", "topology")  # flags that must be given
 EXAMPLE = "modjax plan --config=configs/private.py:phi2,batch=8,expert=32,fsdp=8 --topology=v5e:16x16 --experts=256"
+SHOWN = 2**30 / 200  # bytes that are not 0.00 GiB
 KINDS = ("base", "adapters", "optimizer", "batch", "padding")
 
 
@@ -72,7 +73,7 @@ def _memory(found) -> list[str]:
     reason = "" if found["fits"] else f": {found['reason']}"
     return [
         _line("fits", f"{'yes' if found['fits'] else 'no'}{used}{reason}"),
-        *(_line(f"  {kind}", f"{_gib(size)} GiB") for kind, size in parts.items() if size is not None),
+        *(_line(f"  {kind}", f"{_gib(size)} GiB") for kind, size in parts.items() if size and size >= SHOWN),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 
+from modjax import arguments
 from modjax.errors import InputError
 from modjax.files import is_whole, read_json_object
 from modjax.models import gguf
@@ -22,6 +23,7 @@ def config(name: str) -> ModelConfig:
     Known models are those in KNOWN, by the last part of their id in any case: "microsoft/phi-2" or "phi-2".
     Raises InputError if it is none of them, and as ModelConfig.from_hf does.
     """
+    arguments.path("model", name)
     if name.endswith(".gguf"):
         return gguf.config(name)
     file = name if name.endswith(".json") else _config_file(name) or KNOWN.get(name.rpartition("/")[2].lower())

@@ -6,6 +6,7 @@ The training step is compiled from sizes alone, without weights and data, and it
 import contextlib
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
@@ -58,7 +59,7 @@ def plan(
 
     Raises InputError for arguments that do not fit, and if the extra is missing.
     """
-    made, name = arguments.made(Settings, settings), arguments.text("model", model)
+    made, name = arguments.made(Settings, settings), os.fspath(arguments.path("model", model))
     config = local.config(name)
     check_settings(config, name, made)
     arguments.whole("experts", experts, least=1, most=MOST)
@@ -155,6 +156,8 @@ def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
         notes.append(f"{program.unknown_loops} loops, whose number of rounds is not known, count as one round each")
     if job.idle:
         notes.append(f"{job.idle} members are idle, to fill the axis expert of the mesh")
+    if job.experts > 1 and any("expert" in axes for axes in wire):
+        notes.append("something is sent along expert, where the training of a library needs to send nothing")
     found = {"wire": wire, "notes": notes}
     if target.chip is None:
         return found

@@ -1,0 +1,85 @@
+"""`modjax plan`: what it prints and writes, and what it refuses."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def plan(modjax, config_file):
+    def run(*given):
+        return modjax("plan", f"--config={config_file}", "--topology=cpu", "--config.train.micro=1", *given)
+
+    return run
+
+
+def test_plan_prints_a_table_and_writes_it(plan, tmp_path):
+    code, out, err = plan("--config.mesh.fsdp=1", f"--workdir={tmp_path / 'plan'}")
+    assert code == 0, err
+    first, *lines = out.splitlines()
+    assert first.endswith(", 3 experts, cpu, mesh expert=8 fsdp=1 tensor=1")  # those of the tasks in training
+    assert any(line.startswith("fits           yes, ") for line in lines)
+    assert "5 members are idle, to fill the axis expert of the mesh" in out
+    found = json.loads((tmp_path / "plan" / "plan.json").read_text())
+    assert (found["experts"], found["idle"], found["fits"]) == (3, 5, True)
+    assert max(map(len, lines)) <= 160
+
+
+PLANNED = {
+    "model": "tiny",
+    "topology": "v5e:2x4",
+    "mesh": {"expert": 4, "fsdp": 2, "tensor": 1},
+    **{"experts": 8, "batch": 4, "length": 32, "targets": 5, "micro": 2, "remat": False, "steps": 60},
+    "fits": False,
+    "reason": "too large",
+    "memory": {"device": 2**34, "arguments": {"base": 2**33}},
+}
+FITTING = {
+    **{"fits": True, "reason": None, "remat": True, "notes": ["a note"]},
+    "memory": {"device": 2**34, "arguments": {"base": 2**32}, "temporaries": 2**31, "total": 2**32 + 2**31},
+    "wire": {"fsdp": 12_300_000_000},
+    "step": {"by_cycles": 2.5, "compute": 1.25, "memory": 0.5, "wire": 0.25, "seconds": 2.5},
+    **{"tokens_per_second": 409.6, "share_of_peak": 0.33, "hours": 0.0417, "chip_hours": 1234.4},
+}
+
+
+def test_flags_become_arguments_and_what_would_fit_is_printed(plan, monkeypatch):
+    asked = []
+    found = PLANNED | {"alternatives": [FITTING]}
+    monkeypatch.setattr("modjax.cli.plan.plan", lambda *given, **settings: asked.append((given, settings)) or found)
+    code, out, err = plan("--experts=8", "--targets=5", "--config.tasks=nowhere")
+    assert code == 0, err
+    (_, *given), settings = asked[0]
+    assert given == [8, "cpu", {"expert": -1, "fsdp": 1, "tensor": 1}, 5, None] and settings["micro"] == 1
+    before, _, after = out.partition("\n\nthis would fit:\n")
+    assert before.splitlines() == [
+        "tiny, 8 experts, v5e:2x4, mesh expert=4 fsdp=2 tensor=1",
+        "step           4 rows x 32 tokens per expert, 5 targets a row; 2 rows at a time per device",
+        "fits           no in 16.00 GiB a device: too large",
+        "  base         8.00 GiB",
+    ]
+    assert after.splitlines()[1:] == [
+        "step           4 rows x 32 tokens per expert, 5 targets a row; 2 rows at a time per device, recomputed",
+        "fits           yes, 6.00 of 16.00 GiB a device",
+        "  base         4.00 GiB",
+        "  temporaries  2.00 GiB",
+        "wire           sent by a device in a step: fsdp 12.3 GB",
+        "seconds        2.5 a step: by cycles 2.5; at least for compute 1.25, memory 0.5, wire 0.25",
+        "speed          410 tokens/s, 33% of the peak",
+        "job            60 steps: 0.0417 hours, 1,234 chip-hours",
+        "note           a note",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--config.recipe=full"], "config.recipe='full': expected 'lora'"),
+        (["--topology=v9:2x2"], "topology='v9:2x2': expected cpu, or chips"),
+        (["--experts=some"], "experts"),
+        (["--experts=-1"], "experts=-1"),
+    ],
+)
+def test_what_cannot_be_planned(plan, given, message):
+    code, out, err = plan(*given)
+    assert (code, out) == (2, "") and message in err and err.count("\n") == 1
