@@ -49,7 +49,7 @@ target = aot.topology("v5e:2x4")
 mesh = make_mesh(4, 2, devices=target.devices)
 def compiled(width):
     x = jax.ShapeDtypeStruct((width, width), jnp.bfloat16, sharding=NamedSharding(mesh, jax.P("fsdp")))
-    return aot.compiled(jax.jit(lambda x: jnp.sum(jnp.sin(x) @ x)).trace(x), target)
+    return aot.compiled(jax.jit(lambda x: jnp.sum(jnp.sin(x))).trace(x), target)
 program = Program(compiled(1024).text)
 assert program.cycles(lambda path: path, {}).total() > 0
 assert set(program.wire(mesh)) == {"fsdp"}, program.wire(mesh)
