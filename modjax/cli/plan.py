@@ -7,7 +7,7 @@ from absl.flags import DEFINE_integer, DEFINE_string, FlagValues
 from modjax.cli import build, session
 from modjax.errors import InputError
 from modjax.files import write_json
-from modjax.parallel.distributed import is_writer
+from modjax.parallel.distributed import from_first
 from modjax.studies.plan import plan
 from modjax.train.groups import groups_of
 
@@ -32,6 +32,7 @@ def run(config, workdir, flags) -> None:
     """
     if config.recipe != "lora":
         raise InputError(f"config.recipe={config.recipe!r}: expected 'lora', the only recipe that can be planned")
+    folder = session.enter(workdir, config) if workdir else None
     experts = flags.experts or len(groups_of(config.groups, build.tasks(config).training))
     found = plan(
         config.model,
@@ -42,8 +43,8 @@ def run(config, workdir, flags) -> None:
         config.quantize,
         **config.train.to_dict(),
     )
-    if workdir and is_writer():
-        write_json(session.enter(workdir, config) / "plan.json", found)
+    if folder is not None:
+        from_first(lambda: write_json(folder / "plan.json", found))
     print("\n".join(_lines(found)))
 
 

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from modjax import arguments
 from modjax.errors import InputError
 from modjax.models import local, quant
-from modjax.ops.attention_tpu import BLOCK
 from modjax.parallel import aot
 from modjax.parallel.mesh import AXES, make_mesh
 from modjax.parallel.program import Program
@@ -86,24 +85,23 @@ def _planned(job: Job, target: aot.Topology) -> dict[str, Any]:
 def outcome(job: Job, target: aot.Topology) -> dict[str, Any]:
     """The plan of one job as it is; it is compiled unless its arguments alone do not fit."""
     room, kinds = _room(target), _kinds(job)
-    if sum(kinds.values()) <= room:
-        job = job.settled(None if target.chip is None else room - kinds["base"])
-    found = _sizes(job) | {"memory": {"device": room, "arguments": kinds}}
+    held = {"memory": {"device": room, "arguments": kinds}}
     if sum(kinds.values()) > room:
-        return found | {"fits": False, "reason": "the arguments of a step alone need more than a device has"}
-    start = time.monotonic()
+        reason = "the arguments of a step alone need more than a device has"
+        return _sizes(job) | held | {"fits": False, "reason": reason}
+    job = job.settled(None if target.chip is None else room - kinds["base"])
+    found, start = _sizes(job) | held, time.monotonic()
     try:
         compiled = aot.compiled(job.traced(), target)
     except aot.OutOfMemory as error:
         return found | {"fits": False, "reason": str(error)}
-    used = _used(compiled.memory, kinds)
+    seconds, used = time.monotonic() - start, _used(compiled.memory, kinds)
     fits = used["total"] <= room
-    reason = None if fits else "arguments and temporaries need more than a device has"
-    found["memory"] |= used
     return found | {
+        "memory": {"device": room, **used},
         "fits": fits,
-        "reason": reason,
-        "compilation_seconds": time.monotonic() - start,
+        "reason": None if fits else "arguments and temporaries need more than a device has",
+        "compilation_seconds": seconds,
         **_exchange_and_time(job, target, compiled),
     }
 
@@ -161,6 +159,8 @@ def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
     found = {"wire": wire, "notes": notes}
     if target.chip is None:
         return found
+    from modjax.ops.attention_tpu import BLOCK  # half a second of imports
+
     kernels = {name: one.of_path(-(-settings.length // BLOCK)) for name, one in compiled.kernels.items()}
     if program.kernels - set(kernels):
         notes.append("the cycles of attention are not known and count nothing")
