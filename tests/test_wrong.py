@@ -188,7 +188,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "studies.plan": (
             studies.plan,
             lambda: (
-                {"model": str(tmp_path / "model"), "experts": 2, "topology": "cpu", "mesh": {"expert": 8}}
+                {"model": str(tmp_path / "model"), "experts": 2, "topology": "cpu", "slices": 1, "mesh": {"expert": 8}}
                 | {"targets": 4, "quantize": None}
                 | settings
             ),

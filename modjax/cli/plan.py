@@ -19,6 +19,7 @@ KINDS = ("base", "adapters", "optimizer", "batch", "padding")
 
 def define_flags(values: FlagValues) -> None:
     DEFINE_string("topology", None, "cpu, this machine, or TPUs such as v5e:16x16, v5p:4x4x8, v6e:16x16", values)
+    DEFINE_integer("slices", 1, "number of such TPU slices, joined by a data center network", flag_values=values)
     experts = "number of experts; by default those of the config's tasks and groups"
     DEFINE_integer("experts", None, experts, flag_values=values)
     targets = "target tokens of a row; by default a quarter of train.length"
@@ -38,6 +39,7 @@ def run(config, workdir, flags) -> None:
         config.model,
         experts,
         flags.topology,
+        flags.slices,
         config.mesh.to_dict(),
         flags.targets,
         config.quantize,
@@ -53,7 +55,7 @@ def _lines(found) -> list[str]:
     rows = f"{found['batch']} rows x {found['length']} tokens per expert"
     at_a_time = f"{found['micro'] or 'all'} rows at a time per device" + (", recomputed" if found["remat"] else "")
     lines = [
-        f"{found['model']}, {found['experts']} experts, {found['topology']}{mesh and f', mesh {mesh}'}",
+        f"{found['model']}, {found['experts']} experts, {_devices(found)}{mesh and f', mesh {mesh}'}",
         _line("step", f"{rows}, {found['targets']} targets a row; {at_a_time}"),
         *_memory(found),
         *_rates(found),
@@ -62,6 +64,10 @@ def _lines(found) -> list[str]:
     for other in found.get("alternatives", ()):
         lines += ["", "this would fit:", *_lines(found | {"alternatives": ()} | other)]
     return lines
+
+
+def _devices(found) -> str:
+    return found["topology"] if found["slices"] == 1 else f"{found['slices']} x {found['topology']}"
 
 
 def _memory(found) -> list[str]:

@@ -31,6 +31,9 @@ ENVIRONMENT = {
 FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text --xla_jf_dump_llo_pass_label_regex=final_bundles"
 
 
+MOST = 64  # slices
+
+
 class Chip(NamedTuple):
     """What a chip can do at most."""
 
@@ -71,13 +74,16 @@ class OutOfMemory(Exception):
     """The compiler found that a program needs more memory than a device has."""
 
 
-def topology(name: str) -> Topology:
+def topology(name: str, slices: int = 1) -> Topology:
     """The devices of "cpu", which are those of this machine, or of TPUs such as "v5e:16x16", as libtpu names them.
+
+    slices: how many of these TPU slices a data center network joins.
 
     For TPUs, the environment of this process is changed: libtpu then compiles, and JAX finds no TPU of this machine.
     Raises InputError for other names, and without libtpu.
     """
     arguments.text("topology", name)
+    arguments.whole("slices", slices, least=1, most=1 if name == "cpu" else MOST)
     if name == "cpu":
         devices = jax.devices("cpu")
         return Topology(name, devices, None, len(devices))
@@ -88,10 +94,11 @@ def topology(name: str) -> Topology:
         raise InputError(f"topology={name!r}: libtpu, which compiles for TPUs, is missing; pip install 'modjax[plan]'")
     _dump()
     try:
-        devices = list(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=int(slices))
     except jax.errors.JaxRuntimeError as error:
         raise InputError(f"topology={name!r}: expected chips that libtpu knows ({_first_line(error)})") from error
-    chips = len({tuple(device.coords) for device in devices})
+    devices = list(found.devices)
+    chips = len({(getattr(device, "slice_index", 0), *device.coords) for device in devices})
     share = chips / len(devices)  # a v4 has two devices
     own = CHIPS[kind]
     device = Chip(int(own.memory * share), own.flops * share, own.bandwidth * share, own.wire * share, own.clock)

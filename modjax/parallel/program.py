@@ -65,7 +65,7 @@ class Program:
             once = {one.channel or f"none {number}": one for number, one in enumerate(found)}
             for one in once.values():
                 total["+".join(one.axes)] += times * one.sent
-        return {axes: sent for axes, sent in sorted(total.items()) if sent}
+        return {axes: sent for axes, sent in sorted(total.items()) if axes and sent}
 
     def _visit(self, name, times):
         """Counts a computation, and those that its loops, calls and branches run; of branches each counts."""

@@ -34,6 +34,7 @@ def plan(
     model: str,
     experts: int,
     topology: str = "cpu",
+    slices: int = 1,
     mesh: Mapping[str, int] | None = None,
     targets: int | None = None,
     quantize: str | None = None,
@@ -45,6 +46,7 @@ def plan(
       model: a directory with config.json, a config.json, or one of `modjax.models.local.KNOWN`; no weights are read.
       experts: E.
       topology: "cpu" for this machine, or TPUs such as "v5e:16x16", which need the extra `plan`, but no TPU.
+      slices: how many such TPU slices there are; they lie along `expert` as far as its size allows.
       mesh: sizes of "expert", "fsdp" and "tensor", as in `make_mesh`.
       targets: target tokens of a row, M; None: a quarter of its length. Data decide it in a real run.
       quantize: as in `modjax.load`.
@@ -65,11 +67,11 @@ def plan(
     targets = arguments.optional(arguments.whole)("targets", targets, least=1, most=made.length)
     quant.check(quantize)
     sizes = arguments.mapping("mesh", {} if mesh is None else mesh, f"sizes of {', '.join(AXES)}")
-    target = aot.topology(topology)
+    target = aot.topology(topology, slices)
     on = make_mesh(**arguments.known(sizes, AXES, "mesh"), devices=target.devices) if len(target.devices) > 1 else None
     dtype = jnp.float32 if target.chip is None else jnp.bfloat16
     job = Job(config, made, int(experts), targets or -(-made.length // 4), on, dtype, quantize)
-    return {"model": name, "topology": topology, "chips": target.chips} | _planned(job, target)
+    return {"model": name, "topology": topology, "slices": int(slices), "chips": target.chips} | _planned(job, target)
 
 
 def _planned(job: Job, target: aot.Topology) -> dict[str, Any]:

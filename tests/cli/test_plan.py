@@ -28,6 +28,7 @@ def test_plan_prints_a_table_and_writes_it(plan, tmp_path):
 PLANNED = {
     "model": "tiny",
     "topology": "v5e:2x4",
+    "slices": 2,
     "mesh": {"expert": 4, "fsdp": 2, "tensor": 1},
     **{"experts": 8, "batch": 4, "length": 32, "targets": 5, "micro": 2, "remat": False, "steps": 60},
     "fits": False,
@@ -47,13 +48,13 @@ def test_flags_become_arguments_and_what_would_fit_is_printed(plan, monkeypatch)
     asked = []
     found = PLANNED | {"alternatives": [FITTING]}
     monkeypatch.setattr("modjax.cli.plan.plan", lambda *given, **settings: asked.append((given, settings)) or found)
-    code, out, err = plan("--experts=8", "--targets=5", "--config.tasks=nowhere")
+    code, out, err = plan("--experts=8", "--slices=2", "--targets=5", "--config.tasks=nowhere")
     assert code == 0, err
     (_, *given), settings = asked[0]
-    assert given == [8, "cpu", {"expert": -1, "fsdp": 1, "tensor": 1}, 5, None] and settings["micro"] == 1
+    assert given == [8, "cpu", 2, {"expert": -1, "fsdp": 1, "tensor": 1}, 5, None] and settings["micro"] == 1
     before, _, after = out.partition("\n\nthis would fit:\n")
     assert before.splitlines() == [
-        "tiny, 8 experts, v5e:2x4, mesh expert=4 fsdp=2 tensor=1",
+        "tiny, 8 experts, 2 x v5e:2x4, mesh expert=4 fsdp=2 tensor=1",
         "step           4 rows x 32 tokens per expert, 5 targets a row; 2 rows at a time per device",
         "fits           no in 16.00 GiB a device: too large",
         "  base         8.00 GiB",
@@ -76,6 +77,7 @@ def test_flags_become_arguments_and_what_would_fit_is_printed(plan, monkeypatch)
     [
         (["--config.recipe=full"], "config.recipe='full': expected 'lora'"),
         (["--topology=v9:2x2"], "topology='v9:2x2': expected cpu, or chips"),
+        (["--slices=2"], "slices=2: expected a whole number, at least 1 and at most 1"),
         (["--experts=some"], "experts"),
         (["--experts=-1"], "experts=-1"),
     ],

@@ -62,6 +62,8 @@ try:
 except InputError as error:
     print(error)
 print(aot.topology("v4:2x2x1").chips, len(aot.topology("v4:2x2x1").devices))
+two = aot.topology("v5e:2x2", slices=2)
+print(two.chips, make_mesh(2, 4, devices=two.devices).devices[:, 0, 0].tolist() == [two.devices[0], two.devices[4]])
 """
 
 
@@ -76,6 +78,6 @@ def test_two_processes_compile_for_tpus_at_once():
     for run in runs:
         out, err = run.communicate(timeout=600)
         assert run.returncode == 0, err
-        memory, unknown, v4 = out.splitlines()
+        memory, unknown, v4, slices = out.splitlines()
         assert "memory" in memory and unknown.startswith("topology='v5e:3x5': expected chips that libtpu knows")
-        assert v4 == "4 8"
+        assert (v4, slices) == ("4 8", "8 True")

@@ -62,6 +62,7 @@ StackFrames
 ENTRY %main (p.4: f32[8]) -> f32[8] {
   %sum.1 = f32[100]{0} all-reduce(%x), channel_id=6, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add
   %sum.2 = f32[100]{0} all-reduce(%x), channel_id=7, replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add
+  %same = f32[9]{0} collective-permute(%x), channel_id=8, source_target_pairs={{0,0},{1,1}}
   %call = f32[8]{0} call(%x), to_apply=%called_computation
   %found = (s32[], s32[]) while(%tuple.2), condition=%no_limit, body=%called_computation, backend_config={"known_trip_count":{"n":"2"}}
   %unknown = (s32[], s32[]) while(%tuple.2), condition=%no_limit, body=%called_computation
@@ -90,7 +91,10 @@ def test_a_loop_without_a_limit_counts_once_and_is_told():
 
 
 def test_bytes_on_the_wire_count_rounds_and_an_asynchronous_collective_once():
-    """Gathered along tensor in each of three rounds, in two instructions of one channel; summed twice beyond loops."""
+    """Gathered along tensor in each of three rounds, in two instructions of one channel; summed twice beyond loops.
+
+    What a device sends to itself is not on the wire.
+    """
     found = Program(TEXT).wire(make_mesh(expert=2, fsdp=2, tensor=2))
     assert found == {"expert+fsdp": 2 * (2 * 400 * 3 // 4), "tensor": 3 * 16 // 2}
 

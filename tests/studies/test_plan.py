@@ -83,7 +83,7 @@ def chip(monkeypatch):
             return aot.Compiled(RECORDED, memory, {"attention_forward": Kernel(5, 4, 1, 3)})
 
         monkeypatch.setattr(Job, "traced", lambda self: self)
-        monkeypatch.setattr(aot, "topology", lambda name: aot.Topology(name, jax.devices(), CHIP, 4))
+        monkeypatch.setattr(aot, "topology", lambda name, slices: aot.Topology(name, jax.devices(), CHIP, 4))
         monkeypatch.setattr(aot, "compiled", compiled)
 
     return make
@@ -91,7 +91,7 @@ def chip(monkeypatch):
 
 def test_time_and_cost_on_a_chip(folder, chip):
     chip()
-    found = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
     cycles = 3 * (200_000 + 2 * 4 * (5 + 4 + 3))
     step = found["step"]
     assert (step["cycles"], step["by_cycles"]) == (cycles, cycles / 1e6)
@@ -105,14 +105,14 @@ def test_time_and_cost_on_a_chip(folder, chip):
     assert found["share_of_peak"] == pytest.approx(operations / 8 / 1e12 / step["seconds"])
     assert found["hours"] == pytest.approx(step["seconds"] / 10) and found["chip_hours"] == 4 * found["hours"]
     assert found["dtype"] == "bfloat16" and found["notes"] == []
-    again = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, micro=2, remat=True, **SETTINGS)["step"]
+    again = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, remat=True, **SETTINGS)["step"]
     assert again["compute"] > 1.3 * step["compute"] and again["memory"] > step["memory"]
 
 
 def test_kernels_whose_cycles_are_not_known_are_told(folder, chip, monkeypatch):
     chip()
     monkeypatch.setattr(aot, "compiled", lambda *given, made=aot.compiled: made(*given)._replace(kernels={}))
-    found = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
     assert found["notes"] == ["the cycles of attention are not known and count nothing"]
 
 
@@ -121,7 +121,7 @@ def test_what_is_sent_along_expert_is_told(folder, chip, monkeypatch):
     sent = RECORDED.replace("[4,2]<=[8]", "[2,4]<=[4,2]T(1,0)")
     monkeypatch.setattr(aot, "compiled", lambda *given, made=aot.compiled: made(*given)._replace(text=sent))
     for experts, notes in ((8, 1), (1, 0)):
-        found = plan(folder, experts, "chips", {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS | {"batch": 8})
+        found = plan(folder, experts, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS | {"batch": 8})
         assert set(found["wire"]) == {"expert"} and len(found["notes"]) == notes
 
 
@@ -129,7 +129,7 @@ def test_the_largest_micro_that_fits(folder, chip):
     """Of eight rows on a device: four need too much, by the compiler's word or by its figures; two fit."""
     needed = {8: None, 4: 2 * GIB, 2: 1000}
     chip(lambda job: needed[job.settings.micro])
-    found = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, micro=8, **SETTINGS | {"batch": 8})
+    found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=8, **SETTINGS | {"batch": 8})
     assert not found["fits"] and found["reason"] == "Ran out of memory"
     assert [(one["fits"], one["micro"], one["mesh"]["fsdp"]) for one in found["alternatives"]] == [(True, 2, 2)]
 
@@ -138,7 +138,7 @@ def test_a_mesh_that_fits(folder, chip):
     """One row at a time is too much, with blocks recomputed too, but not with the base over more devices."""
     tried = []
     chip(lambda job: tried.append(job) or (1000 if job.mesh.shape["tensor"] == 2 else None))
-    found = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, micro=1, **SETTINGS)
+    found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=1, **SETTINGS)
     assert [one["mesh"] for one in found["alternatives"]] == [{"expert": 2, "fsdp": 2, "tensor": 2}]
     assert [job.settings.remat for job in tried] == [False, True, False, False]
     assert [tuple(job.mesh.shape.values()) for job in tried[2:]] == [(2, 4, 1), (2, 2, 2)]
@@ -148,7 +148,7 @@ def test_at_most_so_many_candidates_are_compiled(folder, chip, monkeypatch):
     tried = []
     chip(tried.append)
     monkeypatch.setattr(plans, "CANDIDATES", 2)
-    found = plan(folder, 8, "chips", {"expert": 8}, micro=4, **SETTINGS)
+    found = plan(folder, 8, "chips", 1, {"expert": 8}, micro=4, **SETTINGS)
     assert found["alternatives"] == [] and [job.settings.micro for job in tried] == [4, 2, 1]
 
 
@@ -156,7 +156,7 @@ def test_rows_at_a_time_are_chosen_by_the_memory_of_the_chip(folder, chip, monke
     chip()
     asked = []
     monkeypatch.setattr(memory, "choice", lambda *given: asked.append(given[-1]) or {"micro": 3, "remat": True})
-    found = plan(folder, 8, "chips", {"expert": 4, "fsdp": 2}, **SETTINGS)
+    found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, **SETTINGS)
     assert (found["micro"], found["remat"]) == (3, True)
     assert asked == [GIB - found["memory"]["arguments"]["base"]]
 
