@@ -57,6 +57,14 @@ def test_a_pod_for_each_host_of_each_slice(topology, label, pods, chips, xpk):
     assert (option(create, "tpu-type"), option(create, "num-slices")) == (xpk, "3")
 
 
+@pytest.mark.parametrize("field", ["replicas: 1", "backoffLimit: 0", "maxRestarts: 10", "claimName: runs"])
+def test_the_schema_refuses_a_misspelt_field(field):
+    text = printed("gke.sh", "run", *COMMAND, **JOB).partition("\n")[2].removesuffix("END\n")
+    assert field in text
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(yaml.safe_load(text.replace(field, f"my_{field}")), SCHEMA)
+
+
 def test_spot_slices():
     pod = pod_of(manifest(SPOT="1"))
     assert pod["nodeSelector"]["cloud.google.com/gke-spot"] == "true"
