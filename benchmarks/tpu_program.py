@@ -92,7 +92,7 @@ def traced(args, devices) -> jax.stages.Traced:
     made = programs(recipe, settings, recipe.given, keys_E, mesh)
     state = jax.eval_shape(made.fresh, recipe.given)
     state = jax.tree.map(_like, state, along_members(state, mesh, recipe))
-    batch = jax.tree.map(place(rules.ROWS), _batch(args))
+    batch = jax.tree.map(place(rules.of_members(args.experts)), _batch(args))
     frozen = jax.tree.map(place(rules.LORA), recipe.frozen)
     return made.step.trace(decoder, state, batch, keys_E, frozen)
 

@@ -151,9 +151,10 @@ def _batches(generator, prompts, choices, request) -> Iterable[Batch]:
     given = (examples, generator.bound, choices, request.batch)
     config = generator.params.config
     split = config.original and config.original - room(request.max_new_tokens, config)
-    shared = packed(*given, split)
+    shards = generator.params.row_shards
+    shared = packed(*given, split, shards)
     n_tokens = sum(np.count_nonzero(own.rows.ends) for own in shared)
-    return shared if n_tokens <= SHARED * sum(map(len, prompts)) else one_each(*given)
+    return shared if n_tokens <= SHARED * sum(map(len, prompts)) else one_each(*given, shards)
 
 
 def _answered(generator, own: Batch, request) -> Iterator[Piece]:

@@ -23,7 +23,7 @@ from modjax.models import export, gguf, gguf_tokenizer, hf, quant, tokenizer, we
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 from modjax.models.local import EMBEDDED
-from modjax.ops.lora import Mix
+from modjax.ops.lora import LoRA, Mix
 from modjax.parallel import rules
 from modjax.progress import progress_bar
 from modjax.routing.base import Bound, Context, Router
@@ -93,7 +93,10 @@ class Model:
         bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
         if router is not None and library is not None:
             context = _checked_context(context, router.choices(library), len(tokens_BT))
-        return _logits(self.params, bound, context, tokens_BT)
+        spare = -len(tokens_BT) % self.params.row_shards  # rows that only make the parts of all devices equal
+        if spare:
+            tokens_BT, context = jax.tree.map(lambda own_B: _repeated(own_B, spare), (tokens_BT, context))
+        return _logits(self.params, bound, context, tokens_BT)[: len(tokens_BT) - spare]
 
     def generate(
         self,
@@ -171,7 +174,10 @@ class Model:
         return generation.Generator(self.params, self.tokenizer, ends, self.bind(library, router))
 
     def bind(self, library: Library | None, router: Router | None) -> Bound | None:
-        """The arrays of a library and its router, checked against this model; None without a library."""
+        """The arrays of a library and its router, checked against this model; None without a library.
+
+        The factors are in the dtype of the weights, and all arrays are on every device of the mesh.
+        """
         if library is None:
             return None
         self.check(library)
@@ -179,7 +185,9 @@ class Model:
             raise InputError(f"a library of {len(library)} experts needs a router; see modjax.routing")
         if router is not None:
             check_router(router, library)
-        return Bound(library.loras, router or Uniform(1))
+        dtype = self.params.embed[...].dtype
+        loras = {site: LoRA(a.astype(dtype), b.astype(dtype), scale) for site, (a, b, scale) in library.loras.items()}
+        return rules.everywhere(Bound(loras, router or Uniform(1)), self.mesh)
 
     def check(self, library: Library) -> None:
         """Raises InputError unless the library's experts fit this model: sites, layers, widths, fingerprint."""
@@ -287,6 +295,11 @@ def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Con
     if not whole or not ((choice_B >= -1) & (choice_B < len(names))).all():
         raise arguments.refused("choice_B", context.choice_B, f"int32[{n_rows}], from -1 to {len(names) - 1}")
     return context._replace(choice_B=jnp.asarray(choice_B, jnp.int32))
+
+
+def _repeated(own_B, times):
+    """The array with its first row that many times more at its end."""
+    return jnp.concatenate([own_B, jnp.repeat(own_B[:1], times, axis=0)])
 
 
 @jax.jit

@@ -96,7 +96,7 @@ def analyse(
     bound = model.bind(method.library, method.router)
     parts = []
     check(model, prompts)
-    for own in one_each(prompts, bound, method.choices_of(chosen), batch):
+    for own in one_each(prompts, bound, method.choices_of(chosen), batch, model.params.row_shards):
         rows, ids = own.rows, [member.example for member in own.members]
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], rows.n_rows, -1)
         sums = _sums(model.params, bound, own.context, own.prompts, rows, owner_B)

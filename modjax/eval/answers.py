@@ -53,7 +53,7 @@ def losses_and_answers(
         settings = {"max_new_tokens": request.max_new_tokens, "batch": request.batch}
         return nats_n, model.generate(prompts, library, router, choices, **settings)
     generator = model.generator(library, router)
-    for own in packed(examples, generator.bound, choices, request.batch):
+    for own in packed(examples, generator.bound, choices, request.batch, shards=model.params.row_shards):
         for piece in _answered(generator, own, request, nats_n):
             answers[piece.prompt] += piece.text
             done(piece.last)
@@ -92,8 +92,10 @@ def read(
 ) -> tuple[jax.Array, jax.Array, Cache]:
     """The loss of each target, float32[N,M] in nats, the most likely token in its place, int32[N,M], and the cache."""
 
+    logits_of = decoder.reader()
+
     def look(hidden_NmD, labels_Nm):
-        logits_NmV = decoder.logits(hidden_NmD)
+        logits_NmV = logits_of(hidden_NmD)
         losses_Nm = optax.softmax_cross_entropy_with_integer_labels(logits_NmV, labels_Nm)
         return losses_Nm, jnp.argmax(logits_NmV, axis=-1).astype(jnp.int32)
 

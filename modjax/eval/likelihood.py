@@ -37,7 +37,7 @@ def target_loss(
     """
     check(model, examples)
     totals = np.zeros(len(examples))
-    for own in packed(examples, bound, choices, batch, model.config.original):
+    for own in packed(examples, bound, choices, batch, model.config.original, model.params.row_shards):
         losses_NM = np.asarray(_losses(model.params, bound, own.context, own.prompts, own.rows), np.float64)
         for example, row, targets in own.members:
             totals[example] = losses_NM[row, targets].sum()
@@ -48,7 +48,7 @@ def losses(decoder: Decoder, bound: Bound | None, context: Context, prompts: Pro
     """float32[N,M], the loss of each target in nats."""
     experts = routed(decoder, bound, prompts, context)
     hidden_NTD = decoder(rows.tokens, rows.positions, rows.ends, **experts)
-    return target_losses(decoder.logits, hidden_NTD, rows.at, rows.labels)
+    return target_losses(decoder.reader(), hidden_NTD, rows.at, rows.labels)
 
 
 _losses = jax.jit(losses)

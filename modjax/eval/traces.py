@@ -34,7 +34,7 @@ def routing_weights(
     check(model, examples)
     whole = [Encoded(np.append(one.tokens, 0), one.n_prompt) for one in examples]  # rows have all but the last token
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
-    for own in one_each(whole, bound, choices, batch):
+    for own in one_each(whole, bound, choices, batch, model.params.row_shards):
         weights_LBTE = np.asarray(_site_means(model.params, bound, own.context, own.prompts, own.rows))
         for example, row, _ in own.members:
             found[example] = weights_LBTE[:, row, : len(examples[example].tokens)]

@@ -18,6 +18,7 @@ from modjax.ops.attention import attend
 from modjax.ops.branches import attend_branches
 from modjax.ops.kept import kept
 from modjax.ops.rope import Rope, frequencies, rope_angles, rotate
+from modjax.parallel import rules
 
 ACTIVATE = {
     "silu": jax.nn.silu,
@@ -41,6 +42,7 @@ class Frame:
     query_scale_BT: jax.Array | None  # float32: factor on queries
     ends_BT: jax.Array | None = None  # int32, see `modjax.data.rows.Rows`; None in decoding
     cache: Cache | None = None  # in decoding
+    row_axes: tuple[str, ...] = rules.ROWS  # axes of a mesh that B is split along
 
 
 class Layer(NamedTuple):
@@ -126,7 +128,7 @@ class Block(nnx.Module):
         window = config.window if layer.window is None else layer.window
         if cached is None:
             places = (frame.positions_BT, frame.ends_BT)
-            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, **how)
+            out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, *places, window=window, row_axes=frame.row_axes, **how)
         else:
             held = (cached[:2], cached[2:], frame.cache.masks(window))
             out_BTNH = attend_branches(q_BTNH, k_BTKH, v_BTKH, *held, **how)

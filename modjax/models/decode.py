@@ -55,7 +55,7 @@ def prefill(
     """
     hidden_BTD, cache = decoder.prefill(*prompts[:3], room, adapters=adapters, adapt=adapt)
     hidden_BXD = jnp.take_along_axis(hidden_BTD, prompts.node_BX[:, :, None], axis=1)
-    return _draw(decoder, hidden_BXD, prompts.keys_BX, 0, how), cache
+    return _draw(decoder.logits, hidden_BXD, prompts.keys_BX, 0, how), cache
 
 
 def begin(cache: Cache, node_BX: jax.Array, newest_BX: jax.Array, keys_BX: jax.Array) -> State:
@@ -90,6 +90,8 @@ def advance(
       steps: int32, at most CHUNK.
     """
 
+    logits_of = decoder.reader()
+
     def going(carry):
         i, state, over_BX, _ = carry
         return (i < steps) & ~jnp.all(over_BX)
@@ -97,7 +99,7 @@ def advance(
     def step(carry):
         i, state, over_BX, out_BXG = carry
         hidden_BXD, cache = decoder.decode(state.newest_BX, state.cache, adapters=adapters, adapt=adapt)
-        token_BX = _draw(decoder, hidden_BXD, state.keys_BX, state.drawn, how)
+        token_BX = _draw(logits_of, hidden_BXD, state.keys_BX, state.drawn, how)
         over_BX = over_BX | jnp.any(token_BX[:, :, None] == ends_Z[None, None], axis=2)
         state = state._replace(cache=cache, newest_BX=token_BX, drawn=state.drawn + 1)
         return i + 1, state, over_BX, out_BXG.at[:, :, i].set(token_BX)
@@ -107,8 +109,8 @@ def advance(
     return out_BXG, state
 
 
-def _draw(decoder, hidden_BXD, keys_BX, drawn, how):
+def _draw(logits_of, hidden_BXD, keys_BX, drawn, how):
     """Samples token number `drawn` of each branch, int32[B, X]."""
     hidden_bD, keys_b = hidden_BXD.reshape(-1, hidden_BXD.shape[-1]), keys_BX.reshape(-1)
     step_keys_b = jax.vmap(jax.random.fold_in, (0, None))(keys_b, drawn)
-    return sample(decoder.logits(hidden_bD), step_keys_b, how).reshape(keys_BX.shape)
+    return sample(logits_of(hidden_bD), step_keys_b, how).reshape(keys_BX.shape)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
 from modjax.models.block import Block, Frame, Layer, linear, norm, normal
 from modjax.models.cache import Cache
@@ -15,6 +17,7 @@ from modjax.models.config import ModelConfig
 from modjax.models.layers import Linear, Norm
 from modjax.ops.kept import keeping
 from modjax.ops.rope import frequencies, rope_angles
+from modjax.parallel import rules
 
 Adapt = Callable[[Any, tuple[str, ...], jax.Array], dict[str, jax.Array]]
 
@@ -57,6 +60,16 @@ class Decoder(nnx.Module):
             tied_bias=jnp.zeros(config.V, dtype) if config.tied and config.head_bias else None,
         )
 
+    @property
+    def mesh(self) -> jax.sharding.AbstractMesh:
+        """The mesh of the weights; on one device it has no axes."""
+        return jax.typeof(self.embed[...]).sharding.mesh
+
+    @property
+    def row_shards(self) -> int:
+        """The devices that share rows which belong to no expert; their number must be a multiple of it."""
+        return rules.row_shards(self.mesh)
+
     def __call__(
         self,
         tokens_BT: jax.Array,
@@ -66,7 +79,7 @@ class Decoder(nnx.Module):
         adapters: Any = None,
         adapt: Adapt | None = None,
         remat: bool = False,
-        constrain: Callable[[jax.Array], jax.Array] = lambda x_BTD: x_BTD,
+        row_axes: tuple[str, ...] = rules.ROWS,
     ) -> jax.Array:
         """Hidden states after the final norm, float[B, T, D] in the weights' dtype.
 
@@ -82,11 +95,12 @@ class Decoder(nnx.Module):
           adapt: adapt(adapters of one layer, sites, x_BTI) -> {site: delta_BTO}, called once per input that sites
             share; the deltas, for all, some or none of these sites, are added to their outputs.
           remat: recompute each layer in the backward pass instead of storing its activations.
-          constrain: sets the sharding of the hidden states between layers. Without it XLA may, on a mesh, split their
-            width, because the weights are split that way.
+          row_axes: the axes of the weights' mesh that rows are split along, without those that `jax.vmap` splits as its
+            `spmd_axis_name`.
         """
         frame = _rows_frame(self.config, tokens_BT, positions_BT, ends_BT)
-        return self._scan(tokens_BT, frame, adapters, adapt, remat=remat, constrain=constrain)[0]
+        frame = dataclasses.replace(frame, row_axes=row_axes)
+        return self._scan(tokens_BT, frame, adapters, adapt, remat=remat)[0]
 
     def observe(
         self,
@@ -147,9 +161,11 @@ class Decoder(nnx.Module):
         keep=False,
         remat=False,
         look=None,
-        constrain=lambda x_BTD: x_BTD,
     ):
-        """(hidden states, keys and values of all layers if `keep`, what `look` saw)."""
+        """(hidden states, keys and values of all layers if `keep`, what `look` saw).
+
+        Between layers the hidden states are split by rows: XLA would else split their width, as the weights are.
+        """
 
         def layer(x_BTD, scanned):
             block, constants, adapters_of_layer, cached = scanned
@@ -161,10 +177,10 @@ class Decoder(nnx.Module):
                 return {} if adapt is None else adapt(adapters_of_layer, sites, x_BTI)
 
             x_BTD, kept = block(x_BTD, frame, constants, hook, cached)
-            return constrain(x_BTD), (kept if keep else None, seen)
+            return rules.by_rows(x_BTD, self.mesh, frame.row_axes), (kept if keep else None, seen)
 
         cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
-        x_BTD = constrain(self.embedded(tokens_BT, frame.positions_BT))
+        x_BTD = rules.by_rows(self.embedded(tokens_BT, frame.positions_BT), self.mesh, frame.row_axes)
         x_BTD, (kept, seen) = jax.lax.scan(
             keeping(layer, remat), x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached)
         )
@@ -181,16 +197,27 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Logits, float32[..., V], accumulated in float32; hidden: float[..., D] as the decoder returns it."""
-        if self.head is not None:
-            logits = self.head(hidden, jnp.float32)
+        return self.reader()(hidden)
+
+    def reader(self) -> Callable[[jax.Array], jax.Array]:
+        """The function `logits` for several calls: what `fsdp` splits of the head is gathered once for all of them."""
+        config = self.config
+        if self.head is None:
+            formula, kernel, partition, bias = "...d,vd->...v", self.embed, P("tensor"), self.tied_bias
         else:
-            logits = jnp.einsum("...d,vd->...v", hidden, self.embed[...], preferred_element_type=jnp.float32)
-        if self.tied_bias is not None:
-            logits = logits + jnp.broadcast_to(self.tied_bias[...], logits.shape)
-        if self.config.logit_scale != 1:
-            logits = logits * self.config.logit_scale
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * jnp.tanh(logits / cap)
+            formula, kernel, partition, bias = "...d,dv->...v", self.head.kernel, P(None, "tensor"), self.head.bias
+        kernel = rules.resplit(kernel[...], partition, self.mesh)
+
+        def read(hidden):
+            logits = jnp.einsum(formula, hidden, kernel, preferred_element_type=jnp.float32)
+            if bias is not None:
+                logits = logits + jnp.broadcast_to(bias[...], logits.shape)
+            if config.logit_scale != 1:
+                logits = logits * config.logit_scale
+            cap = config.logit_softcap
+            return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+        return read
 
 
 def _rows_frame(config: ModelConfig, tokens_BT, positions_BT, ends_BT, room: int = 0) -> Frame:

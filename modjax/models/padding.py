@@ -23,12 +23,18 @@ def largest(limit: int) -> int:
     return 1 << (limit.bit_length() - 1)
 
 
-def fitting(batch: int, count: int) -> int:
+def fitting(batch: int, count: int, shards: int = 1) -> int:
     """The rows of a batch that holds at most `batch` of `count` items: no more than the next power of two of these.
 
+    shards: the devices that share the rows, which get equally many; so there may be up to `shards` - 1 rows more.
     Raises InputError for a batch below 1.
     """
-    return min(whole("batch", batch, least=1), bucket(count, 1))
+    return shared(min(whole("batch", batch, least=1), bucket(count, 1)), shards)
+
+
+def shared(rows: int, shards: int) -> int:
+    """The least multiple of `shards` that is not below `rows`."""
+    return -(-rows // shards) * shards
 
 
 def batched_by_length(lengths: Sequence[int], batch: int) -> list[list[int]]:

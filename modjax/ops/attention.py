@@ -31,6 +31,7 @@ def attend(
     window: int | jax.Array | None = None,
     scale: float | jax.Array | None = None,
     softcap: float | None = None,
+    row_axes: tuple[str, ...] = ("expert", "fsdp"),
 ) -> jax.Array:
     """softmax(scale q k^T) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
 
@@ -42,28 +43,29 @@ def attend(
     window: number of positions that a query reads, its own included, int or int32[]; None for all.
     scale: float or float32[], by default 1 / sqrt(H).
     softcap: scores s become softcap tanh(s / softcap) (arXiv:2408.00118, section 2).
+    row_axes: the axes of the mesh of the arrays that B is split along; heads are split along `tensor`.
     Scores and softmax are float32; memory is linear in T. A query with no keys gives zeros. Result: like q_BTNH.
     """
     numbers = (
         None if window is None else jnp.asarray(window, jnp.int32),
         jnp.asarray(q_BTNH.shape[3] ** -0.5 if scale is None else scale, jnp.float32),
     )
-    return _attend(softcap, numbers, (q_BTNH, k_BTKH, v_BTKH, positions_BT, ends_BT))
+    return _attend((softcap, row_axes), numbers, (q_BTNH, k_BTKH, v_BTKH, positions_BT, ends_BT))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(softcap, numbers, rows):
-    return _forward(softcap, numbers, rows)[0]
+def _attend(how, numbers, rows):
+    return _forward(how, numbers, rows)[0]
 
 
-def _forward(softcap, numbers, rows):
-    out_BTNH, lse_BNT = map(kept, _split("forward", softcap, numbers, rows, (_HEADS, _SUMS)))
+def _forward(how, numbers, rows):
+    out_BTNH, lse_BNT = map(kept, _split("forward", *how, numbers, rows, (_HEADS, _SUMS)))
     return out_BTNH, (numbers, (*rows, out_BTNH, lse_BNT))
 
 
-def _backward(softcap, read, g_BTNH):
+def _backward(how, read, g_BTNH):
     numbers, rows = read
-    gradients = _split("backward", softcap, numbers, (*rows, g_BTNH), (_HEADS, _HEADS, _HEADS))
+    gradients = _split("backward", *how, numbers, (*rows, g_BTNH), (_HEADS, _HEADS, _HEADS))
     # A score is scale x q k: the sum of q dq is that of scale dscale.
     product = jnp.vdot(rows[0].astype(jnp.float32), gradients[0].astype(jnp.float32))
     return (None, product / numbers[1]), (*gradients, None, None)
@@ -75,18 +77,18 @@ _HEADS, _PLACES, _SUMS = ("rows", None, "heads"), ("rows",), ("rows", "heads")  
 _ROWS = (_HEADS, _HEADS, _HEADS, _PLACES, _PLACES, _HEADS, _SUMS, _HEADS)  # q k v positions ends out lse g
 
 
-def _split(direction: str, softcap: float | None, numbers, rows, results) -> tuple[jax.Array, ...]:
+def _split(direction: str, softcap: float | None, row_axes, numbers, rows, results) -> tuple[jax.Array, ...]:
     """A pass, each device of a mesh having rows and heads of its own.
 
     The mesh is read from the type of the queries, which keeps it under every transformation. An axis that `jax.vmap`
     maps over is split along its `spmd_axis_name`. Meshes with other axes than `parallel.mesh` makes are left to XLA.
     """
     run, mesh = _mapped(direction, softcap), jax.typeof(rows[0]).sharding.mesh
-    names = {"rows": "fsdp", "heads": "tensor"}
-    if not set(names.values()) <= set(mesh.axis_names) or set(mesh.axis_types) != {AxisType.Auto}:
+    if not {*row_axes, "tensor"} <= set(mesh.axis_names) or set(mesh.axis_types) != {AxisType.Auto}:
         return run(numbers, rows)
-    sizes = {"rows": rows[0].shape[0], "heads": rows[1].shape[2]}
-    splits = {axis: name for axis, name in names.items() if sizes[axis] % mesh.shape[name] == 0}
+    splits = {"rows": row_axes}
+    if rows[1].shape[2] % mesh.shape["tensor"] == 0:
+        splits["heads"] = "tensor"
     specs = tuple(P(*map(splits.get, axes)) for axes in (*_ROWS[: len(rows)], *results))
     in_specs, out_specs = (P(), specs[: len(rows)]), specs[len(rows) :]
     return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(numbers, rows)

@@ -169,19 +169,26 @@ def _trees(positions_BT, ends_BT, window, scale) -> _Trees:
 
 def _kinds(positions_BT, ends_BT, window, block) -> jax.Array:
     """int32[B, query blocks, key blocks]: NOTHING, SOME or ALL."""
-    ends, positions = (x_BT.reshape(x_BT.shape[0], -1, block) for x_BT in (ends_BT, positions_BT))
-    first = block * jnp.arange(ends.shape[1])
+    first = jnp.arange(0, ends_BT.shape[1], block)
     last = first + block - 1
     queries, keys = (slice(None), slice(None), None), (slice(None), None, slice(None))
-    some = (first[None][keys] <= last[None][queries]) & (ends.max(axis=-1)[keys] > first[None][queries])
-    everything = (last[None][keys] <= first[None][queries]) & (ends.min(axis=-1)[keys] > last[None][queries])
+    some = (first[None][keys] <= last[None][queries]) & (_highest(ends_BT, block)[keys] > first[None][queries])
+    everything = (last[None][keys] <= first[None][queries]) & (-_highest(-ends_BT, block)[keys] > last[None][queries])
     if window is not None:
         # Padding reads nothing: its positions do not count.
-        lowest = jnp.where(ends > 0, positions, jnp.iinfo(jnp.int32).max).min(axis=-1)
-        highest = positions.max(axis=-1)
+        lowest = -_highest(jnp.where(ends_BT > 0, -positions_BT, -jnp.iinfo(jnp.int32).max), block)
+        highest = _highest(positions_BT, block)
         some &= lowest[queries] - highest[keys] < window
         everything &= highest[queries] - lowest[keys] < window
     return jnp.where(everything, ALL, jnp.where(some, SOME, NOTHING))
+
+
+def _highest(x_BT, block) -> jax.Array:
+    """The highest number of each block, [B, blocks].
+
+    The compiler for TPUs fails on some reshapes to [B, blocks, block].
+    """
+    return jax.lax.reduce_window(x_BT, jnp.iinfo(jnp.int32).min, jax.lax.max, (1, block), (1, block), "VALID")
 
 
 def _on_lanes(x_BTNH, length) -> jax.Array:

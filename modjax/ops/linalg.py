@@ -34,6 +34,36 @@ def low_rank_svd(factors: Factors) -> LowRankSVD:
         return LowRankSVD(jnp.einsum("...rs,...rd->...sd", u, q_b), s, jnp.einsum("...rs,...rd->...sd", v, q_a))
 
 
+def leading(factors: Factors) -> tuple[jax.Array, jax.Array]:
+    """The first right singular vector of B^T A, float32[..., I], and its singular value, float32[...]; 0 where that is.
+
+    From the Gram matrices of the factors, which are read twice in all: with A A^T = L_a L_a^T and B B^T = L_b L_b^T the
+    singular values are those of L_b^T L_a, and a left singular vector u of it gives A^T L_b u. The error grows with the
+    square of |A| |B| / |B^T A|: if that is above 10 anywhere, all are computed by `low_rank_svd`.
+    """
+    with jax.default_matmul_precision("highest"):
+        (l_a, norm_a), (l_b, norm_b) = (_root(factor.astype(jnp.float32)) for factor in factors)
+        u, _, _ = _jacobi_svd(jnp.einsum("...rs,...rt->...st", l_b, l_a))
+        v = jnp.einsum("...r,...ri->...i", jnp.einsum("...rs,...s->...r", l_b, u[..., 0]), factors.a)
+    s, bound = jnp.linalg.norm(v, axis=-1), norm_a * norm_b
+    sure = (s >= bound / 10) | (bound == 0)
+
+    def by_svd():
+        found = low_rank_svd(factors)
+        return found.v[..., 0, :], found.s[..., 0]
+
+    return jax.lax.cond(jnp.all(sure), lambda: (v / jnp.where(s == 0, 1, s)[..., None], s), by_svd)
+
+
+def _root(x_RD):
+    """L[R, R] with L L^T = x x^T, and the largest singular value of x."""
+    gram_RR = jnp.einsum("...ri,...si->...rs", x_RD, x_RD)
+    size = jnp.maximum(jnp.trace(gram_RR, axis1=-2, axis2=-1), jnp.finfo(jnp.float32).tiny)
+    u, s, _ = _jacobi_svd(gram_RR / size[..., None, None])
+    root_R = jnp.sqrt(size)[..., None] * jnp.sqrt(s)
+    return u * root_R[..., None, :], root_R[..., 0]
+
+
 def _orthonormal_rows(x_RD):
     """Gram-Schmidt, twice per row, which is as orthogonal as Householder reflections; dependent rows become 0."""
 

@@ -10,6 +10,7 @@ All three agree when one expert has weight 1 and the others have 0. Per token, "
 z = sum_e w_e A_e x has R numbers, and delta = sum_e w_e s_e B_e^T z.
 """
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
@@ -214,6 +215,25 @@ def _dense(x_BTI, lora, weights, mix):
     return _einsum("bts,so->bto", z_BTER.reshape(*x_BTI.shape[:2], -1).astype(x_BTI.dtype), _flat(lora.b))
 
 
-def _einsum(spec, x, factor):
-    """In the dtype of the activations, accumulated in float32."""
-    return jnp.einsum(spec, x, factor.astype(x.dtype), preferred_element_type=jnp.float32)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _einsum(formula, x, factor):
+    """In the dtype of the activations, accumulated in float32.
+
+    So is the gradient of the factor: rounded to that dtype, the parts from all devices would be summed in it.
+    """
+    return jnp.einsum(formula, x, factor.astype(x.dtype), preferred_element_type=jnp.float32)
+
+
+def _forward(formula, x, factor):
+    return _einsum(formula, x, factor), (x, factor)
+
+
+def _backward(formula, read, g):
+    x, factor = read
+    (of_x, of_factor), of_g = formula.split("->")[0].split(","), formula.split("->")[1]
+    dx = jnp.einsum(f"{of_g},{of_factor}->{of_x}", g, factor.astype(x.dtype), preferred_element_type=jnp.float32)
+    dfactor = jnp.einsum(f"{of_x},{of_g}->{of_factor}", x, g, preferred_element_type=jnp.float32)
+    return dx.astype(x.dtype), dfactor.astype(factor.dtype)
+
+
+_einsum.defvjp(_forward, _backward)

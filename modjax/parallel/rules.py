@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -33,7 +34,7 @@ BASE: Rules = (
     (r"head\.bias|tied_bias", P("tensor")),
 )
 
-ROWS = P("expert", "fsdp")  # a batch [E, B, ...]
+ROWS = ("expert", "fsdp")  # the axes that rows are split along
 LORA = P(None, "expert")  # a factor [L, E, R, I] or [L, E, R, O]
 EXPERT = P("expert")  # a vector [E]
 
@@ -47,8 +48,57 @@ def spec(path: str, rules: Rules = BASE) -> P:
 
 
 def layout(mesh: jax.sharding.Mesh, rules: Rules = BASE):
-    """A function (path, object with the array's shape) -> sharding of the array on the mesh."""
-    return lambda path, like: sharding(like, spec(path, rules), mesh)
+    """A function (path, object with the array's shape) -> sharding of the array on the mesh.
+
+    Logs a warning for an array that is split into fewer parts than its rule says.
+    """
+
+    def one(path, like):
+        partition = spec(path, rules)
+        found = sharding(like, partition, mesh)
+        expected, split = (math.prod(parts(own, mesh)) for own in (partition, found.spec))
+        if split < expected:
+            shape = list(like.shape)
+            logging.warning("%s%s is split into %d parts, not %d, which do not divide it", path, shape, split, expected)
+        return found
+
+    return one
+
+
+def row_axes(members: int) -> tuple[str, ...]:
+    """The axes that the rows of each member are split along: those of a single one along `expert` too."""
+    return ROWS if members == 1 else ROWS[1:]
+
+
+def of_members(members: int) -> P:
+    """The split of rows [members, B, ...]."""
+    return P(None if members == 1 else ROWS[0], row_axes(members))
+
+
+def by_rows(x: jax.Array, mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...] = ROWS) -> jax.Array:
+    """The array, in a compiled program, with its first axis split along axes of a mesh of `make_mesh`, if it is one."""
+    if not set(axes) <= set(mesh.axis_names):
+        return x
+    if x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
+        sizes = {axis: mesh.shape[axis] for axis in axes}
+        raise InputError(f"{x.shape[0]} rows on a mesh with {sizes}: expected a multiple of the product of these sizes")
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(axes)))
+
+
+def resplit(x: jax.Array, partition: P, mesh: jax.sharding.AbstractMesh) -> jax.Array:
+    """The array, in a compiled program, split in another way on a mesh of `make_mesh`, if it is one."""
+    return jax.lax.with_sharding_constraint(x, sharding(x, partition, mesh)) if set(ROWS) <= set(mesh.axis_names) else x
+
+
+def parts(partition: P, mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """The number of parts that each axis of an array is split into."""
+    along = ((axes,) if isinstance(axes, str) else axes or () for axes in partition)
+    return tuple(math.prod(mesh.shape[axis] for axis in axes) for axes in along)
+
+
+def row_shards(mesh: jax.sharding.AbstractMesh) -> int:
+    """The parts that rows are split into where none belongs to an expert, as in inference; 1 without a mesh."""
+    return math.prod(mesh.shape.get(axis, 1) for axis in ROWS)
 
 
 def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.Array:
@@ -56,6 +106,16 @@ def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.
     if mesh is None:
         return jax.device_put(array)
     return jax.make_array_from_callback(array.shape, sharding(array, partition, mesh), lambda index: array[index])
+
+
+def everywhere(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
+    """The tree with all arrays whole on every device of the mesh; arrays that lie on one already stay."""
+
+    def one(leaf):
+        on_mesh = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)
+        return leaf if on_mesh else put(np.asarray(leaf), P(), mesh)
+
+    return tree if mesh is None else jax.tree.map(one, tree)
 
 
 def sharding(like: Any, partition: P, mesh: jax.sharding.Mesh) -> NamedSharding:

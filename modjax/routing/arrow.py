@@ -47,6 +47,10 @@ class _Prepared(NamedTuple):
     router: Arrow
     heard: dict[str, jax.Array]  # bool[L,E]
 
+    @property
+    def mix(self) -> Mix:
+        return self.router.mix
+
     def __call__(self, site, x_BTI, context):
         return self.router.weights(site, x_BTI, self.heard[site])
 

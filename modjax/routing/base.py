@@ -76,7 +76,7 @@ class Router:
         raise NotImplementedError
 
     def prepared(self) -> Callable[[str, jax.Array, Context], Weights]:
-        """A pytree like this router, called in its place, with what is the same for every token already computed."""
+        """A pytree in place of this router, with the same `mix`: what is the same for every token is computed once."""
         return self
 
     def choices(self, library: Library) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 from modjax.data.rows import Rows, filled, forests, pad_targets, stacked
 from modjax.data.tokenize import Encoded
 from modjax.models import padding
-from modjax.models.padding import batched_by_length, bucket, finer_bucket, fitting
+from modjax.models.padding import batched_by_length, bucket, finer_bucket, fitting, shared
 from modjax.routing.base import Bound, Context
 from modjax.routing.prompt import PromptRouter, PromptRows
 
@@ -38,6 +38,7 @@ def packed(
     choices: Sequence[int | None] | None = None,
     batch: int = 32,
     split: int | None = None,
+    shards: int = 1,
 ) -> list[Batch]:
     """All examples in rows of prefix trees that share what examples begin with, in batches of few different shapes.
 
@@ -49,6 +50,7 @@ def packed(
       choices: the choice of each example, for a router that needs one.
       batch: a batch has room for this many examples of the greatest length, at most.
       split: see `modjax.data.rows.forests`.
+      shards: the devices that share the rows of a batch; see `Decoder.row_shards`.
     """
     longest = bucket(max((len(one.tokens) for one in examples), default=1))
     capacity = min(max(LENGTH, 2 * longest), batch * longest)
@@ -61,17 +63,21 @@ def packed(
     batches = []
     for length, placed in sorted(found.items()):
         n_targets = finer_bucket(max(len(row.labels) for _, row in placed))
-        n_rows = _rows_at_once(len(placed), most=batch * longest // length)
+        n_rows = shared(_rows_at_once(len(placed), most=batch * longest // length), shards)
         for first in range(0, len(placed), n_rows):
             batches.append(_batch(examples, placed[first : first + n_rows], n_rows, n_targets, bound, choices))
     return batches
 
 
 def one_each(
-    examples: Sequence[Encoded], bound: Bound | None, choices: Sequence[int | None] | None, batch: int
+    examples: Sequence[Encoded],
+    bound: Bound | None,
+    choices: Sequence[int | None] | None,
+    batch: int,
+    shards: int = 1,
 ) -> Iterator[Batch]:
     """Batches of at most `batch` rows of one example each, examples of similar length together."""
-    n_rows = fitting(batch, len(examples))
+    n_rows = fitting(batch, len(examples), shards)
     for ids in batched_by_length([len(one.tokens) for one in examples], n_rows):
         length = bucket(max(len(examples[i].tokens) for i in ids))
         placed = [([i], filled([examples[i]], length)) for i in ids]

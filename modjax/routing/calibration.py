@@ -60,7 +60,8 @@ def calibrate(
         raise InputError(
             f"the {type(router).__name__} router cannot be calibrated; expected a router of `seqr` or `pooled`"
         )
-    parts = [_moments(model.params, router, rows) for _, rows in batches(encoded(model, prompts, system), batch)]
+    rows_of = batches(encoded(model, prompts, system), batch, model.params.row_shards)
+    parts = [_moments(model.params, router, rows) for _, rows in rows_of]
     whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
     deviation = {site: jnp.float32(np.sqrt(square_LE / whole.count)) for site, square_LE in whole.square.items()}
     return dataclasses.replace(router, mean=jax.tree.map(jnp.float32, whole.mean), deviation=deviation)

@@ -81,7 +81,7 @@ def centroid(
     tokens = [one.tokens if end == "answer" else one.tokens[: one.n_prompt] for one in encoded]
     bound = Bound(library.loras, Oracle(len(library)))
     total = {site: np.zeros((library.layers, len(library), lora.a.shape[-1])) for site, lora in library.loras.items()}
-    for ids, rows in batches(tokens, batch):
+    for ids, rows in batches(tokens, batch, model.params.row_shards):
         own = np.full(len(rows.tokens_BT), -1, np.int32)
         own[: len(ids)] = owners[ids]
         context = Context(jnp.asarray(own if through == "expert" else np.full_like(own, -1)))

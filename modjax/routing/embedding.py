@@ -20,7 +20,7 @@ def embed(
     """The mean of the base model's last hidden states over each prompt's tokens, float64[n, D]; see `encoded`."""
     tokens = encoded(model, prompts, system)
     found_nD = np.zeros((len(tokens), model.config.D))
-    for ids, rows in batches(tokens, batch):
+    for ids, rows in batches(tokens, batch, model.params.row_shards):
         found_nD[ids] = np.asarray(_embed(model.params, rows))[: len(ids)]
     return found_nD
 

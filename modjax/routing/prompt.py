@@ -127,9 +127,12 @@ def encoded(model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: st
     return found
 
 
-def batches(prompts: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], PromptRows]]:
-    """(indices, rows) of batches of prompts with similar lengths; rows beyond the number of indices are padding."""
-    rows = fitting(batch, len(prompts))
+def batches(prompts: Sequence[np.ndarray], batch: int, shards: int = 1) -> Iterator[tuple[list[int], PromptRows]]:
+    """(indices, rows) of batches of prompts with similar lengths; rows beyond the number of indices are padding.
+
+    shards: the devices that share the rows of a batch; see `Decoder.row_shards`.
+    """
+    rows = fitting(batch, len(prompts), shards)
     for ids in batched_by_length([len(tokens) for tokens in prompts], rows):
         columns = bucket(max(len(prompts[i]) for i in ids))
         yield ids, PromptRows.one_each([prompts[i] for i in ids], rows, columns)

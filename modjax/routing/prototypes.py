@@ -16,7 +16,7 @@ from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.experts.tie import Tie, check_factors, check_sites, checked_tie, firsts
 from modjax.models.layers import Linear
-from modjax.ops.linalg import leading_of_sum, low_rank_svd
+from modjax.ops.linalg import leading, leading_of_sum
 from modjax.ops.lora import Factors, LoRA
 from modjax.routing.base import BaseModel
 from modjax.routing.norm import Norm, check_norm, normed
@@ -74,8 +74,10 @@ def prototypes_of(
             vector_LEI, value_LE = exact(lora)
         length_LE = score_scale(lora, scaled) * (value_LE if length == "singular" else jnp.ones_like(value_LE))
         prototype_LEI = normed(length_LE[..., None] * vector_LEI, prototype_norm)
+        known = of == "update" and prototypes == "svd" and len(sites) == 1
         for site in sites:
-            found[site] = jnp.where(has_direction(library.loras[site])[..., None], prototype_LEI, 0)
+            heard_LE = (lora.scale != 0) & (value_LE > 0) if known else has_direction(library.loras[site])
+            found[site] = jnp.where(heard_LE[..., None], prototype_LEI, 0)
     return found
 
 
@@ -110,14 +112,13 @@ def _check(prototypes, of, model, length, scaled):
 @jax.jit
 def has_direction(lora: LoRA) -> jax.Array:
     """Whether each expert's update s_e B_e^T A_e is not 0, bool[L,E]: its first singular value is above 0."""
-    return (lora.scale != 0) & (low_rank_svd(lora.factors).s[..., 0] > 0)
+    return (lora.scale != 0) & (exact(lora)[1] > 0)
 
 
 @jax.jit
 def exact(lora: LoRA) -> Leading:
-    """The first right singular vector of each B^T A, and its singular value."""
-    found = low_rank_svd(lora.factors)
-    return found.v[..., 0, :], found.s[..., 0]
+    """The first right singular vector of each B^T A, and its singular value; one layer at a time."""
+    return jax.lax.map(leading, lora.factors)
 
 
 def peft_start(width: int, seed: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from modjax.claim import claim
 from modjax.data import loader
 from modjax.data.rows import Rows
 from modjax.data.tasks import Tasks
+from modjax.errors import InputError
 from modjax.model import Model
 from modjax.parallel import distributed, rules
 from modjax.progress import progress_bar
@@ -26,8 +27,8 @@ from modjax.train.answers import Answers
 from modjax.train.examples import check_settings, member_rows
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
-from modjax.train.programs import Programs, along_members, placed, programs
-from modjax.train.recipe import Recipe
+from modjax.train.programs import Programs, along_members, placed, programs, with_idle
+from modjax.train.recipe import Recipe, member_axis
 from modjax.train.settings import Settings, StopBy
 from modjax.train.step import State, member_keys
 
@@ -88,7 +89,7 @@ def fit(
         kept = [folder / CHECKPOINTS, folder / memory.CHOICE]
         distributed.from_first(lambda: claim(folder / "inputs.json", made, kept))
     state = run.train(folder, progress)
-    return run.fitted(distributed.gather(state._replace(trained=None, opt_state=None)))
+    return run.fitted(run.gathered(state._replace(trained=None, opt_state=None)))
 
 
 def checked_run(workdir: str | pathlib.Path | None, progress: bool) -> tuple[pathlib.Path | None, bool]:
@@ -119,13 +120,16 @@ class _Run:
         groups = checked_groups(groups)
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
-        self.rows = member_rows(model, tasks, groups, recipe, settings, "train")
+        self.idle = self._idle()
+        self.members = (*self.names, *(f"idle {number}" for number in range(self.idle)))
+        self.rows = self._rows(tasks, "train")
         self.validation = []
         if settings.evaluate_every:
-            validation = member_rows(model, tasks, groups, recipe, settings, "validation")
-            self.validation = [self.place(batch) for batch in loader.padded(validation, settings.batch)]
+            validation = loader.padded(self._rows(tasks, "validation"), settings.batch)
+            self.validation = [self.place(batch) for batch in validation]
         self.keys_E = self._keys()
-        self.given, self.frozen = (placed(tree, model.mesh) for tree in (recipe.given, recipe.frozen))
+        frozen = with_idle(recipe.frozen, len(self.names), self.idle)
+        self.given, self.frozen = (placed(tree, model.mesh) for tree in (recipe.given, frozen))
         answered = settings.evaluate_every and settings.stop_by == "rouge_l"
         self.answers = self._answers(tasks) if answered else None
 
@@ -133,9 +137,32 @@ class _Run:
         jax.eval_shape(self.recipe.experts, self._trained(), self.frozen)  # raises if members are not experts
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
+    def _idle(self) -> int:
+        """Members that learn nothing, with which each part of the mesh has equally many; a single member has all parts.
+
+        Raises InputError for rows that the mesh cannot split into equal parts.
+        """
+        mesh, n_members, batch = self.model.mesh, len(self.names), self.settings.batch
+        if mesh is None:
+            return 0
+        across, along = rules.parts(rules.of_members(n_members), mesh)
+        if batch % along:
+            sizes = {axis: mesh.shape[axis] for axis in rules.row_axes(n_members)}
+            raise InputError(f"batch={batch}: a mesh with {sizes} splits rows; expected a multiple of {along}")
+        idle = -n_members % across
+        if idle:
+            logging.warning("%d members of %d are idle, to fill expert=%d of the mesh", idle, n_members + idle, across)
+        return idle
+
+    def _rows(self, tasks, split) -> dict[str, Rows]:
+        """The rows of each member; an idle one has a row without tokens."""
+        rows = member_rows(self.model, tasks, self.groups, self.recipe, self.settings, split)
+        empty = Rows(*(np.zeros_like(field[:1]) for field in rows[self.names[0]]))
+        return rows | dict.fromkeys(self.members[len(self.names) :], empty)
+
     def _keys(self):
-        like = jax.ShapeDtypeStruct((len(self.names),), np.uint32)
-        return member_keys(self.names, self.settings.seed, along_members(like, self.model.mesh))
+        like = jax.ShapeDtypeStruct((len(self.members),), np.uint32)
+        return member_keys(self.members, self.settings.seed, along_members(like, self.model.mesh))
 
     def _trained(self):
         """The shapes of the trained arrays."""
@@ -149,11 +176,16 @@ class _Run:
             return memory.choice(self.model.params, *given, self.model.mesh)
 
         settings = memory.settled(self.settings, folder, choose)
-        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh)
+        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh, self.idle)
 
     def place(self, batch: Rows) -> Rows:
         """Host rows [E, B, ...] on the mesh, or on the one device."""
-        return Rows(*(rules.put(field, rules.ROWS, self.model.mesh) for field in batch))
+        partition = rules.of_members(len(self.members))
+        return Rows(*(rules.put(field, partition, self.model.mesh) for field in batch))
+
+    def gathered(self, tree: Any) -> Any:
+        """Complete arrays of the members on the host, without the idle ones."""
+        return jax.tree.map(lambda leaf: _first(leaf, len(self.names)), distributed.gather(tree))
 
     def train(self, folder, progress) -> State:
         settings, self.programs = self.settings, self._programs(folder)
@@ -212,7 +244,7 @@ class _Run:
         """Logs the step before the one just dispatched, so that the device never waits for the host."""
         if pending:
             step, metrics = pending
-            metrics = distributed.gather(metrics)
+            metrics = self.gathered(metrics)
             losses = metrics.loss_E[metrics.active_E]
             bar.set_postfix(loss=f"{losses.sum() / max(len(losses), 1):.3f}", experts=len(losses), refresh=False)
             bar.update()
@@ -224,18 +256,19 @@ class _Run:
         own = (self.model.params, state.trained, self.frozen)
         sums = [self.programs.loss_sums(*own, batch) for batch in self.validation]
         total_E, count_E = (sum(parts) for parts in zip(*sums, strict=True))
-        found = {"loss": distributed.gather(total_E / jnp.maximum(count_E, 1))}
+        found = {"loss": self.gathered(total_E / jnp.maximum(count_E, 1))}
         if self.answers:
             experts = self.programs.experts(state.trained, self.frozen)
-            found["rouge_l"] = self.answers.rouge_l(distributed.gather(experts))
+            found["rouge_l"] = self.answers.rouge_l(self.gathered(experts))
         log.write("validation", step, found)
         # Answers can be scored, and even be right, where a loss is not finite.
         lower_E = found["loss"] if self.settings.stop_by == "loss" else -found["rouge_l"]
         lower_E = np.where(np.isfinite(found["loss"]), lower_E, np.float32(np.inf))
+        lower_E = np.pad(lower_E, (0, self.idle))
         return self.programs.judge(state, lower_E) if self.settings.patience else state
 
     def _name_failures(self, state):
-        for name, step in zip(self.names, distributed.gather(state.failed_E).tolist(), strict=True):
+        for name, step in zip(self.names, self.gathered(state.failed_E).tolist(), strict=True):
             if step:
                 kept = "it keeps its last arrays whose loss was finite"
                 logging.warning("expert %s: a loss or gradient was not finite at step %d; %s", name, step, kept)
@@ -245,6 +278,11 @@ class _Run:
         if self.settings.patience:  # a member never validated keeps its last arrays
             trained = jax.tree.map(_pick(np.isfinite(state.lowest_E)), state.best, state.good)
         return Fitted(trained, state.lowest_E, state.failed_E, int(state.step), self.settings.stop_by)
+
+
+def _first(leaf, n_members):
+    """The arrays of the first members; a number stays."""
+    return leaf.take(range(n_members), member_axis(leaf)) if leaf.ndim else leaf
 
 
 def _pick(chosen_E):

@@ -76,6 +76,7 @@ def held_bytes(
     They are found without compiling: what the backward pass reads are the arrays of the function that jax.vjp returns.
     Some are weights, whose number does not depend on that of the rows.
     """
+    decoder = jax.tree.map(lambda leaf: _shape(leaf.shape, leaf.dtype), decoder)  # without its mesh
     trained, frozen = jax.tree.map(_of_one, (trained, frozen))
     rows = jax.tree.map(lambda field: _shape((1, n_rows, *field.shape[2:]), field.dtype), batch)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), (1, n_rows)))

@@ -30,7 +30,7 @@ class Groups(NamedTuple):
         """The groups of E experts with B rows each, on all devices; at most `micro` rows per device, 0 for all."""
         devices = (1, 1)
         if mesh is not None:
-            devices = tuple(mesh.shape[axis] if axis else 1 for axis in rules.fitting(rules.ROWS, (E, B), mesh))
+            devices = rules.parts(rules.of_members(E), mesh)
         E, B = E // devices[0], B // devices[1]
         micro = micro or E * B
         return cls(E, B, _even(E, max(1, micro // B)), _even(B, min(micro, B)), devices)

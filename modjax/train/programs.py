@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
-from modjax.train.recipe import Recipe
+from modjax.train.recipe import Recipe, member_axis
 from modjax.train.settings import Settings
 from modjax.train.step import State, init_state, judge, loss_sums, train_step
 
@@ -25,14 +26,17 @@ class Programs(NamedTuple):
 
 
 def programs(
-    recipe: Recipe, settings: Settings, given: Any, keys_E: jax.Array, mesh: jax.sharding.Mesh | None
+    recipe: Recipe, settings: Settings, given: Any, keys_E: jax.Array, mesh: jax.sharding.Mesh | None, idle: int = 0
 ) -> Programs:
-    """The programs of a run of E members; each is compiled at its first call."""
+    """The programs of a run of E members, the last of which may be idle; each is compiled at its first call."""
     optimizer = per_expert(settings, recipe.rates)
     seed = np.uint32(settings.seed)  # an argument, so that the program does not depend on it
+    n_members = len(keys_E)
 
     def fresh(seed, given):
-        return init_state(recipe.start(jax.random.key(seed), given), len(keys_E), optimizer, settings)
+        trained = with_idle(recipe.start(jax.random.key(seed), given), n_members - idle, idle)
+        state = init_state(trained, n_members, optimizer, settings)
+        return state._replace(active_E=jnp.arange(n_members) < n_members - idle)
 
     state, vector = along_members((jax.eval_shape(fresh, seed, given), keys_E), mesh, recipe)
     step = functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings, mesh=mesh)
@@ -55,6 +59,18 @@ def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Re
         return None if mesh is None else rules.sharding(leaf, partition, mesh)
 
     return jax.tree.map_with_path(one, tree)
+
+
+def with_idle(tree: Any, n_members: int, idle: int) -> Any:
+    """Arrays of members and of idle ones, which repeat the last member; arrays that all share stay."""
+
+    def one(leaf):
+        axis = member_axis(leaf)
+        if not idle or leaf.shape[axis] != n_members:
+            return leaf
+        return jnp.pad(leaf, [(0, idle if i == axis else 0) for i in range(leaf.ndim)], "edge")
+
+    return jax.tree.map(one, tree)
 
 
 def placed(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:

@@ -152,22 +152,20 @@ def member_sums(
     Members and rows stay two axes, [E, B]: on a mesh each is split along its own mesh axis, which one flattened axis
     [E * B] could not be. XLA still computes one product of all rows with each base weight.
     """
-    mesh_axis, constrain = None, {}
-    if mesh is not None:
-        mesh_axis, row_axis, _ = rules.fitting(rules.ROWS, rows.tokens.shape, mesh)
-        across_rows = jax.sharding.NamedSharding(mesh, jax.P(row_axis))
-        constrain = {"constrain": lambda x_BTD: jax.lax.with_sharding_constraint(x_BTD, across_rows)}
+    n_members = rows.tokens.shape[0]
+    row_axes, (expert_axis, _) = rules.row_axes(n_members), rules.of_members(n_members)
 
     def loss_sum(trained, frozen, rows, key_B):
         own, adapters = recipe.attach(decoder, trained, frozen, rows, key_B)
         places = (rows.tokens, rows.positions, rows.ends)
-        hidden_BTD = own(*places, **adapters, remat=settings.remat, **constrain)
-        losses_BM = target_losses(own.logits, hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
+        hidden_BTD = own(*places, **adapters, remat=settings.remat, row_axes=row_axes)
+        losses_BM = target_losses(own.reader(), hidden_BTD, rows.at, rows.labels, settings.loss_chunk)
         # `where` instead of a product: the loss of a padded target may be inf, and 0 * inf is nan.
         return jnp.sum(jnp.where(rows.weights > 0, losses_BM * rows.weights, 0))
 
-    frozen, frozen_axes = along(frozen, rows.tokens.shape[0])
+    frozen, frozen_axes = along(frozen, n_members)
     axes = (1, frozen_axes, 0, None if keys_EB is None else 0)
+    mesh_axis = None if mesh is None else expert_axis
     return jax.vmap(loss_sum, axes, spmd_axis_name=mesh_axis)(trained, frozen, rows, keys_EB)
 
 

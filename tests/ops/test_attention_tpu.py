@@ -109,8 +109,9 @@ def test_on_a_mesh_each_device_gets_kernels_of_its_own(monkeypatch):
     def on_mesh(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct((2, 4, 256, *shape), dtype, sharding=by_row)
 
-    def total(q, k, v, positions, ends):
-        return jax.vmap(attention.attend, spmd_axis_name="expert")(q, k, v, positions, ends).astype(jnp.float32).sum()
+    def total(*inputs):
+        attend = functools.partial(attention.attend, row_axes=("fsdp",))
+        return jax.vmap(attend, spmd_axis_name="expert")(*inputs).astype(jnp.float32).sum()
 
     inputs = (on_mesh(4, 64), on_mesh(2, 64), on_mesh(2, 64), *2 * (on_mesh(dtype=jnp.int32),))
     text = jax.jit(jax.grad(total)).trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()

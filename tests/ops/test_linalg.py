@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from modjax.ops.linalg import kth_smallest_magnitude, low_rank_svd
+from modjax.ops.linalg import kth_smallest_magnitude, leading, low_rank_svd
 from modjax.ops.lora import Factors
 
 
@@ -34,6 +34,34 @@ def test_low_rank_svd_of_deficient_factors_is_finite():
     np.testing.assert_allclose(np.linalg.norm(v, axis=-1), [[1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]], atol=1e-5)
     np.testing.assert_allclose(np.einsum("ero,er,eri->eoi", u, s, v), np.swapaxes(b, 1, 2) @ a, atol=1e-5)
     assert not s[0].any() and np.all(s[1, 2:] < 1e-5)
+
+
+def graded(rng, shape, ratio):
+    """Factors whose rows shrink to this ratio of the first and are all but parallel."""
+    rows = rng.normal(size=shape) + 3 * rng.normal(size=(*shape[:-2], 1, shape[-1]))
+    return rows * np.geomspace(1, ratio, shape[-2])[:, None]
+
+
+@pytest.mark.parametrize("kind", ["random", "graded", "one is 0", "all but orthogonal", "dependent"])
+def test_the_leading_direction_equals_that_of_the_svd(kind):
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 5, 4, 48)), rng.normal(size=(2, 5, 4, 32))
+    if kind == "graded":
+        a, b = graded(rng, a.shape, 1e-3), graded(rng, b.shape, 1e-6)
+    if kind == "one is 0":
+        b[0, 2], a[1, 3] = 0, 0
+    if kind == "all but orthogonal":  # what A reads most of, B writes least
+        a, b = a * np.geomspace(1, 1e-4, 4)[:, None], b * np.geomspace(1e-4, 1, 4)[:, None]
+    if kind == "dependent":
+        a[0, 1], b[0, 1] = np.tile(a[0, 1, :1], (4, 1)), np.tile(b[0, 1, :1], (4, 1)) * [[1], [-1], [1], [-1]]
+    factors = Factors(jnp.float32(a), jnp.float32(b))
+    v, s = jax.jit(leading)(factors)
+    product = np.swapaxes(np.float64(factors.b), -1, -2) @ np.float64(factors.a)
+    _, expected_s, expected_vt = np.linalg.svd(product, full_matrices=False)
+    np.testing.assert_allclose(s, expected_s[..., 0], rtol=1e-5, atol=1e-5 if kind == "dependent" else 0)
+    there = expected_s[..., 0] > 1e-12
+    assert (~there).sum() == {"one is 0": 2, "dependent": 1}.get(kind, 0)
+    np.testing.assert_allclose(np.abs(np.sum(v * expected_vt[..., 0, :], axis=-1))[there], 1, atol=1e-5)
 
 
 def blocks_with_ties():

@@ -1,10 +1,13 @@
 """Meshes: sizes, -1 for the remaining devices, and sizes that do not fit."""
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.parallel.mesh import AXES, make_mesh
+from modjax.parallel.mesh import AXES, arranged, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,46 @@ def test_some_devices():
 def test_sizes_that_do_not_fit_are_named(sizes):
     with pytest.raises(InputError, match=r"mesh \{'expert'.*8"):
         make_mesh(**sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a mesh reads of a device."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, ...]
+    device_kind: str = "some chip"
+    platform: str = "some"
+
+
+def chips(slices, per_slice, cores=1):
+    return [
+        Chip(1000 * part + cores * chip + core, part, (chip, 0, 0))
+        for part in range(slices)
+        for chip in range(per_slice)
+        for core in range(cores)
+    ]
+
+
+def parts(mesh, axis):
+    """The slices of the devices at each place along an axis."""
+    return [{device.slice_index for device in own.flat} for own in np.moveaxis(mesh, axis, 0)]
+
+
+def test_slices_lie_along_the_experts():
+    mesh = arranged(chips(2, 8), (4, 4, 1))
+    assert mesh.shape == (4, 4, 1) and len({device.id for device in mesh.flat}) == 16
+    assert parts(mesh, 0) == [{0}, {0}, {1}, {1}]
+
+
+def test_slices_that_experts_cannot_share_lie_along_fsdp():
+    assert parts(arranged(chips(2, 8), (1, 16, 1)), 1) == 8 * [{0}] + 8 * [{1}]
+    assert parts(arranged(chips(4, 4), (2, 8, 1)), 1) == 4 * [{0, 2}] + 4 * [{1, 3}]
+
+
+def test_the_cores_of_a_chip_lie_along_the_last_axis():
+    mesh = arranged(chips(1, 4, cores=2), (2, 2, 2))
+    assert all(one.coords == two.coords for one, two in mesh.reshape(-1, 2))
+    mesh = arranged(chips(1, 4, cores=2), (8, 1, 1))
+    assert [device.coords[0] for device in mesh.flat] == [0, 0, 1, 1, 2, 2, 3, 3]

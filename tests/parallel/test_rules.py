@@ -81,3 +81,11 @@ def test_arrays_are_placed_where_the_rules_say():
 def test_without_a_mesh_arrays_go_to_the_one_device():
     placed = rules.put(np.arange(3), rules.EXPERT, None)
     assert len(placed.sharding.device_set) == 1
+
+
+def test_an_array_that_is_split_less_than_its_rule_says_is_named(caplog):
+    place = rules.layout(make_mesh(expert=2, fsdp=2, tensor=2))
+    place("embed", jnp.zeros((8, 6)))
+    assert not caplog.records
+    place("embed", jnp.zeros((6, 6)))
+    assert "embed[6, 6] is split into 2 parts, not 4, which do not divide it" in caplog.text

@@ -1,19 +1,18 @@
 """Training on a mesh of eight devices: the same numbers, and nothing crosses from expert to expert."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from modjax.models import weights
+from modjax.errors import InputError
 from modjax.parallel import rules
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
 from modjax.train import fit
 from modjax.train.poly import train_poly
+from tests.meshes import on
 
 MESHES = [{"expert": 4, "fsdp": 2}, {"expert": 2, "fsdp": 2, "tensor": 2}, {"expert": 8}]
 
@@ -21,13 +20,6 @@ MESHES = [{"expert": 4, "fsdp": 2}, {"expert": 2, "fsdp": 2, "tensor": 2}, {"exp
 @pytest.fixture(params=MESHES, ids=str)
 def mesh(request):
     return make_mesh(**request.param)
-
-
-def on(mesh, model):
-    """The model with its weights split by the rules."""
-    layout = rules.layout(mesh)
-    leaves = [jax.device_put(leaf, layout(path, leaf)) for path, leaf in weights.leaves(model.params).items()]
-    return dataclasses.replace(model, params=jax.tree.unflatten(jax.tree.structure(model.params), leaves), mesh=mesh)
 
 
 @pytest.fixture
@@ -60,9 +52,8 @@ def test_on_a_mesh_training_gives_the_same_and_no_expert_hears_of_another(mesh, 
     found = collectives(compiled.as_text(), mesh)
     assert not [one for one in found if "expert" in one.axes]
     assert any("fsdp" in one.axes for one in found) == (mesh.shape["fsdp"] > 1)
-    if len(together) % mesh.shape["expert"] == 0:
-        for leaf in jax.tree.leaves((state.trained, state.opt_state, metrics)):
-            assert "expert" in leaf.sharding.spec
+    for leaf in jax.tree.leaves((state.trained, state.opt_state, metrics)):
+        assert "expert" in leaf.sharding.spec
 
 
 def test_the_check_for_collectives_can_fail():
@@ -101,3 +92,16 @@ def test_skills_on_a_mesh_are_those_of_one_device(word_model, word_tasks, small)
     runs = [train_poly(one, word_tasks, 3, heads=2, progress=False, **settings) for one in (model, word_model)]
     for leaf, expected in zip(*map(jax.tree.leaves, runs), strict=True):
         np.testing.assert_allclose(leaf, expected, atol=1e-5)
+
+
+def test_the_rows_of_one_expert_lie_on_all_devices(train, word_model):
+    """The mesh has an axis for experts, and there is one expert: its rows are split along that axis too."""
+    settings = {"groups": {"all": ("sort", "copy")}, "batch": 8}
+    alone, library = train(**settings), train(model=on(make_mesh(expert=4, fsdp=2), word_model), **settings)
+    for leaf, expected in zip(jax.tree.leaves(library), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+
+
+def test_rows_that_a_mesh_cannot_split_are_refused(train, word_model):
+    with pytest.raises(InputError, match=r"batch=3.*'fsdp': 2.*multiple of 2"):
+        train(model=on(make_mesh(expert=4, fsdp=2), word_model), batch=3)
