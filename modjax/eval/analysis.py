@@ -18,6 +18,7 @@ from modjax.eval.sample import Sample, prepared
 from modjax.eval.traces import token_weights
 from modjax.model import Model
 from modjax.models.padding import filled
+from modjax.parallel.distributed import gather
 from modjax.routing.batches import one_each
 from modjax.routing.prompt import routed
 
@@ -99,7 +100,7 @@ def analyse(
     for own in one_each(prompts, bound, method.choices_of(chosen), batch, model.params.row_shards):
         rows, ids = own.rows, [member.example for member in own.members]
         owner_B = filled([-1 if owners[i] is None else owners[i] for i in ids], rows.n_rows, -1)
-        sums = _sums(model.params, bound, own.context, own.prompts, rows, owner_B)
+        sums = gather(_sums(model.params, bound, own.context, own.prompts, rows, owner_B))
         parts.append(_totals([sums[site] for site in method.library.sites], owner_B, (rows.ends > 0).sum(1)))
     return _analysis(method.library, functools.reduce(_added, parts))
 
@@ -120,7 +121,7 @@ def _added(one: _Totals, two: _Totals) -> _Totals:
 
 def _totals(sums, owner_B, tokens_B) -> _Totals:
     weights_LSBE, entropy_LSB, right_LSB = (
-        np.stack([np.asarray(own[part], np.float64) for own in sums], axis=1) for part in range(3)
+        np.stack([np.float64(own[part]) for own in sums], axis=1) for part in range(3)
     )
     owned_B = owner_B >= 0
     right_B = owned_B & (weights_LSBE.sum((0, 1)).argmax(-1) == owner_B)

@@ -22,6 +22,7 @@ from modjax.model import Model
 from modjax.models.cache import Cache
 from modjax.models.decoder import Decoder
 from modjax.ops.losses import at_targets
+from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Context, Router
 from modjax.routing.batches import Batch, packed
 from modjax.routing.prompt import PromptRows, routed, settle
@@ -72,7 +73,8 @@ def _answered(generator: Generator, own: Batch, request: Request, nats_n: np.nda
     bound = settle(generator.params, generator.bound, own.prompts)
     spare = room(request.max_new_tokens, generator.params.config)
     losses_NM, likely_NM, cache = read(generator.params, bound, own.context, None, own.rows, spare)
-    losses_NM, likely_NM, branches = np.asarray(losses_NM, np.float64), np.asarray(likely_NM), []
+    losses_NM, likely_NM = gather((losses_NM, likely_NM))
+    losses_NM, branches = np.float64(losses_NM), []
     for example, row, targets in own.members:
         nats_n[example] = losses_NM[row, targets].sum()
         branches.append(Branch(generator, request, example, row, own.rows.at[row, targets]))

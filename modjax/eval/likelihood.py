@@ -11,6 +11,7 @@ from modjax.data.tokenize import Encoded
 from modjax.model import Model
 from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
+from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Context
 from modjax.routing.batches import packed
 from modjax.routing.prompt import PromptRows, routed
@@ -38,7 +39,7 @@ def target_loss(
     check(model, examples)
     totals = np.zeros(len(examples))
     for own in packed(examples, bound, choices, batch, model.config.original, model.params.row_shards):
-        losses_NM = np.asarray(_losses(model.params, bound, own.context, own.prompts, own.rows), np.float64)
+        losses_NM = np.float64(gather(_losses(model.params, bound, own.context, own.prompts, own.rows)))
         for example, row, targets in own.members:
             totals[example] = losses_NM[row, targets].sum()
     return totals, np.asarray([len(one.tokens) - one.n_prompt for one in examples], int)

@@ -12,6 +12,7 @@ from modjax.eval.method import Method
 from modjax.eval.sample import Chosen
 from modjax.model import Model
 from modjax.ops.top_k import dense
+from modjax.parallel.distributed import gather
 from modjax.routing.base import Context, Router
 from modjax.routing.batches import one_each
 from modjax.routing.prompt import routed
@@ -35,7 +36,7 @@ def routing_weights(
     whole = [Encoded(np.append(one.tokens, 0), one.n_prompt) for one in examples]  # rows have all but the last token
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)
     for own in one_each(whole, bound, choices, batch, model.params.row_shards):
-        weights_LBTE = np.asarray(_site_means(model.params, bound, own.context, own.prompts, own.rows))
+        weights_LBTE = gather(_site_means(model.params, bound, own.context, own.prompts, own.rows))
         for example, row, _ in own.members:
             found[example] = weights_LBTE[:, row, : len(examples[example].tokens)]
     return found

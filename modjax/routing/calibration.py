@@ -19,6 +19,7 @@ from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.library import Library
 from modjax.files import read_lines
+from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel
 from modjax.routing.prompt import batches, encoded
 
@@ -61,7 +62,7 @@ def calibrate(
             f"the {type(router).__name__} router cannot be calibrated; expected a router of `seqr` or `pooled`"
         )
     rows_of = batches(encoded(model, prompts, system), batch, model.params.row_shards)
-    parts = [_moments(model.params, router, rows) for _, rows in rows_of]
+    parts = [gather(_moments(model.params, router, rows)) for _, rows in rows_of]
     whole = functools.reduce(_joined, (jax.tree.map(np.float64, part) for part in parts))
     deviation = {site: jnp.float32(np.sqrt(square_LE / whole.count)) for site, square_LE in whole.square.items()}
     return dataclasses.replace(router, mean=jax.tree.map(jnp.float32, whole.mean), deviation=deviation)

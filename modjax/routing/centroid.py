@@ -12,6 +12,7 @@ from modjax.experts.failed import silenced
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
+from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel, Bound, Context, Router, checked_mix, hook, per_site, static
 from modjax.routing.examples import examples_of
 from modjax.routing.oracle import Oracle
@@ -85,8 +86,8 @@ def centroid(
         own = np.full(len(rows.tokens_BT), -1, np.int32)
         own[: len(ids)] = owners[ids]
         context = Context(jnp.asarray(own if through == "expert" else np.full_like(own, -1)))
-        for site, x_LBI in _last_inputs(model.params, bound, context, rows).items():
-            np.add.at(total[site], (slice(None), owners[ids]), np.asarray(x_LBI, np.float64)[:, : len(ids)])
+        for site, x_LBI in gather(_last_inputs(model.params, bound, context, rows)).items():
+            np.add.at(total[site], (slice(None), owners[ids]), np.float64(x_LBI)[:, : len(ids)])
     centroids = {
         site: jnp.where(has_direction(library.loras[site])[..., None], jnp.float32(unit(total_LEI)), 0)
         for site, total_LEI in total.items()

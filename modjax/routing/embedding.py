@@ -9,6 +9,7 @@ import numpy as np
 from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.models.decoder import Decoder
+from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel
 from modjax.routing.examples import first_of
 from modjax.routing.prompt import PromptRows, batches, encoded
@@ -21,7 +22,7 @@ def embed(
     tokens = encoded(model, prompts, system)
     found_nD = np.zeros((len(tokens), model.config.D))
     for ids, rows in batches(tokens, batch, model.params.row_shards):
-        found_nD[ids] = np.asarray(_embed(model.params, rows))[: len(ids)]
+        found_nD[ids] = gather(_embed(model.params, rows))[: len(ids)]
     return found_nD
 
 

@@ -271,8 +271,8 @@ class _Run:
 
 
 def _first(leaf, n_members):
-    """The arrays of the first members; a number stays."""
-    return leaf.take(range(n_members), member_axis(leaf)) if leaf.ndim else leaf
+    """The arrays of the first members; a number, and an array that all share, stay."""
+    return leaf[(slice(None),) * member_axis(leaf) + (slice(n_members),)] if leaf.ndim else leaf
 
 
 def _pick(chosen_E):

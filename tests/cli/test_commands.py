@@ -19,9 +19,8 @@ FILES = [
     *sorted((ROOT / "configs").glob("*.py")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-RUN = re.compile(
-    r"(?:(?<!-C )modjax|local\.sh|tpu_pod\.sh(?: --dry-run)? (?:all|run))(?: --dry-run)? +([a-z]+) +(--[^`\n]+)"
-)
+LAUNCHED = r"(?:local|slurm)\.sh(?: --dry-run)?|(?:tpu_pod|gke)\.sh(?: --dry-run)? (?:all|run|xpk)"
+RUN = re.compile(rf"(?:(?<!-C )modjax|{LAUNCHED}) +([a-z]+) +(--[^`\n]+)")
 
 
 def named(text):
@@ -68,7 +67,8 @@ def test_the_example_of_a_verb_can_be_read(verb, parse):
 
 def test_commands_are_found_where_they_stand():
     configs = {path.name for path in FILES if path.parent.name == "configs"} - {"common.py"}
-    assert {file for file, *_ in COMMANDS} == {"README.md", "Makefile", "local.sh", "tpu_pod.sh", *configs}
+    scripts = {"local.sh", "slurm.sh", "gke.sh", "tpu_pod.sh"}
+    assert {file for file, *_ in COMMANDS} == {"README.md", "Makefile", *scripts, *configs}
 
 
 def test_a_command_is_read_over_lines_and_up_to_its_end():

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import modjax
 from modjax import data
 from modjax.errors import InputError
+from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
@@ -41,12 +43,30 @@ from modjax.model import load
 from modjax.parallel.distributed import from_first
 from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import train_library
+from tests.parallel.test_distributed import evaluated
 assert from_first(lambda: f"of process {index}") == "of process 0"
 model = load(folder / "model", mesh=make_mesh(expert=2, fsdp=2))
 settings = json.loads((folder / "settings.json").read_text())
 library = train_library(model, data.load(folder / "tasks"), workdir=folder / "work", progress=False, **settings)
 library.save(folder / f"library{index}")
+scored = evaluated(model, data.load(folder / "tasks"), library)
+(folder / f"scored{index}.json").write_text(json.dumps(scored))
 """
+
+
+def evaluated(model, tasks, library):
+    """Answers and losses of the experts under a router, as plain data."""
+    router = modjax.routing.arrow(library, top_k=2)
+    own = {"library": library, "router": router}
+    scores = modjax.evaluate(model, tasks, **own, sample=Sample(3, "validation"), max_new_tokens=4, progress=False)
+    prompts = [task[0].source for task in tasks.values()]
+    answers = model.generate(prompts, **own, max_new_tokens=4)
+    logits = np.asarray(distributed.gather(model.logits(np.arange(12).reshape(3, 4), **own)))
+    return {
+        "loss": {name: score["loss"] for name, score in scores.items()},
+        "answers": answers,
+        "logits": logits.tolist(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,6 +134,12 @@ def test_two_processes_train_what_one_trains(job):
     for one, other, expected in zip(*(jax.tree.leaves(library) for library in (first, second, alone)), strict=True):
         np.testing.assert_array_equal(one, other)
         np.testing.assert_allclose(one, expected, atol=1e-5)
+    scored = [json.loads((job / f"scored{index}.json").read_text()) for index in range(2)]
+    assert scored[0] == scored[1]
+    expected = evaluated(load(job / "model"), data.load(job / "tasks"), first)
+    assert scored[0]["answers"] == expected["answers"]
+    assert scored[0]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    np.testing.assert_allclose(scored[0]["logits"], expected["logits"], atol=1e-5)
     lines = metrics.read(job / "work" / "metrics.jsonl")
     assert sorted((line["step"], line["kind"]) for line in lines) == [
         (1, "train"),
