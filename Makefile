@@ -22,7 +22,7 @@ leaderboard: demo .venv/adapt
 test: .venv/test
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow" tests
 
-test-all: .venv/test
+test-all: .venv/test .venv/plan
 	$(BIN)/python -m pytest -q tests
 
 lint: .venv/test
@@ -46,6 +46,11 @@ lint: .venv/test
 .venv/test: .venv/demo requirements-test.lock
 	$(BIN)/python -m pip install -q torch==2.13.0
 	$(BIN)/python -m pip install -q -r requirements-test.lock
+	touch $@
+
+# libtpu, which compiles for TPUs on any machine, for the versions of JAX that run on Python 3.11.
+.venv/plan: .venv/test setup.py
+	$(BIN)/python -m pip install -q "libtpu==0.0.42.1; python_version < '3.12'"
 	touch $@
 
 clean:

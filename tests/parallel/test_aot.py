@@ -70,7 +70,7 @@ print(two.chips, make_mesh(2, 4, devices=two.devices).devices[:, 0, 0].tolist() 
 @pytest.mark.slow
 def test_two_processes_compile_for_tpus_at_once():
     if importlib.util.find_spec("libtpu") is None:
-        pytest.fail("libtpu is missing; this test needs it: pip install 'modjax[plan]' on Python 3.11")
+        pytest.fail("libtpu is missing: pip install 'modjax[plan]' on Python 3.11; `make test-all` does it")
     runs = [
         subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
