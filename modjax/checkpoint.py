@@ -70,9 +70,9 @@ class Checkpoints:
             raise self._unreadable(step) from error
         raise self._unreadable(step)
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves the state if the step is due; the arrays may be donated as soon as this returns."""
-        self._checkpointer.save(step, state)
+    def save(self, step: int, state: Any, force: bool = False) -> None:
+        """Saves the state if the step is due, or if forced; the arrays may be donated as soon as this returns."""
+        self._checkpointer.save(step, state, force=force)
 
     def _check(self, step, found, expected):
         for path in sorted(found | expected):

@@ -1,4 +1,4 @@
-"""InputError, the only exception for invalid input, and the suggestion that ends an error about an unknown name."""
+"""Exceptions that the command line prints in one line, and the suggestion that ends an error about an unknown name."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,6 +9,13 @@ class InputError(ValueError):
 
     The command line prints only the message and exits with code 2. Any other exception is a bug and keeps its
     traceback.
+    """
+
+
+class Stopped(Exception):
+    """A run was told to stop before its end, and has saved what it can; the message says how to go on.
+
+    The command line prints only the message and exits with code 75.
     """
 
 

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 from modjax.cli import command, help
-from modjax.errors import InputError, suggestion
+from modjax.errors import InputError, Stopped, suggestion
 
 VERBS = {
     "train": "train a library of experts in lockstep",
@@ -26,12 +26,12 @@ VERBS = {
     "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
     "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }
-INPUT_FAULT = 2  # exit code
+INPUT_FAULT, STOPPED = 2, 75  # exit codes; the latter is EX_TEMPFAIL: the same command, given again, goes on
 HELP = {"-h", "-help", "--help"}
 
 
 def main() -> None:
-    """The console entry point; exits with 0, or with 2 for faulty input."""
+    """The console entry point; exits with 0, with 2 for faulty input, or with 75 if it was told to stop."""
     verb, *arguments = sys.argv[1:] or ["--help"]
     _warn_in_one_line()
     try:
@@ -47,6 +47,9 @@ def main() -> None:
     except InputError as error:
         print(f"modjax: {error}", file=sys.stderr)
         sys.exit(INPUT_FAULT)
+    except Stopped as error:
+        print(f"modjax: {error}", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def _run(verb, arguments):

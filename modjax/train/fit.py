@@ -18,8 +18,9 @@ from modjax.claim import claim
 from modjax.data import loader
 from modjax.data.rows import Rows
 from modjax.data.tasks import Tasks
+from modjax.errors import Stopped
 from modjax.model import Model
-from modjax.parallel import distributed, rules
+from modjax.parallel import distributed, preemption, rules
 from modjax.progress import progress_bar
 from modjax.train import memory
 from modjax.train.answers import Answers
@@ -186,6 +187,7 @@ class _Run:
                 checkpoints = stack.enter_context(Checkpoints(folder / CHECKPOINTS, settings.save_every))
                 state = checkpoints.restore(state)
             done = int(state.step)
+            must_stop = stack.enter_context(preemption.watched())
             log = stack.enter_context(MetricsLog(folder if distributed.is_writer() else None, self.names, done))
             bar = stack.enter_context(progress_bar(settings.steps, "step", done, progress))
             pending = None
@@ -197,10 +199,14 @@ class _Run:
                 validated = settings.evaluate_every and step % settings.evaluate_every == 0
                 if validated:
                     state = self._validate(state, step, log)
-                if checkpoints and step % settings.save_every == 0:
+                stop = must_stop(step)
+                if checkpoints and (stop or step % settings.save_every == 0):
                     # Flush first: steps before a checkpoint are never rerun, so their metrics would be lost.
                     pending = self._report(log, bar, pending, None)
-                    checkpoints.save(step, state)
+                    checkpoints.save(step, state, force=stop)
+                if stop:
+                    kept = "the same command goes on from there" if checkpoints else "nothing was saved"
+                    raise Stopped(f"stopped by SIGTERM after step {step} of {settings.steps}; {kept}")
                 if validated and not self._goes_on(state):
                     break
             self._report(log, bar, pending, None)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
-from modjax.train import metrics
+from modjax.train import fit, metrics
 from modjax.train.lora import train_library
 
 SETTINGS = {
@@ -43,15 +44,29 @@ from modjax.model import load
 from modjax.parallel.distributed import from_first
 from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import train_library
-from tests.parallel.test_distributed import evaluated
+from tests.parallel.test_distributed import evaluated, terminate_at
 assert from_first(lambda: f"of process {index}") == "of process 0"
-model = load(folder / "model", mesh=make_mesh(expert=2, fsdp=2))
 settings = json.loads((folder / "settings.json").read_text())
+if settings.pop("terminate", False):
+    terminate_at(2, index)
+model = load(folder / "model", mesh=make_mesh(expert=2, fsdp=2))
 library = train_library(model, data.load(folder / "tasks"), workdir=folder / "work", progress=False, **settings)
 library.save(folder / f"library{index}")
 scored = evaluated(model, data.load(folder / "tasks"), library)
 (folder / f"scored{index}.json").write_text(json.dumps(scored))
 """
+
+
+def terminate_at(number, index):
+    """The second process gets SIGTERM when it has the metrics of this step."""
+
+    def reported(run, log, bar, pending, latest):
+        if pending and pending[0] == number and index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report(run, log, bar, pending, latest)
+
+    report = fit._Run._report
+    fit._Run._report = reported
 
 
 def evaluated(model, tasks, library):
@@ -149,6 +164,21 @@ def test_two_processes_train_what_one_trains(job):
     ]
 
 
+@pytest.mark.slow
+def test_when_one_process_is_told_to_stop_all_save_the_same_step_and_go_on(job):
+    settings = SETTINGS | {"steps": 40, "evaluate_every": 0, "patience": 0, "save_every": 1000, "log_every": 1000}
+    (job / "settings.json").write_text(json.dumps(settings | {"terminate": True}))
+    with pytest.raises(AssertionError, match=r"stopped by SIGTERM after step \d+ of 40; the same command goes on"):
+        run_two_processes(job)
+    (step,) = [int(path.name) for path in (job / "work" / "checkpoints").iterdir()]
+    assert 2 < step < 40
+    (job / "settings.json").write_text(json.dumps(settings))
+    run_two_processes(job)
+    alone = train_library(load(job / "model"), data.load(job / "tasks"), progress=False, **settings)
+    for one, expected in zip(*map(jax.tree.leaves, (Library.load(job / "library0"), alone)), strict=True):
+        np.testing.assert_allclose(one, expected, atol=1e-5)
+
+
 @pytest.fixture
 def job(torch_model, word_tokenizer, word_tasks, tmp_path):
     """A folder with everything that a process reads: model, tasks, settings."""
@@ -183,3 +213,4 @@ def run_two_processes(job):
     finally:
         for worker in workers:
             worker.kill()
+            worker.communicate()
