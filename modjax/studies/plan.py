@@ -3,7 +3,6 @@
 The training step is compiled from sizes alone, without weights and data, and its text is read. Times are estimates.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -14,7 +13,6 @@ from typing import Any, Unpack
 import jax.numpy as jnp
 
 from modjax import arguments
-from modjax.errors import InputError
 from modjax.models import local, quant
 from modjax.parallel import aot
 from modjax.parallel.mesh import AXES, make_mesh
@@ -115,7 +113,7 @@ def _sizes(job) -> dict[str, Any]:
     return {
         "mesh": mesh,
         "experts": job.experts,
-        "idle": job.idle,
+        "idle": job.idle._asdict(),
         "targets": job.targets,
         "dtype": jnp.dtype(job.dtype).name,
         "quantize": job.quantize,
@@ -154,8 +152,8 @@ def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
     notes = []
     if program.unknown_loops:
         notes.append(f"{program.unknown_loops} loops, whose number of rounds is not known, count as one round each")
-    if job.idle:
-        notes.append(f"{job.idle} members are idle, to fill the axis expert of the mesh")
+    if any(job.idle):
+        notes.append(f"{job.idle.members} members, and {job.idle.rows} rows of each step, are idle, to fill the mesh")
     if job.experts > 1 and any("expert" in axes for axes in wire):
         notes.append("something is sent along expert, where the training of a library needs to send nothing")
     found = {"wire": wire, "notes": notes}
@@ -182,7 +180,7 @@ def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
 def _least(job, target, sent) -> dict[str, float]:
     """The roofline of a step: seconds that its products, its reads of weights and state, and its exchange need."""
     chip, given, settings = target.chip, job.arguments, job.settings
-    groups = Groups.of(job.experts + job.idle, settings.batch, settings.micro, job.mesh).number
+    groups = Groups.of(job.members, job.rows, settings.micro, job.mesh).number
     weights = memory.bytes_on_device(given.decoder) * (1 if job.mesh is None else job.mesh.shape["fsdp"])
     state = memory.bytes_on_device(given.state)
     moved = (3 if settings.remat else 2) * groups * weights + 2 * state
@@ -204,7 +202,7 @@ def _smaller(job: Job, given: Settings, target: aot.Topology) -> Iterator[Job]:
 
     given: the settings of other meshes, for which `job` may have chosen the rows at a time.
     """
-    groups = Groups.of(job.experts + job.idle, job.settings.batch, job.settings.micro, job.mesh)
+    groups = Groups.of(job.members, job.rows, job.settings.micro, job.mesh)
     rows = groups.experts * groups.rows
     if sum(_kinds(job).values()) <= _room(target):
         while rows > 1:
@@ -217,17 +215,16 @@ def _smaller(job: Job, given: Settings, target: aot.Topology) -> Iterator[Job]:
 
 
 def _meshes(job: Job, target: aot.Topology) -> Iterator[Job]:
-    """The job on meshes with more devices along fsdp, then along tensor, if its arguments fit there."""
+    """The job on meshes with more devices along fsdp, then along tensor, if they divide its rows and it fits there."""
     sizes = dict(job.mesh.shape)
     for axis in AXES[1:]:
         for factor in (2**power for power in range(1, sizes["expert"].bit_length())):
             if sizes["expert"] % factor:
                 continue
             other = sizes | {"expert": sizes["expert"] // factor, axis: sizes[axis] * factor}
-            with contextlib.suppress(InputError):  # of rows that this mesh does not split
-                found = dataclasses.replace(job, mesh=make_mesh(**other, devices=target.devices))
-                if sum(_kinds(found).values()) <= _room(target):
-                    yield found
+            found = dataclasses.replace(job, mesh=make_mesh(**other, devices=target.devices))
+            if not found.idle.rows and sum(_kinds(found).values()) <= _room(target):
+                yield found
 
 
 def _with(job, **settings) -> Job:

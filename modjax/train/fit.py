@@ -27,7 +27,7 @@ from modjax.train.answers import Answers
 from modjax.train.examples import check_settings, member_rows
 from modjax.train.groups import checked_groups
 from modjax.train.metrics import MetricsLog
-from modjax.train.programs import Programs, along_members, idle_members, placed, programs, with_idle
+from modjax.train.programs import Idle, Programs, along_members, placed, programs, with_idle
 from modjax.train.recipe import Recipe, member_axis
 from modjax.train.settings import Settings, StopBy
 from modjax.train.step import State, member_keys
@@ -121,14 +121,14 @@ class _Run:
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
         self.idle = self._idle()
-        self.members = (*self.names, *(f"idle {number}" for number in range(self.idle)))
+        self.members = (*self.names, *(f"idle {number}" for number in range(self.idle.members)))
         self.rows = self._rows(tasks, "train")
         self.validation = []
         if settings.evaluate_every:
             validation = loader.padded(self._rows(tasks, "validation"), settings.batch)
             self.validation = [self.place(batch) for batch in validation]
         self.keys_E = self._keys()
-        frozen = with_idle(recipe.frozen, len(self.names), self.idle)
+        frozen = with_idle(recipe.frozen, len(self.names), self.idle.members)
         self.given, self.frozen = (placed(tree, model.mesh) for tree in (recipe.given, frozen))
         answered = settings.evaluate_every and settings.stop_by == "rouge_l"
         self.answers = self._answers(tasks) if answered else None
@@ -137,12 +137,13 @@ class _Run:
         jax.eval_shape(self.recipe.experts, self._trained(), self.frozen)  # raises if members are not experts
         return Answers(self.model, {name: tasks.select(own) for name, own in self.groups.items()}, self.settings)
 
-    def _idle(self) -> int:
-        n_members, mesh = len(self.names), self.model.mesh
-        idle = idle_members(n_members, self.settings.batch, mesh)
-        if idle:
-            across = mesh.shape["expert"]
-            logging.warning("%d members of %d are idle, to fill expert=%d of the mesh", idle, n_members + idle, across)
+    def _idle(self) -> Idle:
+        mesh, n_members, batch = self.model.mesh, len(self.names), self.settings.batch
+        idle = Idle.of(n_members, batch, mesh)
+        for kind, number, whole in (("members", idle.members, n_members), ("rows of a step", idle.rows, batch)):
+            if number:
+                found = (number, kind, whole + number, dict(mesh.shape))
+                logging.warning("%d %s of %d are idle, to fill the mesh %s", *found)
         return idle
 
     def _rows(self, tasks, split) -> dict[str, Rows]:
@@ -163,16 +164,20 @@ class _Run:
         """The programs, with the rows that are held at a time chosen unless they are given."""
 
         def choose():
-            given = (self.recipe, self._trained(), self.frozen, self._rows_of_steps()[0], self.settings)
+            batch = self._with_idle_rows(self._rows_of_steps()[0])
+            given = (self.recipe, self._trained(), self.frozen, batch, self.settings)
             return memory.choice(self.model.params, *given, self.model.mesh)
 
         settings = memory.settled(self.settings, folder, choose)
-        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh, self.idle)
+        return programs(self.recipe, settings, self.given, self.keys_E, self.model.mesh, self.idle.members)
 
     def place(self, batch: Rows) -> Rows:
-        """Host rows [E, B, ...] on the mesh, or on the one device."""
+        """Host rows [E, B, ...] on the mesh, with idle ones, or on the one device."""
         partition = rules.of_members(len(self.members))
-        return Rows(*(rules.put(field, partition, self.model.mesh) for field in batch))
+        return Rows(*(rules.put(field, partition, self.model.mesh) for field in self._with_idle_rows(batch)))
+
+    def _with_idle_rows(self, batch: Rows) -> Rows:
+        return Rows(*(np.pad(field, ((0, 0), (0, self.idle.rows), (0, 0))) for field in batch))
 
     def gathered(self, tree: Any) -> Any:
         """Complete arrays of the members on the host, without the idle ones."""
@@ -260,7 +265,7 @@ class _Run:
         # Answers can be scored, and even be right, where a loss is not finite.
         lower_E = found["loss"] if self.settings.stop_by == "loss" else -found["rouge_l"]
         lower_E = np.where(np.isfinite(found["loss"]), lower_E, np.float32(np.inf))
-        lower_E = np.pad(lower_E, (0, self.idle))
+        lower_E = np.pad(lower_E, (0, self.idle.members))
         return self.programs.judge(state, lower_E) if self.settings.patience else state
 
     def _name_failures(self, state):

@@ -14,7 +14,7 @@ from modjax.models.decoder import Decoder
 from modjax.parallel import rules
 from modjax.train import memory
 from modjax.train.lora import lora_recipe
-from modjax.train.programs import Programs, along_members, idle_members, programs, with_idle
+from modjax.train.programs import Idle, Programs, along_members, programs, with_idle
 from modjax.train.settings import Settings
 from modjax.train.step import State
 
@@ -31,10 +31,7 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Training of E experts in lockstep. Its mesh may be of devices that this machine does not have.
-
-    Raises InputError for rows that the mesh cannot split into equal parts.
-    """
+    """Training of E experts in lockstep. Its mesh may be of devices that this machine does not have."""
 
     config: ModelConfig
     settings: Settings
@@ -44,13 +41,20 @@ class Job:
     dtype: Any = jnp.bfloat16  # of the weights of the base
     quantize: str | None = None  # as in `modjax.load`
 
-    def __post_init__(self):
-        idle_members(self.experts, self.settings.batch, self.mesh)
+    @property
+    def idle(self) -> Idle:
+        """What only fills the mesh."""
+        return Idle.of(self.experts, self.settings.batch, self.mesh)
 
     @property
-    def idle(self) -> int:
-        """Members that only fill the mesh."""
-        return idle_members(self.experts, self.settings.batch, self.mesh)
+    def members(self) -> int:
+        """Experts and idle members."""
+        return self.experts + self.idle.members
+
+    @property
+    def rows(self) -> int:
+        """The rows of a member in a step, with idle ones."""
+        return self.settings.batch + self.idle.rows
 
     def settled(self, free: int | None) -> "Job":
         """The job with the rows at a time that training chooses, if the settings leave them open; free: see memory."""
@@ -73,11 +77,11 @@ class Job:
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
         state = jax.eval_shape(self._programs.fresh, self._recipe.given)
-        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.experts, self.idle))
+        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.experts, self.idle.members))
         return Arguments(
             decoder=jax.tree.unflatten(jax.tree.structure(abstract), leaves),
             state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
-            batch=jax.tree.map(self._place(rules.of_members(self.experts + self.idle)), self._batch()),
+            batch=jax.tree.map(self._place(rules.of_members(self.members)), self._batch()),
             keys_E=self._keys,
             frozen=jax.tree.map(lambda leaf: self._place(rules.EXPERT if leaf.ndim == 1 else rules.LORA)(leaf), frozen),
         )
@@ -88,18 +92,18 @@ class Job:
 
     @functools.cached_property
     def _programs(self) -> Programs:
-        return programs(self._recipe, self.settings, self._recipe.given, self._keys, self.mesh, self.idle)
+        return programs(self._recipe, self.settings, self._recipe.given, self._keys, self.mesh, self.idle.members)
 
     @property
     def _keys(self):
-        keys_E = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.experts + self.idle))
+        keys_E = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.members))
         return self._place(rules.EXPERT)(keys_E)
 
     def _batch(self) -> Rows:
         length, targets = self.settings.length, self.targets
         widths = Rows(length, length, length, targets, targets, targets, 1)
         types = Rows(*[jnp.int32] * len(widths))._replace(weights=jnp.float32)
-        before = (self.experts + self.idle, self.settings.batch)
+        before = (self.members, self.rows)
         return jax.tree.map(lambda width, of: jax.ShapeDtypeStruct((*before, width), of), widths, types)
 
     def _place(self, partition):

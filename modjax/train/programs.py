@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.errors import InputError
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
 from modjax.train.recipe import Recipe, member_axis
@@ -51,18 +50,19 @@ def programs(
     )
 
 
-def idle_members(n_members: int, batch: int, mesh: jax.sharding.Mesh | None) -> int:
-    """Members that learn nothing, with which each part of the mesh has equally many; a single member has all parts.
+class Idle(NamedTuple):
+    """What only fills a mesh, so that each of its parts has equally much: it costs what it stands beside, no more."""
 
-    Raises InputError for rows that the mesh cannot split into equal parts.
-    """
-    if mesh is None:
-        return 0
-    across, along = rules.parts(rules.of_members(n_members), mesh)
-    if batch % along:
-        sizes = {axis: mesh.shape[axis] for axis in rules.row_axes(n_members)}
-        raise InputError(f"batch={batch}: a mesh with {sizes} splits rows; expected a multiple of {along}")
-    return -n_members % across
+    members: int  # that learn nothing
+    rows: int  # without tokens, of each member in a step
+
+    @classmethod
+    def of(cls, n_members: int, batch: int, mesh: jax.sharding.Mesh | None) -> "Idle":
+        """For members with `batch` rows each; the rows of a single member are split over all parts."""
+        if mesh is None:
+            return cls(0, 0)
+        across, along = rules.parts(rules.of_members(n_members), mesh)
+        return cls(-n_members % across, -batch % along)
 
 
 def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Recipe()) -> Any:  # noqa: B008

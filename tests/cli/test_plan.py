@@ -19,9 +19,9 @@ def test_plan_prints_a_table_and_writes_it(plan, tmp_path):
     first, *lines = out.splitlines()
     assert first.endswith(", 3 experts, cpu, mesh expert=8 fsdp=1 tensor=1")  # those of the tasks in training
     assert any(line.startswith("fits           yes, ") for line in lines)
-    assert "5 members are idle, to fill the axis expert of the mesh" in out
+    assert "5 members, and 0 rows of each step, are idle, to fill the mesh" in out
     found = json.loads((tmp_path / "plan" / "plan.json").read_text())
-    assert (found["experts"], found["idle"], found["fits"]) == (3, 5, True)
+    assert (found["experts"], found["idle"], found["fits"]) == (3, {"members": 5, "rows": 0}, True)
     assert max(map(len, lines)) <= 160
 
 

@@ -3,7 +3,6 @@
 import jax
 import pytest
 
-from modjax.errors import InputError
 from modjax.parallel.mesh import make_mesh
 from modjax.train import fit, memory
 from modjax.train.job import Job
@@ -73,8 +72,3 @@ def test_the_rows_at_a_time_are_those_that_training_chooses(word_model, small):
     assert job.settled(int(3.5 * (two - one) / memory.SHARE)).settings.micro == 3
     assert job.settled(10**12).settings.micro == 8
     assert Job(word_model.config, Settings(**small, micro=5), 4, 16).settled(1).settings.micro == 5
-
-
-def test_rows_that_a_mesh_cannot_split_are_refused(word_model, small):
-    with pytest.raises(InputError, match=r"batch=3.*'fsdp': 2.*multiple of 2"):
-        Job(word_model.config, Settings(**small | {"batch": 3}), 4, 16, make_mesh(expert=4, fsdp=2))

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from modjax.errors import InputError
 from modjax.parallel import rules
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
@@ -102,6 +101,12 @@ def test_the_rows_of_one_expert_lie_on_all_devices(train, word_model):
         np.testing.assert_allclose(leaf, expected, atol=1e-5)
 
 
-def test_rows_that_a_mesh_cannot_split_are_refused(train, word_model):
-    with pytest.raises(InputError, match=r"batch=3.*'fsdp': 2.*multiple of 2"):
-        train(model=on(make_mesh(expert=4, fsdp=2), word_model), batch=3)
+@pytest.mark.parametrize("groups", [None, {"all": ("sort", "copy")}], ids=["four experts", "one expert"])
+def test_idle_rows_fill_a_mesh_that_does_not_divide_them(train, word_model, groups):
+    """Three rows per expert on a mesh that splits them in two, or in eight."""
+    settings = {"groups": groups, "batch": 3, "evaluate_every": 2, "steps": 2}
+    alone, library = train(**settings), train(model=on(make_mesh(expert=4, fsdp=2), word_model), **settings)
+    for leaf, expected in zip(jax.tree.leaves(library), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_allclose(leaf, expected, atol=1e-5)
+    scores, expected = (dict(info.scores) for info in (library.infos[0], alone.infos[0]))
+    assert scores == pytest.approx(expected, rel=1e-5)
