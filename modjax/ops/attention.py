@@ -7,6 +7,7 @@ itself would turn the skipping of blocks into a choice between results.
 
 import functools
 import importlib.util
+import math
 from collections.abc import Callable
 
 import jax
@@ -31,7 +32,7 @@ def attend(
     window: int | jax.Array | None = None,
     scale: float | jax.Array | None = None,
     softcap: float | None = None,
-    row_axes: tuple[str, ...] = ("expert", "fsdp"),
+    row_axes: tuple[str, ...] = ("fsdp",),
 ) -> jax.Array:
     """softmax(scale q k^T) v, each key-value head serving N / K query heads (Ainslie et al., arXiv:2305.13245).
 
@@ -43,7 +44,7 @@ def attend(
     window: number of positions that a query reads, its own included, int or int32[]; None for all.
     scale: float or float32[], by default 1 / sqrt(H).
     softcap: scores s become softcap tanh(s / softcap) (arXiv:2408.00118, section 2).
-    row_axes: the axes of the mesh of the arrays that B is split along; heads are split along `tensor`.
+    row_axes: the axes of the arrays' mesh that B is split along, if they divide it; heads are split along `tensor`.
     Scores and softmax are float32; memory is linear in T. A query with no keys gives zeros. Result: like q_BTNH.
     """
     numbers = (
@@ -86,9 +87,9 @@ def _split(direction: str, softcap: float | None, row_axes, numbers, rows, resul
     run, mesh = _mapped(direction, softcap), jax.typeof(rows[0]).sharding.mesh
     if not {*row_axes, "tensor"} <= set(mesh.axis_names) or set(mesh.axis_types) != {AxisType.Auto}:
         return run(numbers, rows)
-    splits = {"rows": row_axes}
-    if rows[1].shape[2] % mesh.shape["tensor"] == 0:
-        splits["heads"] = "tensor"
+    sizes = {"rows": rows[0].shape[0], "heads": rows[1].shape[2]}
+    names = {"rows": row_axes, "heads": ("tensor",)}
+    splits = {axis: own for axis, own in names.items() if sizes[axis] % math.prod(map(mesh.shape.get, own)) == 0}
     specs = tuple(P(*map(splits.get, axes)) for axes in (*_ROWS[: len(rows)], *results))
     in_specs, out_specs = (P(), specs[: len(rows)]), specs[len(rows) :]
     return jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)(numbers, rows)

@@ -76,12 +76,12 @@ def of_members(members: int) -> P:
 
 
 def by_rows(x: jax.Array, mesh: jax.sharding.AbstractMesh, axes: tuple[str, ...] = ROWS) -> jax.Array:
-    """The array, in a compiled program, with its first axis split along axes of a mesh of `make_mesh`, if it is one."""
-    if not set(axes) <= set(mesh.axis_names):
+    """The array, in a compiled program, with its first axis split along axes of a mesh of `make_mesh`, if it is one.
+
+    Rows that they do not divide stay as XLA splits them: callers fill them up, see `row_shards`.
+    """
+    if not set(axes) <= set(mesh.axis_names) or x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
         return x
-    if x.shape[0] % math.prod(mesh.shape[axis] for axis in axes):
-        sizes = {axis: mesh.shape[axis] for axis in axes}
-        raise InputError(f"{x.shape[0]} rows on a mesh with {sizes}: expected a multiple of the product of these sizes")
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(axes)))
 
 
