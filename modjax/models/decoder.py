@@ -180,15 +180,19 @@ class Decoder(nnx.Module):
             return rules.by_rows(x_BTD, self.mesh, frame.row_axes), (kept if keep else None, seen)
 
         cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
-        x_BTD = rules.by_rows(self.embedded(tokens_BT, frame.positions_BT), self.mesh, frame.row_axes)
+        # Rows are looked up in a whole table: in one that is split as they are, XLA swaps parts between experts. The
+        # few tokens of decoding go to the parts instead.
+        table_VD = self.embed[...] if cache is not None else rules.resplit(self.embed[...], P("tensor"), self.mesh)
+        embedded_BTD = self.embedded(table_VD, tokens_BT, frame.positions_BT)
+        x_BTD = rules.by_rows(embedded_BTD, self.mesh, frame.row_axes)
         x_BTD, (kept, seen) = jax.lax.scan(
             keeping(layer, remat), x_BTD, (self.blocks, Layer.stacked(self.config), adapters, cached)
         )
         return self.final_norm(x_BTD), kept, seen
 
-    def embedded(self, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
-        """The input of the first layer, float[B, T, D] in the weights' dtype."""
-        x_BTD = jnp.take(self.embed[...], tokens_BT, axis=0)
+    def embedded(self, table_VD: jax.Array, tokens_BT: jax.Array, positions_BT: jax.Array) -> jax.Array:
+        """The input of the first layer, float[B, T, D] in the weights' dtype; table_VD: the embedding."""
+        x_BTD = jnp.take(table_VD, tokens_BT, axis=0)
         if self.config.embed_scale != 1:
             x_BTD = x_BTD * jnp.asarray(self.config.embed_scale, x_BTD.dtype)
         if self.position_embed is not None:

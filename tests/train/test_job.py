@@ -1,8 +1,12 @@
 """A job known by its sizes: its step has the arguments of a real run's, in shape, dtype and place."""
 
+import dataclasses
+
 import jax
 import pytest
 
+from modjax.models import local
+from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
 from modjax.train import fit, memory
 from modjax.train.job import Job
@@ -72,3 +76,12 @@ def test_the_rows_at_a_time_are_those_that_training_chooses(word_model, small):
     assert job.settled(int(3.5 * (two - one) / memory.SHARE)).settings.micro == 3
     assert job.settled(10**12).settings.micro == 8
     assert Job(word_model.config, Settings(**small, micro=5), 4, 16).settled(1).settings.micro == 5
+
+
+@pytest.mark.parametrize("sizes", [(4, 2, 1), (2, 2, 2)], ids=str)
+def test_with_a_large_vocabulary_too_no_expert_hears_of_another(sizes):
+    """Two layers of SmolLM2's width, whose embedding is looked up while it is split as the rows are."""
+    config, mesh = dataclasses.replace(local.config("smollm2-135m"), L=2), make_mesh(*sizes)
+    settings = Settings(batch=4, length=256, micro=16)
+    program = Job(config, settings, 8, 64, mesh, "float32").traced().lower().compile()
+    assert not [one for one in collectives(program.as_text(), mesh) if "expert" in one.axes]
