@@ -76,13 +76,7 @@ def poly(
     ids_TS = np.asarray([[library.names.index(expert) for expert in own] for own in chosen.values()])
     if retrieved is None:
         ids_TS = ids_TS[:1]  # all tasks share the same experts
-    start = _start(router, library, heads, ids_TS)
-    given, frozen = {"weights": np.broadcast_to(start, (1, len(tasks), *start.shape[2:]))}, _skills(library, ids_TS)
-    if not weights_only:
-        given["skills"] = {
-            site: Factors(*(_copies(leaf, len(tasks)) for leaf in own[:2])) for site, own in frozen.items()
-        }
-        frozen = {site: own.scale for site, own in frozen.items()}
+    given, frozen = _arrays(library, ids_TS, _start(router, library, heads, ids_TS), len(tasks), weights_only)
     recipe = PolyTraining(given, frozen, weights_rate, settings)
     fitted = fit(model, tasks, {name: (name,) for name in tasks}, recipe, settings, workdir, progress)
     weights_TS = np.asarray(task_weights(fitted.trained["weights"][0])).mean(axis=1)
@@ -94,6 +88,15 @@ def poly(
         for member, ((task, own), weights_S) in enumerate(zip(chosen.items(), weights_TS, strict=True))
     )
     return Library(recipe.experts(fitted.trained, recipe.frozen), infos)
+
+
+def _arrays(library, ids_TS, start, n_tasks, weights_only) -> tuple[dict, dict]:
+    """(given, frozen) of `PolyTraining`: weights of each task that start alike, and the skills on either side."""
+    given, frozen = {"weights": np.broadcast_to(start, (1, n_tasks, *start.shape[2:]))}, _skills(library, ids_TS)
+    if weights_only:
+        return given, frozen
+    given["skills"] = {site: Factors(*(_copies(leaf, n_tasks) for leaf in own[:2])) for site, own in frozen.items()}
+    return given, {site: own.scale for site, own in frozen.items()}
 
 
 def _listed(weights_S) -> str:
