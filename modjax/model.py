@@ -93,10 +93,13 @@ class Model:
         bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
         if router is not None and library is not None:
             context = _checked_context(context, router.choices(library), len(tokens_BT))
-        spare = -len(tokens_BT) % self.params.row_shards  # rows that only make the parts of all devices equal
-        if spare:
-            tokens_BT, context = jax.tree.map(lambda own_B: _repeated(own_B, spare), (tokens_BT, context))
-        return _logits(self.params, bound, context, tokens_BT)[: len(tokens_BT) - spare]
+        spare = -len(tokens_BT) % self.params.row_shards
+        if not spare:
+            return _logits(self.params, bound, context, tokens_BT)
+        filled_BT = jnp.pad(tokens_BT, ((0, spare), (0, 0)))  # rows that only make the parts of all devices equal
+        if context.choice_B is not None:
+            context = context._replace(choice_B=jnp.pad(context.choice_B, (0, spare)))
+        return _logits(self.params, bound, context, filled_BT)[: len(tokens_BT)]
 
     def generate(
         self,
@@ -295,11 +298,6 @@ def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Con
     if not whole or not ((choice_B >= -1) & (choice_B < len(names))).all():
         raise arguments.refused("choice_B", context.choice_B, f"int32[{n_rows}], from -1 to {len(names) - 1}")
     return context._replace(choice_B=jnp.asarray(choice_B, jnp.int32))
-
-
-def _repeated(own_B, times):
-    """The array with its first row that many times more at its end."""
-    return jnp.concatenate([own_B, jnp.repeat(own_B[:1], times, axis=0)])
 
 
 @jax.jit

@@ -182,7 +182,7 @@ class Decoder(nnx.Module):
         cached = None if cache is None else (cache.k, cache.v, cache.new_k, cache.new_v)
         # Rows are looked up in a whole table: in one that is split as they are, XLA swaps parts between experts. The
         # few tokens of decoding go to the parts instead.
-        table_VD = self.embed[...] if cache is not None else rules.resplit(self.embed[...], P("tensor"), self.mesh)
+        table_VD = self._table() if cache is None else self.embed[...]
         embedded_BTD = self.embedded(table_VD, tokens_BT, frame.positions_BT)
         x_BTD = rules.by_rows(embedded_BTD, self.mesh, frame.row_axes)
         x_BTD, (kept, seen) = jax.lax.scan(
@@ -205,23 +205,34 @@ class Decoder(nnx.Module):
 
     def reader(self) -> Callable[[jax.Array], jax.Array]:
         """The function `logits` for several calls: what `fsdp` splits of the head is gathered once for all of them."""
-        config = self.config
-        if self.head is None:
-            formula, kernel, partition, bias = "...d,vd->...v", self.embed, P("tensor"), self.tied_bias
-        else:
-            formula, kernel, partition, bias = "...d,dv->...v", self.head.kernel, P(None, "tensor"), self.head.bias
-        kernel = rules.resplit(kernel[...], partition, self.mesh)
+        config, product = self.config, self._tied() if self.head is None else self._untied()
 
         def read(hidden):
-            logits = jnp.einsum(formula, hidden, kernel, preferred_element_type=jnp.float32)
-            if bias is not None:
-                logits = logits + jnp.broadcast_to(bias[...], logits.shape)
+            logits = product(hidden)
             if config.logit_scale != 1:
                 logits = logits * config.logit_scale
             cap = config.logit_softcap
             return logits if cap is None else cap * jnp.tanh(logits / cap)
 
         return read
+
+    def _untied(self):
+        bias = None if self.head.bias is None else self.head.bias[...]
+        head = Linear(rules.resplit(self.head.kernel[...], P(None, "tensor"), self.mesh), bias)
+        return lambda hidden: head(hidden, jnp.float32)
+
+    def _tied(self):
+        table_VD = self._table()
+
+        def product(hidden):
+            logits = jnp.einsum("...d,vd->...v", hidden, table_VD, preferred_element_type=jnp.float32)
+            return logits if self.tied_bias is None else logits + jnp.broadcast_to(self.tied_bias[...], logits.shape)
+
+        return product
+
+    def _table(self) -> jax.Array:
+        """The embedding, [V, D], split along `tensor` alone."""
+        return rules.resplit(self.embed[...], P("tensor"), self.mesh)
 
 
 def _rows_frame(config: ModelConfig, tokens_BT, positions_BT, ends_BT, room: int = 0) -> Frame:

@@ -109,7 +109,7 @@ def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.
 
 
 def everywhere(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    """The tree with all arrays whole on every device of the mesh; arrays that lie on one already stay."""
+    """The tree with its arrays whole on every device of the mesh; those that lie on a mesh already stay as they do."""
 
     def one(leaf):
         on_mesh = isinstance(leaf, jax.Array) and isinstance(leaf.sharding, NamedSharding)

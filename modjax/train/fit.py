@@ -121,7 +121,8 @@ class _Run:
         self.model, self.groups, self.recipe, self.settings = model, groups, recipe, settings
         self.names = tuple(groups)
         self.idle = self._idle()
-        self.members = (*self.names, *(f"idle {number}" for number in range(self.idle.members)))
+        # Idle members have blank names, which no expert may have.
+        self.members = (*self.names, *(" " * number for number in range(1, self.idle.members + 1)))
         self.rows = self._rows(tasks, "train")
         self.validation = []
         if settings.evaluate_every:
