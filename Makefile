@@ -50,7 +50,7 @@ lint: .venv/test
 
 # libtpu, which compiles for TPUs on any machine, for the versions of JAX that run on Python 3.11.
 .venv/plan: .venv/test setup.py
-	$(BIN)/python -m pip install -q "libtpu==0.0.42.1; python_version < '3.12'"
+	$(BIN)/python -m pip install -q -e ".[plan]"
 	touch $@
 
 clean:

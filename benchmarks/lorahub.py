@@ -3,10 +3,9 @@
     python benchmarks/lorahub.py --out=benchmarks/results/NAME.json
 
 Twenty random experts (rank 4 on q, k, v, o) and five examples of random tokens, which begin alike, as examples of one
-instruction do. modjax calls its compiled objective
-with other weights. peft does the same in two ways: `reload` reads the adapters' files, sums them and loads the sum into
-the model, for every value; `kept` sums adapters that stay in memory, as LoraHub's own code does. The losses of all
-sides must agree; the penalty is 0.
+instruction do. modjax calls its compiled objective with other weights. peft does the same in two ways: `reload` reads
+the adapters' files, sums them and loads the sum into the model, for every value; `kept` sums adapters that stay in
+memory, as LoraHub's own code does. The losses of all sides must agree; the penalty is 0.
 """
 
 import functools
@@ -66,10 +65,8 @@ class Peer:
 def compare(args, path: pathlib.Path, folder: pathlib.Path) -> dict:
     """Seconds of every side, their ratios to modjax, and the losses."""
     model = modjax.load(path, dtype=jnp.float32)
-    library, examples = (
-        ours.random_library(model.config, args.experts),
-        random_examples(args.examples, args.length, args.shared),
-    )
+    library = ours.random_library(model.config, args.experts)
+    examples = random_examples(args.examples, args.length, args.shared)
     library.save(folder)
     theirs = Peer(path, folder, library.names, examples)
     objectives = {
