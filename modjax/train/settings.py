@@ -21,6 +21,7 @@ class Settings:
 
     steps: int = 1000  # optimizer steps
     batch: int = 16  # packed rows per expert and step
+    slots: int = 0  # experts in work at a time; the place of one that ends goes to the next; 0: all at once
     micro: int = 0  # rows whose activations are held at a time, over all experts and per device; 0: as memory allows
     length: int = 2048  # tokens per packed row; see `too_long` for longer examples
     rank: int = 4  # R, rank of each LoRA
@@ -48,7 +49,7 @@ class Settings:
     def __post_init__(self):
         counts = ("steps", "batch", "length", "rank", "log_every", "loss_chunk", "max_new_tokens")
         check_fields(self, counts, whole, least=1, most=MOST)
-        check_fields(self, ("micro", "evaluate_every", "patience", "save_every"), whole, least=0, most=MOST)
+        check_fields(self, ("slots", "micro", "evaluate_every", "patience", "save_every"), whole, least=0, most=MOST)
         check_fields(self, ("learning_rate", "weight_decay"), number, least=0)
         check_fields(self, ("alpha",), number)
         check_fields(self, ("clip",), number, above=0)
@@ -71,6 +72,7 @@ class SettingsFields(TypedDict, total=False):
 
     steps: int
     batch: int
+    slots: int
     micro: int
     length: int
     rank: int
