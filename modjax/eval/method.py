@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from modjax import arguments
 from modjax.data.tasks import Task, Tasks, checked_tasks
+from modjax.errors import InputError
 from modjax.eval.sample import Chosen
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 from modjax.routing.base import Router
 
 
@@ -15,14 +17,21 @@ class Method:
     """One way to answer: the base model, or a library with a router."""
 
     name: str
-    library: Library | None = None
+    library: Library | PagedLibrary | None = None
     router: Router | None = None
     note: str = ""
 
     def __post_init__(self):
         arguments.check_fields(self, ("name", "note"), arguments.text)
-        arguments.check_fields(self, ("library",), arguments.optional(arguments.instance), Library)
+        arguments.check_fields(self, ("library",), arguments.optional(arguments.instance), Library | PagedLibrary)
         arguments.check_fields(self, ("router",), arguments.optional(arguments.instance), Router)
+
+    @property
+    def loaded(self) -> Library | None:
+        """The library, for what looks at all experts at once. Raises InputError for a paged one."""
+        if isinstance(self.library, PagedLibrary):
+            raise InputError(f"method {self.name!r} has a paged library; expected one in memory, such as paged[names]")
+        return self.library
 
     @property
     def needs_choice(self) -> bool:

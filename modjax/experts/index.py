@@ -24,8 +24,10 @@ from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
 INDEX = "library.json"
+PROTOTYPES = "prototypes.safetensors"
 # Files that a library's folder may hold, and that no folder of an expert may be named after.
-OWN_FILES = (INDEX, f"{INDEX}.writing", "convert.json", "convert.json.writing", "adapter_config.json")
+_WRITTEN = (INDEX, PROTOTYPES, "convert.json")
+OWN_FILES = (*_WRITTEN, *(f"{name}.writing" for name in _WRITTEN), "adapter_config.json")
 
 
 class Entry(NamedTuple):

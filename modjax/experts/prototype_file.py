@@ -1,0 +1,100 @@
+"""prototypes.safetensors: the prototype of every expert of a saved library, in a file that is mapped into memory.
+
+{site: float32[L,E,I]}, the `modjax.experts.direction.directions` of each expert, and as metadata the output width of
+each site and a digest of the hashes that the file was made of. With other hashes in library.json it is made again.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import safetensors
+
+from modjax import digest
+from modjax.errors import InputError
+from modjax.experts import store
+from modjax.experts.direction import directions
+from modjax.experts.index import Index
+from modjax.experts.library import Library
+from modjax.files import check_file, os_errors
+from modjax.models import safetensors_file
+
+AT_ONCE = 8  # experts in memory while the file is made
+Widths = dict[str, tuple[int, int]]  # {site: (input, output)}
+
+
+class Prototypes(NamedTuple):
+    """The content of the file."""
+
+    arrays: dict[str, np.ndarray]  # {site: float32[L,E,I]}, mapped
+    widths: Widths
+
+
+def opened(path: pathlib.Path, index: Index, file: pathlib.Path) -> Prototypes:
+    """The prototypes of the library at `path`, from the file if it was made of the same experts, else made and kept.
+
+    Making them reads every expert once, and checks its hash. Raises InputError as `store.load`, for experts to models
+    of different shapes, and if the file cannot be written.
+    """
+    made_of = digest.of_json([index.layers, [(entry.info.name, entry.sha256) for entry in index.entries]])
+    if not file.is_file() or _metadata(file).get("library") != made_of:
+        _make(path, index, file, made_of)
+    return _read(file, index)
+
+
+def _metadata(file) -> dict[str, str]:
+    try:
+        with safetensors.safe_open(str(file), framework="numpy") as opened:
+            return opened.metadata() or {}
+    except (OSError, safetensors.SafetensorError):
+        return {}  # a damaged file is made again
+
+
+def _read(file, index) -> Prototypes:
+    outputs = json.loads(_metadata(file)["outputs"])
+    arrays = {site: safetensors_file.mapped(site, one) for site, one in safetensors_file.tensors(file).items()}
+    for site, array in arrays.items():
+        if array.shape[:2] != (index.layers, len(index.entries)) or array.dtype != np.float32:
+            raise InputError(f"{file}: {site!r} is {array.dtype}{list(array.shape)}; delete the file to make it again")
+    return Prototypes(arrays, {site: (array.shape[2], outputs[site]) for site, array in arrays.items()})
+
+
+def _make(path, index, file, made_of):
+    widths = _widths(path, index)
+    shapes = {site: (index.layers, len(index.entries), i) for site, (i, _) in widths.items()}
+    metadata = {"library": made_of, "outputs": json.dumps({site: o for site, (_, o) in widths.items()})}
+    draft = file.with_name(file.name + ".writing")
+    with os_errors(file, "written"):
+        check_file(file)
+        arrays = safetensors_file.create(draft, shapes, "F32", metadata)
+    for experts, library in _parts(path, index):
+        for site, lora in library.loras.items():
+            arrays[site][:, experts] = directions(lora)
+    with os_errors(file, "written"):
+        for array in arrays.values():
+            array.flush()
+        os.replace(draft, file)
+
+
+def _widths(path, index) -> Widths:
+    """{site: widths} of all experts. Raises InputError naming the first expert with other widths than those before."""
+    found: Widths = {}
+    for entry in index.entries:
+        for site, own in store.widths(path, entry).items():
+            if found.setdefault(site, own) != own:
+                raise InputError(
+                    f"{path / entry.folder}, site {site}: widths (input, output) = {own}; expected {found[site]}, as "
+                    "the experts before it have"
+                )
+    return found
+
+
+def _parts(path, index) -> Iterator[tuple[slice, Library]]:
+    """The experts, a few at a time: (their places, the library of them)."""
+    for first in range(0, len(index.entries), AT_ONCE):
+        entries = index.entries[first : first + AT_ONCE]
+        adapters = [store.read(path, entry) for entry in entries]
+        yield slice(first, first + len(entries)), Library.of(adapters, index.layers)

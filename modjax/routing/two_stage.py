@@ -1,0 +1,148 @@
+"""Arrow in two stages, for libraries of thousands of experts (`modjax.PagedLibrary`).
+
+First the base model reads each prompt, and an index of the prototypes of all experts gives its candidates: those that
+Arrow would give the most weight, summed over the prompt's tokens, the sites and the layers. Then the candidates alone
+are brought to the device, and each token of prompt and answer is routed among them by Arrow (arXiv 2405.11157).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.arguments import instance, number, whole
+from modjax.errors import InputError
+from modjax.experts.failed import left_out
+from modjax.experts.paged import PagedLibrary
+from modjax.models.decoder import Decoder
+from modjax.ops.lora import Mix
+from modjax.ops.top_k import TopK, Weights
+from modjax.parallel.distributed import gather
+from modjax.routing.arrow import Arrow
+from modjax.routing.base import Bound, Router, checked_mix, named, static
+from modjax.routing.norm import Norm, check_norm
+from modjax.routing.prompt import PromptRouter, PromptRows
+from modjax.routing.top_k import checked_top_k, heard
+
+
+class TwoStage(PromptRouter):
+    n_experts: int = static()
+    candidates: int = static(32)
+    top_k: int = static(4)
+    temperature: float = static(1.0)
+    mix: Mix = static("parameters")
+    input_norm: Norm = static("none")
+    left_out: tuple[int, ...] = static(())  # indices of experts that are no candidates
+
+    def __post_init__(self):
+        object.__setattr__(self, "left_out", tuple(self.left_out))  # a file gives a list, which has no hash
+
+    @property
+    def count(self) -> int:
+        """The number of candidates of each prompt."""
+        return min(self.candidates, self.n_experts - len(self.left_out))
+
+    def arrow(self, prototypes: dict[str, jax.Array]) -> Arrow:
+        """Arrow with the settings of the second stage."""
+        return Arrow(prototypes, self.top_k, self.temperature, self.mix, self.input_norm)
+
+    def at_once(self, loras):
+        return len(loras.pages) // self.count
+
+    def settled(self, decoder, loras, rows):
+        if isinstance(rows.tokens_BT, jax.core.Tracer):
+            raise InputError("a paged library reads files for its prompts; expected arrays, not a JAX transformation")
+        chosen_BC = self.chosen(decoder, loras.prototypes, rows)
+        with_prompt_B = np.asarray(gather(rows.lengths_B)) > 0
+        needed = np.unique(chosen_BC[with_prompt_B])
+        slot_E = np.zeros(self.n_experts, int)
+        slot_E[needed] = loras.pages.load(needed.tolist())
+        candidates_BS = np.zeros((len(chosen_BC), len(loras.pages)), bool)
+        np.put_along_axis(candidates_BS, slot_E[chosen_BC], with_prompt_B[:, None], axis=1)
+        page = loras.pages.slots
+        shape = (decoder.config.L, *candidates_BS.shape)
+        return Bound(page.loras, Among(self.arrow(page.prototypes), np.broadcast_to(candidates_BS, shape)))
+
+    def chosen(self, decoder: Decoder, prototypes: dict[str, jax.Array], rows: PromptRows) -> np.ndarray:
+        """The candidates of each row, int[B,C]; prototypes: [L,E,I] of all experts."""
+        kept_E = np.setdiff1d(np.arange(self.n_experts), self.left_out)
+        if self.count == len(kept_E):
+            return np.broadcast_to(kept_E, (len(rows.tokens_BT), self.count))
+        score_BE = gather(_scores(decoder, self, prototypes, rows))[:, kept_E]
+        return kept_E[np.argsort(-score_BE, axis=1, kind="stable")[:, : self.count]]
+
+
+class Among(Router):
+    """Arrow among the candidates of each row alone."""
+
+    arrow: Arrow
+    candidates: jax.Array = named("LBE")  # bool
+
+    @property
+    def mix(self) -> Mix:
+        return self.arrow.mix
+
+    def __call__(self, site, x_BTI, context):
+        heard_E = heard(self.arrow.prototypes[site])
+        return self.arrow.weights(site, x_BTI, (self.candidates & heard_E[None])[:, None])
+
+
+def two_stage(
+    library: PagedLibrary,
+    candidates: int = 32,
+    top_k: int = 4,
+    temperature: float = 1.0,
+    mix: Mix = "parameters",
+    input_norm: Norm = "none",
+    failed: bool = False,
+) -> TwoStage:
+    """A router of a paged library; with at least as many candidates as experts it is `arrow`.
+
+        score_e = sum over tokens of the prompt, sites, layers of the weight of e in Arrow over all experts,
+        with the inputs of the base model;  weights = Arrow among the candidates, those with the largest scores
+
+    Args:
+      candidates: experts per prompt, at most the library's `cache`.
+      top_k, temperature, mix, input_norm: of Arrow; see `arrow`.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
+    """
+    instance("library", library, PagedLibrary)
+    candidates = whole("candidates", candidates, least=1)
+    if min(candidates, len(library)) > library.cache:
+        raise InputError(
+            f"candidates={candidates}: expected at most {library.cache}, the experts that the library's cache holds; "
+            "open it with a larger cache="
+        )
+    top_k, temperature = checked_top_k(top_k), float(number("temperature", temperature))
+    check_norm("input_norm", input_norm)
+    without = left_out(library, failed)
+    return TwoStage(len(library), candidates, top_k, temperature, checked_mix(mix), input_norm, without)
+
+
+@jax.jit
+def _scores(decoder, router, prototypes, rows):
+    """float32[B,E]: the weights of Arrow over all experts, summed over each prompt's tokens, sites and layers."""
+    kept_E = np.ones(router.n_experts, bool)
+    kept_E[list(router.left_out)] = False
+
+    def look(layer, sites, x_BTI):
+        return {site: summed(site, layer[site], x_BTI) for site in sites if site in layer}
+
+    def summed(site, prototype_EI, x_BTI):
+        arrow, heard_E = router.arrow({site: prototype_EI}), kept_E & heard(prototype_EI)
+
+        def one(row):
+            x_TI, inside_T = row
+            weights = arrow.weights(site, x_TI[None], heard_E)
+            ids_Tk, weights_Tk = (own[0] for own in _of_ids(weights))
+            return jnp.zeros(router.n_experts).at[ids_Tk].add(jnp.where(inside_T[:, None], weights_Tk, 0))
+
+        return jax.lax.map(one, (x_BTI, rows.inside_BT))  # the scores of one row's tokens are in memory at a time
+
+    seen = decoder.observe(look, *rows, adapters=prototypes)
+    return sum(seen.values()).sum(axis=0)
+
+
+def _of_ids(weights: Weights) -> TopK:
+    if isinstance(weights, TopK):
+        return weights
+    return TopK(jnp.broadcast_to(jnp.arange(weights.shape[-1]), weights.shape), weights)
