@@ -62,12 +62,34 @@ class TwoStage(PromptRouter):
         shape = (decoder.config.L, *candidates_BS.shape)
         return Bound(page.loras, Among(self.arrow(page.prototypes), np.broadcast_to(candidates_BS, shape)))
 
+    @jax.jit
+    def scores(self, decoder: Decoder, prototypes: dict[str, jax.Array], rows: PromptRows) -> jax.Array:
+        """The weights of Arrow over all experts, summed over each prompt's tokens, sites and layers, float32[B,E]."""
+        kept_E = np.ones(self.n_experts, bool)
+        kept_E[list(self.left_out)] = False
+
+        def look(layer, sites, x_BTI):
+            return {site: summed(site, layer[site], x_BTI) for site in sites if site in layer}
+
+        def summed(site, prototype_EI, x_BTI):
+            arrow, heard_E = self.arrow({site: prototype_EI}), kept_E & heard(prototype_EI)
+
+            def one(row):
+                x_TI, inside_T = row
+                ids_Tk, weights_Tk = (own[0] for own in _of_ids(arrow.weights(site, x_TI[None], heard_E)))
+                return jnp.zeros(self.n_experts).at[ids_Tk].add(jnp.where(inside_T[:, None], weights_Tk, 0))
+
+            return jax.lax.map(one, (x_BTI, rows.inside_BT))  # the scores of one row's tokens are in memory at a time
+
+        seen = decoder.observe(look, *rows, adapters=prototypes)
+        return sum(seen.values()).sum(axis=0)
+
     def chosen(self, decoder: Decoder, prototypes: dict[str, jax.Array], rows: PromptRows) -> np.ndarray:
         """The candidates of each row, int[B,C]; prototypes: [L,E,I] of all experts."""
         kept_E = np.setdiff1d(np.arange(self.n_experts), self.left_out)
         if self.count == len(kept_E):
             return np.broadcast_to(kept_E, (len(rows.tokens_BT), self.count))
-        score_BE = gather(_scores(decoder, self, prototypes, rows))[:, kept_E]
+        score_BE = gather(self.scores(decoder, prototypes, rows))[:, kept_E]
         return kept_E[np.argsort(-score_BE, axis=1, kind="stable")[:, : self.count]]
 
 
@@ -116,30 +138,6 @@ def two_stage(
     check_norm("input_norm", input_norm)
     without = left_out(library, failed)
     return TwoStage(len(library), candidates, top_k, temperature, checked_mix(mix), input_norm, without)
-
-
-@jax.jit
-def _scores(decoder, router, prototypes, rows):
-    """float32[B,E]: the weights of Arrow over all experts, summed over each prompt's tokens, sites and layers."""
-    kept_E = np.ones(router.n_experts, bool)
-    kept_E[list(router.left_out)] = False
-
-    def look(layer, sites, x_BTI):
-        return {site: summed(site, layer[site], x_BTI) for site in sites if site in layer}
-
-    def summed(site, prototype_EI, x_BTI):
-        arrow, heard_E = router.arrow({site: prototype_EI}), kept_E & heard(prototype_EI)
-
-        def one(row):
-            x_TI, inside_T = row
-            weights = arrow.weights(site, x_TI[None], heard_E)
-            ids_Tk, weights_Tk = (own[0] for own in _of_ids(weights))
-            return jnp.zeros(router.n_experts).at[ids_Tk].add(jnp.where(inside_T[:, None], weights_Tk, 0))
-
-        return jax.lax.map(one, (x_BTI, rows.inside_BT))  # the scores of one row's tokens are in memory at a time
-
-    seen = decoder.observe(look, *rows, adapters=prototypes)
-    return sum(seen.values()).sum(axis=0)
 
 
 def _of_ids(weights: Weights) -> TopK:
