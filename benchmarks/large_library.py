@@ -270,7 +270,7 @@ def of_loaded(work: Work) -> dict:
     found["loss"] = {"base": loss(None), "loaded": loss(bound["loaded"])} | {
         str(count): loss(work.model.bind(paged, two_stage(paged, candidates=count))) for count in counts
     }
-    weights = routing_weights(work.model, Method("all", library, router), [one.tokens for one in work.examples])
+    weights = routing_weights(work.model, Method("all", library, router), work.examples)
     scores = [
         np.asarray(both["two_stages"][1].scores(work.model.params, bound["two_stages"].loras.prototypes, rows))[0]
         for rows in (work.rows([prompt]) for prompt in work.prompts)

@@ -54,6 +54,11 @@ class Index:
     def names(self) -> tuple[str, ...]:
         return tuple(entry.info.name for entry in self.entries)
 
+    @property
+    def rank(self) -> int:
+        """The largest rank of an expert."""
+        return max(entry.info.rank for entry in self.entries)
+
     def without(self, names: Sequence[str]) -> "Index":
         """The index without these experts. Raises InputError for an unknown name, and if no expert would be left."""
         for name in names:

@@ -56,7 +56,7 @@ class PagedLibrary:
         self.path, self.cache, self.layers = path, min(cache, len(index.entries)), index.layers
         self.infos: tuple[ExpertInfo, ...] = tuple(entry.info for entry in index.entries)
         self.widths = prototypes.widths
-        self._entries, self._prototypes = index.entries, prototypes.arrays
+        self._index, self._prototypes = index, prototypes.arrays
 
     @classmethod
     def open(
@@ -64,7 +64,7 @@ class PagedLibrary:
     ) -> PagedLibrary:
         """Opens a library that `Library.save` wrote, without reading its experts.
 
-        The first time, every expert is read once, a few at a time, for its prototype; these are kept in a file.
+        The first time, every expert is read once, one at a time, for its prototype; these are kept in a file.
 
         Args:
           cache: the most experts in memory at once.
@@ -86,7 +86,7 @@ class PagedLibrary:
     @property
     def rank(self) -> int:
         """The largest rank of an expert, which all are padded to."""
-        return max(info.rank for info in self.infos)
+        return self._index.rank
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -97,7 +97,7 @@ class PagedLibrary:
     def __getitem__(self, chosen: str | int | slice | Sequence[str | int | bool]) -> Library:
         """The chosen experts, read from their files, in the given order; chosen as in `Library[...]`."""
         ids = selection.indices(chosen, self.names)
-        return Library.of([store.read(self.path, self._entries[i]) for i in ids], self.layers)
+        return Library.of([store.read(self.path, self._index.entries[i]) for i in ids], self.layers)
 
     def resident(self, dtype: np.dtype, mesh: jax.sharding.Mesh | None) -> Resident:
         """The prototypes and the slots on the devices of a mesh, the factors in a dtype; kept for the next call."""
@@ -109,31 +109,23 @@ class PagedLibrary:
         def put(tree):
             return rules.everywhere(tree, mesh)
 
-        shape = (self.layers, self.cache)
-        free = Page(
-            {
-                site: LoRA(
-                    jnp.zeros((*shape, self.rank, i), dtype), jnp.zeros((*shape, self.rank, o), dtype), jnp.zeros(shape)
-                )
-                for site, (i, o) in self.widths.items()
-            },
-            {site: jnp.zeros((*shape, i)) for site, (i, _) in self.widths.items()},
-        )
         prototypes = {site: jnp.asarray(array, dtype) for site, array in self._prototypes.items()}
-        return Resident(put(prototypes), Pages(put(free), self._page, put))
+        return Resident(put(prototypes), Pages(self._empty(dtype), self.cache, self._page, put))
 
     def _page(self, expert: int) -> Page:
-        """The arrays of one expert, zero at the sites that it does not have."""
-        adapter = store.read(self.path, self._entries[expert])
-        stacked = adapter.stacked(self.layers)
-        loras = {site: _padded(stacked.get(site), self.layers, self.rank, *own) for site, own in self.widths.items()}
-        return Page(loras, {site: np.asarray(array[:, expert]) for site, array in self._prototypes.items()})
+        """The arrays of one expert; zeros at the sites that it does not have."""
+        loras = store.read(self.path, self._index.entries[expert]).stacked(self.layers, self.rank)
+        prototypes = {site: array[:, expert] for site, array in self._prototypes.items()}
+        return Page(self._empty(np.float32).loras | loras, prototypes)
 
+    def _empty(self, dtype: np.dtype) -> Page:
+        """A page of zeros, with factors in a dtype."""
 
-def _padded(lora: LoRA | None, layers: int, rank: int, inputs: int, outputs: int) -> LoRA:
-    """The factors of an expert at one site, with rows of zeros up to a rank."""
-    a, b = np.zeros((layers, rank, inputs), np.float32), np.zeros((layers, rank, outputs), np.float32)
-    if lora is None:
-        return LoRA(a, b, np.zeros(layers, np.float32))
-    a[:, : lora.a.shape[1]], b[:, : lora.b.shape[1]] = lora.a, lora.b
-    return LoRA(a, b, lora.scale)
+        def zeros(*shape, dtype=np.float32):
+            return np.zeros((self.layers, *shape), dtype)
+
+        loras = {
+            site: LoRA(*(zeros(self.rank, width, dtype=dtype) for width in widths), zeros())
+            for site, widths in self.widths.items()
+        }
+        return Page(loras, {site: zeros(inputs) for site, (inputs, _) in self.widths.items()})

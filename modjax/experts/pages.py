@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from modjax.errors import InputError
@@ -22,9 +23,17 @@ class Pages:
       reads: how many experts were read so far.
     """
 
-    def __init__(self, slots: Any, read: Callable[[int], Any], put: Callable[[Any], Any]):
-        """slots: all free. read: expert -> its tree of NumPy arrays [L,...]. put: a tree of arrays, on the device."""
-        self.slots, self.reads = slots, 0
+    def __init__(self, empty: Any, slots: int, read: Callable[[int], Any], put: Callable[[Any], Any]):
+        """All slots are free.
+
+        Args:
+          empty: a page, as a tree of arrays [L,...], for its shapes and dtypes.
+          slots: their number, S.
+          read: expert -> its page.
+          put: puts a tree of arrays on the device.
+        """
+        self.slots = put(jax.tree.map(lambda one: jnp.zeros((len(one), slots, *one.shape[1:]), one.dtype), empty))
+        self.reads = 0
         self._read, self._put = read, put
         self._places: collections.OrderedDict[int, int] = collections.OrderedDict()  # the least recently used first
 

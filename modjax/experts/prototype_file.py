@@ -1,28 +1,29 @@
 """prototypes.safetensors: the prototype of every expert of a saved library, in a file that is mapped into memory.
 
-{site: float32[L,E,I]}, the `modjax.experts.direction.directions` of each expert, and as metadata the output width of
-each site and a digest of the hashes that the file was made of. With other hashes in library.json it is made again.
+{site: float32[L,E,I]}, the first right singular vector of each expert's update B^T A, 0 where that is 0. The metadata
+has the output width of each site, and a digest of the hashes that the file was made of: with other hashes in
+library.json it is made again.
 """
 
 import json
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import safetensors
 
 from modjax import digest
 from modjax.errors import InputError
 from modjax.experts import store
-from modjax.experts.direction import directions
 from modjax.experts.index import Index
-from modjax.experts.library import Library
 from modjax.files import check_file, os_errors
 from modjax.models import safetensors_file
+from modjax.ops.linalg import leading
+from modjax.ops.lora import Factors, LoRA
 
-AT_ONCE = 8  # experts in memory while the file is made
 Widths = dict[str, tuple[int, int]]  # {site: (input, output)}
 
 
@@ -36,8 +37,8 @@ class Prototypes(NamedTuple):
 def opened(path: pathlib.Path, index: Index, file: pathlib.Path) -> Prototypes:
     """The prototypes of the library at `path`, from the file if it was made of the same experts, else made and kept.
 
-    Making them reads every expert once, and checks its hash. Raises InputError as `store.load`, for experts to models
-    of different shapes, and if the file cannot be written.
+    Making them reads every expert once, one at a time, and checks its hash. Raises InputError as `store.load`, for
+    experts to models of different shapes, and if the file cannot be written.
     """
     made_of = digest.of_json([index.layers, [(entry.info.name, entry.sha256) for entry in index.entries]])
     if not file.is_file() or _metadata(file).get("library") != made_of:
@@ -70,9 +71,9 @@ def _make(path, index, file, made_of):
     with os_errors(file, "written"):
         check_file(file)
         arrays = safetensors_file.create(draft, shapes, "F32", metadata)
-    for experts, library in _parts(path, index):
-        for site, lora in library.loras.items():
-            arrays[site][:, experts] = directions(lora)
+    for e, entry in enumerate(index.entries):
+        for site, lora in store.read(path, entry).stacked(index.layers, index.rank).items():
+            arrays[site][:, e] = _direction(lora)
     with os_errors(file, "written"):
         for array in arrays.values():
             array.flush()
@@ -92,9 +93,8 @@ def _widths(path, index) -> Widths:
     return found
 
 
-def _parts(path, index) -> Iterator[tuple[slice, Library]]:
-    """The experts, a few at a time: (their places, the library of them)."""
-    for first in range(0, len(index.entries), AT_ONCE):
-        entries = index.entries[first : first + AT_ONCE]
-        adapters = [store.read(path, entry) for entry in entries]
-        yield slice(first, first + len(entries)), Library.of(adapters, index.layers)
+@jax.jit
+def _direction(lora: LoRA) -> jax.Array:
+    """The first right singular vector of each B^T A, float32[L,I]; 0 where the update s B^T A is 0."""
+    vector_LI, value_L = leading(Factors(lora.a, lora.b))
+    return jnp.where(((lora.scale != 0) & (value_L > 0))[:, None], vector_LI, 0)

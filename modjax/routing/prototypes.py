@@ -13,11 +13,10 @@ import numpy as np
 
 from modjax import arguments
 from modjax.errors import InputError
-from modjax.experts.direction import Leading, exact
 from modjax.experts.library import Library
 from modjax.experts.tie import Tie, check_factors, check_sites, checked_tie, firsts
 from modjax.models.layers import Linear
-from modjax.ops.linalg import leading_of_sum
+from modjax.ops.linalg import leading, leading_of_sum
 from modjax.ops.lora import Factors, LoRA
 from modjax.routing.base import BaseModel
 from modjax.routing.norm import Norm, check_norm, normed
@@ -25,6 +24,7 @@ from modjax.routing.norm import Norm, check_norm, normed
 Prototypes = Literal["svd", "power"]
 Of = Literal["update", "weights"]
 Length = Literal["unit", "singular"]
+Leading = tuple[jax.Array, jax.Array]
 
 
 def prototypes_of(
@@ -113,6 +113,12 @@ def _check(prototypes, of, model, length, scaled):
 def has_direction(lora: LoRA) -> jax.Array:
     """Whether each expert's update s_e B_e^T A_e is not 0, bool[L,E]: its first singular value is above 0."""
     return (lora.scale != 0) & (exact(lora)[1] > 0)
+
+
+@jax.jit
+def exact(lora: LoRA) -> Leading:
+    """The first right singular vector of each B^T A, and its singular value; one layer at a time."""
+    return jax.lax.map(leading, lora.factors)
 
 
 def peft_start(width: int, seed: int) -> np.ndarray:

@@ -52,7 +52,7 @@ class TwoStage(PromptRouter):
         if isinstance(rows.tokens_BT, jax.core.Tracer):
             raise InputError("a paged library reads files for its prompts; expected arrays, not a JAX transformation")
         chosen_BC = self.chosen(decoder, loras.prototypes, rows)
-        with_prompt_B = np.asarray(gather(rows.lengths_B)) > 0
+        with_prompt_B = np.asarray(rows.ends_BT).any(axis=1)
         needed = np.unique(chosen_BC[with_prompt_B])
         slot_E = np.zeros(self.n_experts, int)
         slot_E[needed] = loras.pages.load(needed.tolist())
