@@ -14,7 +14,8 @@ Measured are, each in a process of its own:
     paged     opening again, and answers in two stages: seconds, peak memory, experts read from files
     recall    with the inputs of the base model, the weight of Arrow over all experts that is on the candidates of a
               prompt: at the tokens of the prompt, and at those of its answer. "arrow" are the candidates of
-              `modjax.routing.two_stage`; others go by the sum of |x . p|, or by |mean x . p|
+              `modjax.routing.two_stage`; others go by Arrow's weights in every third layer, by the sum of |x . p|, or
+              by |mean x . p|
     search    seconds to score one prompt of 64 tokens: the base alone, with the scores, and their matrix products alone
     loaded    the first 500 experts in memory, with Arrow over all of them, against two stages: seconds, memory, loss,
               and the weight, in the routed model and at the tokens of the answer, that is on the candidates
@@ -199,13 +200,24 @@ def of_recall(work: Work) -> dict:
 
 def _others(x, prototypes) -> dict[str, np.ndarray]:
     """Other scores of a prompt, {score: float32[E]}."""
-    found = {"sum of |x.p|": 0.0, "|mean x.p|": 0.0}
+    found = {name: 0.0 for name in ("sum of |x.p|", "|mean x.p|", "arrow, every third layer")}
     for site, x_LTI in x.items():
         for layer, x_TI in enumerate(x_LTI):
             score_TE = x_TI @ np.asarray(prototypes[site][layer]).T
-            found["sum of |x.p|"] += np.abs(score_TE).sum(axis=0)
             found["|mean x.p|"] += np.abs(score_TE.mean(axis=0))
+            score_TE = np.abs(score_TE)
+            found["sum of |x.p|"] += score_TE.sum(axis=0)
+            if layer % 3 == 1:
+                found["arrow, every third layer"] += _weights(score_TE)
     return found
+
+
+def _weights(score_TE: np.ndarray, top_k: int = 4) -> np.ndarray:
+    """float32[E], the softmax of each token's largest scores, summed over tokens."""
+    ids_Tk = np.argpartition(-score_TE, top_k, axis=1)[:, :top_k]
+    top_Tk = np.take_along_axis(score_TE, ids_Tk, axis=1)
+    share_Tk = np.exp(top_Tk - top_Tk.max(axis=1, keepdims=True))
+    return np.bincount(ids_Tk.ravel(), (share_Tk / share_Tk.sum(axis=1, keepdims=True)).ravel(), score_TE.shape[1])
 
 
 def of_search(work: Work) -> dict:

@@ -57,6 +57,7 @@ class PagedLibrary:
         self.infos: tuple[ExpertInfo, ...] = tuple(entry.info for entry in index.entries)
         self.widths = prototypes.widths
         self._index, self._prototypes = index, prototypes.arrays
+        self._kept: tuple[np.dtype, jax.sharding.Mesh | None, Resident] | None = None
 
     @classmethod
     def open(
@@ -101,9 +102,9 @@ class PagedLibrary:
 
     def resident(self, dtype: np.dtype, mesh: jax.sharding.Mesh | None) -> Resident:
         """The prototypes and the slots on the devices of a mesh, the factors in a dtype; kept for the next call."""
-        if getattr(self, "_kept", None) is None or self._kept[0] != (dtype, mesh):
-            self._kept = (dtype, mesh), self._resident(dtype, mesh)
-        return self._kept[1]
+        if self._kept is None or self._kept[:2] != (dtype, mesh):
+            self._kept = (dtype, mesh, self._resident(dtype, mesh))
+        return self._kept[2]
 
     def _resident(self, dtype, mesh):
         def put(tree):

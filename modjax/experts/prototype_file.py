@@ -41,7 +41,7 @@ def opened(path: pathlib.Path, index: Index, file: pathlib.Path) -> Prototypes:
     experts to models of different shapes, and if the file cannot be written.
     """
     made_of = digest.of_json([index.layers, [(entry.info.name, entry.sha256) for entry in index.entries]])
-    if not file.is_file() or _metadata(file).get("library") != made_of:
+    if _metadata(file).get("library") != made_of:
         _make(path, index, file, made_of)
     return _read(file, index)
 
@@ -51,7 +51,7 @@ def _metadata(file) -> dict[str, str]:
         with safetensors.safe_open(str(file), framework="numpy") as opened:
             return opened.metadata() or {}
     except (OSError, safetensors.SafetensorError):
-        return {}  # a damaged file is made again
+        return {}  # a missing or damaged file is made
 
 
 def _read(file, index) -> Prototypes:
