@@ -204,8 +204,7 @@ class Model:
         if not isinstance(library, PagedLibrary) or not isinstance(router, TwoStage):
             found = f"a {type(library).__name__} with {type(router).__name__ if router else 'no'} router"
             raise InputError(f"{found}; expected a PagedLibrary with a router of modjax.routing.two_stage, or neither")
-        if router.n_experts != len(library):
-            raise InputError(f"the router is for {router.n_experts} experts; the library has {len(library)}")
+        router.check(library)
         return Bound(library.resident(self._dtype, self.mesh), router)
 
     @property

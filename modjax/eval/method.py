@@ -56,5 +56,5 @@ class Method:
 
     def expert_of(self, task: Task) -> int | None:
         """Index of the one expert that was trained on a task; None for none or several, as with Poly's skills."""
-        experts = self.library.experts_of(task.name) if self.library else ()
+        experts = self.loaded.experts_of(task.name) if self.library else ()
         return experts[0] if len(experts) == 1 else None

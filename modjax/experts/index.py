@@ -26,8 +26,7 @@ SCHEMA = 1
 INDEX = "library.json"
 PROTOTYPES = "prototypes.safetensors"
 # Files that a library's folder may hold, and that no folder of an expert may be named after.
-_WRITTEN = (INDEX, PROTOTYPES, "convert.json")
-OWN_FILES = (*_WRITTEN, *(f"{name}.writing" for name in _WRITTEN), "adapter_config.json")
+OWN_FILES = (INDEX, f"{INDEX}.writing", PROTOTYPES, "convert.json", "convert.json.writing", "adapter_config.json")
 
 
 class Entry(NamedTuple):

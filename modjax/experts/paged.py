@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from modjax import arguments
 from modjax.experts import prototype_file, selection, store
@@ -110,13 +110,16 @@ class PagedLibrary:
         def put(tree):
             return rules.everywhere(tree, mesh)
 
-        prototypes = {site: jnp.asarray(array, dtype) for site, array in self._prototypes.items()}
-        return Resident(put(prototypes), Pages(self._empty(dtype), self.cache, self._page, put))
+        by_layer = {
+            site: np.asarray(array.swapaxes(0, 1), dtype, order="C") for site, array in self._prototypes.items()
+        }
+        prototypes = {site: rules.put(array, P(), mesh) for site, array in by_layer.items()}
+        return Resident(prototypes, Pages(self._empty(dtype), self.cache, self._page, put))
 
     def _page(self, expert: int) -> Page:
         """The arrays of one expert; zeros at the sites that it does not have."""
         loras = store.read(self.path, self._index.entries[expert]).stacked(self.layers, self.rank)
-        prototypes = {site: array[:, expert] for site, array in self._prototypes.items()}
+        prototypes = {site: array[expert] for site, array in self._prototypes.items()}
         return Page(self._empty(np.float32).loras | loras, prototypes)
 
     def _empty(self, dtype: np.dtype) -> Page:

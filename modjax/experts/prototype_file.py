@@ -1,6 +1,6 @@
 """prototypes.safetensors: the prototype of every expert of a saved library, in a file that is mapped into memory.
 
-{site: float32[L,E,I]}, the first right singular vector of each expert's update B^T A, 0 where that is 0. The metadata
+{site: float32[E,L,I]}, the first right singular vector of each expert's update B^T A, 0 where that is 0. The metadata
 has the output width of each site, and a digest of the hashes that the file was made of: with other hashes in
 library.json it is made again.
 """
@@ -8,6 +8,7 @@ library.json it is made again.
 import json
 import os
 import pathlib
+import tempfile
 from typing import NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ Widths = dict[str, tuple[int, int]]  # {site: (input, output)}
 class Prototypes(NamedTuple):
     """The content of the file."""
 
-    arrays: dict[str, np.ndarray]  # {site: float32[L,E,I]}, mapped
+    arrays: dict[str, np.ndarray]  # {site: float32[E,L,I]}, mapped: what an expert has lies together
     widths: Widths
 
 
@@ -58,26 +59,30 @@ def _read(file, index) -> Prototypes:
     outputs = json.loads(_metadata(file)["outputs"])
     arrays = {site: safetensors_file.mapped(site, one) for site, one in safetensors_file.tensors(file).items()}
     for site, array in arrays.items():
-        if array.shape[:2] != (index.layers, len(index.entries)) or array.dtype != np.float32:
+        if array.shape[:2] != (len(index.entries), index.layers) or array.dtype != np.float32:
             raise InputError(f"{file}: {site!r} is {array.dtype}{list(array.shape)}; delete the file to make it again")
     return Prototypes(arrays, {site: (array.shape[2], outputs[site]) for site, array in arrays.items()})
 
 
 def _make(path, index, file, made_of):
     widths = _widths(path, index)
-    shapes = {site: (index.layers, len(index.entries), i) for site, (i, _) in widths.items()}
+    shapes = {site: (len(index.entries), index.layers, i) for site, (i, _) in widths.items()}
     metadata = {"library": made_of, "outputs": json.dumps({site: o for site, (_, o) in widths.items()})}
-    draft = file.with_name(file.name + ".writing")
     with os_errors(file, "written"):
         check_file(file)
-        arrays = safetensors_file.create(draft, shapes, "F32", metadata)
-    for e, entry in enumerate(index.entries):
-        for site, lora in store.read(path, entry).stacked(index.layers, index.rank).items():
-            arrays[site][:, e] = _direction(lora)
-    with os_errors(file, "written"):
-        for array in arrays.values():
-            array.flush()
-        os.replace(draft, file)
+        handle, draft = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # others may make the same file
+        os.close(handle)
+    try:
+        arrays = safetensors_file.create(pathlib.Path(draft), shapes, "F32", metadata)
+        for e, entry in enumerate(index.entries):
+            for site, lora in store.read(path, entry).stacked(index.layers, index.rank).items():
+                arrays[site][e] = _direction(lora)
+        with os_errors(file, "written"):
+            for array in arrays.values():
+                array.flush()
+            os.replace(draft, file)
+    finally:
+        pathlib.Path(draft).unlink(missing_ok=True)
 
 
 def _widths(path, index) -> Widths:

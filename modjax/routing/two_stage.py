@@ -18,7 +18,7 @@ from modjax.ops.lora import Mix
 from modjax.ops.top_k import TopK, Weights
 from modjax.parallel.distributed import gather
 from modjax.routing.arrow import Arrow
-from modjax.routing.base import Bound, Router, checked_mix, named, static
+from modjax.routing.base import Bound, Router, checked_mix, per_site, static
 from modjax.routing.norm import Norm, check_norm
 from modjax.routing.prompt import PromptRouter, PromptRows
 from modjax.routing.top_k import checked_top_k, heard
@@ -41,6 +41,16 @@ class TwoStage(PromptRouter):
         """The number of candidates of each prompt."""
         return min(self.candidates, self.n_experts - len(self.left_out))
 
+    def check(self, library: PagedLibrary) -> None:
+        """Raises InputError unless the router has as many experts, and the cache has room for a prompt's candidates."""
+        if self.n_experts != len(library):
+            raise InputError(f"the router is for {self.n_experts} experts; the library has {len(library)}")
+        if self.count > library.cache:
+            raise InputError(
+                f"candidates={self.candidates}: expected at most {library.cache}, the experts that the library's cache "
+                "holds; open it with a larger cache="
+            )
+
     def arrow(self, prototypes: dict[str, jax.Array]) -> Arrow:
         """Arrow with the settings of the second stage."""
         return Arrow(prototypes, self.top_k, self.temperature, self.mix, self.input_norm)
@@ -59,8 +69,9 @@ class TwoStage(PromptRouter):
         candidates_BS = np.zeros((len(chosen_BC), len(loras.pages)), bool)
         np.put_along_axis(candidates_BS, slot_E[chosen_BC], with_prompt_B[:, None], axis=1)
         page = loras.pages.slots
-        shape = (decoder.config.L, *candidates_BS.shape)
-        return Bound(page.loras, Among(self.arrow(page.prototypes), np.broadcast_to(candidates_BS, shape)))
+        heard_LS = {site: heard(prototype_LSI) for site, prototype_LSI in page.prototypes.items()}
+        candidates = {site: candidates_BS[None] & own_LS[:, None] for site, own_LS in heard_LS.items()}
+        return Bound(page.loras, Among(self.arrow(page.prototypes), candidates))
 
     @jax.jit
     def scores(self, decoder: Decoder, prototypes: dict[str, jax.Array], rows: PromptRows) -> jax.Array:
@@ -97,15 +108,14 @@ class Among(Router):
     """Arrow among the candidates of each row alone."""
 
     arrow: Arrow
-    candidates: jax.Array = named("LBE")  # bool
+    candidates: dict[str, jax.Array] = per_site("LBE")  # bool; without those that are silent at the site
 
     @property
     def mix(self) -> Mix:
         return self.arrow.mix
 
     def __call__(self, site, x_BTI, context):
-        heard_E = heard(self.arrow.prototypes[site])
-        return self.arrow.weights(site, x_BTI, (self.candidates & heard_E[None])[:, None])
+        return self.arrow.weights(site, x_BTI, self.candidates[site][:, None])
 
 
 def two_stage(
@@ -129,15 +139,12 @@ def two_stage(
     """
     instance("library", library, PagedLibrary)
     candidates = whole("candidates", candidates, least=1)
-    if min(candidates, len(library)) > library.cache:
-        raise InputError(
-            f"candidates={candidates}: expected at most {library.cache}, the experts that the library's cache holds; "
-            "open it with a larger cache="
-        )
     top_k, temperature = checked_top_k(top_k), float(number("temperature", temperature))
     check_norm("input_norm", input_norm)
     without = left_out(library, failed)
-    return TwoStage(len(library), candidates, top_k, temperature, checked_mix(mix), input_norm, without)
+    router = TwoStage(len(library), candidates, top_k, temperature, checked_mix(mix), input_norm, without)
+    router.check(library)
+    return router
 
 
 def _of_ids(weights: Weights) -> TopK:

@@ -166,8 +166,8 @@ def test_experts_of_other_widths_are_named(saved, random_library, monkeypatch):
 def test_prototypes_of_other_shapes_are_named(saved):
     PagedLibrary.open(saved)
     arrays, file = load_file(saved / PROTOTYPES), saved / PROTOTYPES
-    save_file({site: array[:, :3].copy() for site, array in arrays.items()}, file, prototype_file._metadata(file))
-    with pytest.raises(InputError, match=r"float32\[2, 3, \d+\]; delete the file to make it again"):
+    save_file({site: array[:3].copy() for site, array in arrays.items()}, file, prototype_file._metadata(file))
+    with pytest.raises(InputError, match=r"float32\[3, 2, \d+\]; delete the file to make it again"):
         PagedLibrary.open(saved)
 
 
