@@ -15,7 +15,8 @@ Measured are, each in a process of its own:
     recall    with the inputs of the base model, the weight of Arrow over all experts that is on the candidates of a
               prompt: at the tokens of the prompt, and at those of its answer. "arrow" are the candidates of
               `modjax.routing.two_stage`; others go by Arrow's weights in every third layer, by the sum of |x . p|, or
-              by |mean x . p|
+              by |mean x . p|. "alignment" is the largest |x . p| among the candidates over that among all experts, at
+              the tokens of the answer; "random" are as many experts chosen at random
     search    seconds to score one prompt of 64 tokens: the base alone, with the scores, and their matrix products alone
     loaded    the first 500 experts in memory, with Arrow over all of them, against two stages: seconds, memory, loss,
               and the weight, in the routed model and at the tokens of the answer, that is on the candidates
@@ -171,24 +172,36 @@ def of_paged(work: Work) -> dict:
 
 
 def of_recall(work: Work) -> dict:
-    """Shares of Arrow's weight, means over prompts: {tokens: {score: {C: share}}}."""
+    """Means over prompts: {tokens: {score: {C: share}}}, with {"alignment": {candidates: {C: ratio}}}."""
     from modjax.routing import two_stage
 
     library = work.paged(work.args.folder)
     router, decoder = two_stage(library, candidates=work.args.candidates), work.model.params
     prototypes = library.resident(decoder.embed[...].dtype, None).prototypes
     shares: dict = {}
+
+    def add(kind, score, found):
+        shares.setdefault(kind, {}).setdefault(score, []).append(found)
+
     for one, prompt in zip(work.examples, work.prompts, strict=True):
         weights = {
             kind: np.asarray(router.scores(decoder, prototypes, work.rows([tokens])))[0]
             for kind, tokens in (("prompt", prompt), ("both", one.tokens))
         }
         weights["answer"] = weights.pop("both") - weights["prompt"]
-        for score, value_E in {"arrow": weights["prompt"], **_others(work.inputs(prompt), prototypes)}.items():
+        seen = work.inputs(one.tokens)
+        asked = {site: x_LTI[:, : len(prompt)] for site, x_LTI in seen.items()}
+        for score, value_E in {"arrow": weights["prompt"], **_others(asked, prototypes)}.items():
             order_E = np.argsort(-value_E, kind="stable")
             for kind, weight_E in weights.items():
-                found = np.cumsum(weight_E[order_E]) / weight_E.sum()
-                shares.setdefault(kind, {}).setdefault(score, []).append(found[np.asarray(work.args.counts) - 1])
+                add(kind, score, np.cumsum(weight_E[order_E])[np.asarray(work.args.counts) - 1] / weight_E.sum())
+        answered = {site: x_LTI[:, len(prompt) :] for site, x_LTI in seen.items()}
+        chosen = {
+            "candidates": np.argsort(-weights["prompt"], kind="stable"),
+            "random": np.random.default_rng(0).permutation(len(library)),
+        }
+        for kind, found in _alignment(answered, prototypes, chosen, work.args.counts).items():
+            add("alignment", kind, found)
     return {
         kind: {
             score: dict(zip(map(str, work.args.counts), np.mean(found, axis=0).tolist(), strict=True))
@@ -196,6 +209,18 @@ def of_recall(work: Work) -> dict:
         }
         for kind, own in shares.items()
     }
+
+
+def _alignment(x, prototypes, chosen, counts) -> dict[str, np.ndarray]:
+    """The largest |x . p| among the first C experts over that among all, float[C]: means of tokens, sites, layers."""
+    ratios = {name: [] for name in chosen}
+    for site, x_LTI in x.items():
+        for layer, x_TI in enumerate(x_LTI):
+            score_TE = np.abs(x_TI @ np.asarray(prototypes[site][layer]).T)
+            most_T = score_TE.max(axis=1)
+            for name, order_E in chosen.items():
+                ratios[name].append([(score_TE[:, order_E[:count]].max(axis=1) / most_T).mean() for count in counts])
+    return {name: np.mean(own, axis=0) for name, own in ratios.items()}
 
 
 def _others(x, prototypes) -> dict[str, np.ndarray]:
@@ -316,9 +341,10 @@ def arguments(argv: list[str] | None = None):
 def main() -> None:
     args = arguments()
     if args.part:
-        print(json.dumps(MEASURED[args.part](Work(args))))
+        work = Work(args)
+        print(json.dumps({"prompts": len(work.examples)} | MEASURED[args.part](work)))
         return
-    sizes = {key: getattr(args, key) for key in ("experts", "rank", "cache", "candidates", "prompts", "small")}
+    sizes = {key: getattr(args, key) for key in ("experts", "rank", "cache", "candidates", "small")}
     figures = sizes | {"sites": SITES} | write(Work(args), args.folder)
     measuring.report(figures | {part: measuring.of_child(f"--part={part}") for part in MEASURED}, PACKAGES, args.out)
 

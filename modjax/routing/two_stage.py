@@ -134,8 +134,10 @@ def two_stage(
 
     Args:
       candidates: experts per prompt, at most the library's `cache`.
-      top_k, temperature, mix, input_norm: of Arrow; see `arrow`.
+      top_k, temperature, mix, input_norm: of Arrow; see `arrow`. Prototypes are those of its defaults.
       failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
+
+    Raises InputError for an invalid setting, and for more candidates than the cache has room for.
     """
     instance("library", library, PagedLibrary)
     candidates = whole("candidates", candidates, least=1)
