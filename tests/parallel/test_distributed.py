@@ -20,7 +20,7 @@ from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
-from modjax.train import fit, metrics
+from modjax.train import metrics, reports
 from modjax.train.lora import train_library
 
 SETTINGS = {
@@ -60,13 +60,13 @@ scored = evaluated(model, data.load(folder / "tasks"), library)
 def terminate_at(number, index):
     """The second process gets SIGTERM when it has the metrics of this step."""
 
-    def reported(run, log, bar, pending, latest):
-        if pending and pending[0] == number and index == 1:
+    def reported(self, latest):
+        if latest.number == number + 1 and index == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return report(run, log, bar, pending, latest)
+        return step(self, latest)
 
-    report = fit._Run._report
-    fit._Run._report = reported
+    step = reports.Reports.step
+    reports.Reports.step = reported
 
 
 def evaluated(model, tasks, library):

@@ -38,7 +38,7 @@ def batch_of(n_experts, seed=0):
 def begin(decoder, n_experts, settings):
     keys_E = member_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
     recipe = LoRATraining(decoder.config, settings, n_experts)
-    loras = recipe.start(jax.random.key(0), None)
+    loras = recipe.start(jax.random.key(0), None, n_experts)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
