@@ -71,7 +71,9 @@ def fit(
         with the same result as an uninterrupted one. Its inputs.json ties it to what the run is made of, and its
         micro.json has the rows that are held at a time, if `settings` leave that open.
 
-    With several processes each gets all members; only the first writes metrics, and all must see the same `workdir`.
+    With several processes each reads the data of its own members and gets the results of all; only the first writes
+    files, and all must see the same `workdir`. With `settings.slots` the members are trained in waves, see
+    `modjax.train.run`.
     Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
     is trained.
     """

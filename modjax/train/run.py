@@ -1,4 +1,9 @@
-"""The loop of a training run: experts take the slots, all are trained step by step, and each leaves when it ends."""
+"""The loop of a training run: experts take the slots, all are trained step by step, and each leaves when it ends.
+
+A step moves every expert in a slot by one step of its own, so experts that began at different times, or stop early, are
+trained side by side. An expert that has done all its steps is measured by one step more, which changes nothing else;
+then its result goes to the host, and the next expert takes the slot.
+"""
 
 import functools
 import pathlib

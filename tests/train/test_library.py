@@ -112,10 +112,8 @@ def test_arrays_that_the_last_update_makes_bad_are_not_kept(train):
     assert_first_arrays_are_kept(train(**DIVERGING | {"steps": 1, "warmup": 1.0}), failed=1)
 
 
-def test_the_last_good_arrays_are_in_the_checkpoint(train, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_before_step(patch, 2)
-        train(workdir=tmp_path, save_every=1, **DIVERGING)
+def test_the_last_good_arrays_are_in_the_checkpoint(train, tmp_path, killed_before):
+    killed_before(2, lambda: train(workdir=tmp_path, save_every=1, **DIVERGING))
     assert_first_arrays_are_kept(train(workdir=tmp_path, save_every=1, **DIVERGING), failed=2)
 
 
