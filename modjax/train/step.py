@@ -46,8 +46,12 @@ class Metrics(NamedTuple):
 
 def member_keys(names: tuple[str, ...], seed: int, sharding: jax.sharding.Sharding | None = None) -> jax.Array:
     """key[E], the random key of each member, which depends only on its name and the seed."""
-    seeds_E = np.asarray([key_of(name, seed) for name in names], np.uint32)
-    return jax.jit(jax.vmap(jax.random.key), out_shardings=sharding)(seeds_E)
+    return _keys(sharding)(np.asarray([key_of(name, seed) for name in names], np.uint32))
+
+
+@functools.cache
+def _keys(sharding):
+    return jax.jit(jax.vmap(jax.random.key), out_shardings=sharding)
 
 
 def init_state(trained: Any, n_members: int, optimizer: optax.GradientTransformation, settings: Settings) -> State:
