@@ -6,7 +6,7 @@ The library has 10,000 synthetic experts of rank 4 on q and o of SmolLM2-135M, i
 48 tasks of open48. The direction that it amplifies most is, at each site and layer, a sum of three unit vectors: the
 mean input of all tasks, the mean input of its own task beyond that, and a random combination of its task's inputs, with
 squares 0.5, 0.25 and 0.25. So two experts have |cos| 0.5 or more; the 16 trained experts of the demo have 0.56 to 0.70
-on average. The library is written to FOLDER, 5.6 GB, and is used again if it is there.
+on average. The library is written to FOLDER, 10.4 GiB, and is used again if it is there.
 
 Measured are, each in a process of its own:
 

@@ -110,10 +110,10 @@ class PagedLibrary:
         def put(tree):
             return rules.everywhere(tree, mesh)
 
-        by_layer = {
-            site: np.asarray(array.swapaxes(0, 1), dtype, order="C") for site, array in self._prototypes.items()
-        }
-        prototypes = {site: rules.put(array, P(), mesh) for site, array in by_layer.items()}
+        def by_layer(array_ELI):
+            return rules.put(np.asarray(array_ELI.swapaxes(0, 1), dtype, order="C"), P(), mesh)
+
+        prototypes = {site: by_layer(array_ELI) for site, array_ELI in self._prototypes.items()}
         return Resident(prototypes, Pages(self._empty(dtype), self.cache, self._page, put))
 
     def _page(self, expert: int) -> Page:
