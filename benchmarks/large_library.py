@@ -18,8 +18,8 @@ Measured are, each in a process of its own:
               by |mean x . p|. "alignment" is the largest |x . p| among the candidates over that among all experts, at
               the tokens of the answer; "random" are as many experts chosen at random
     search    seconds to score one prompt of 64 tokens: the base alone, with the scores, and their matrix products alone
-    loaded    the first 500 experts in memory, with Arrow over all of them, against two stages: seconds, memory, loss,
-              and the weight, in the routed model and at the tokens of the answer, that is on the candidates
+    loaded    the first 500 experts in memory, with Arrow over all of them, against two stages: seconds, loss, and
+              the weight, in the routed model and at the tokens of the answer, that is on the candidates
 """
 
 import functools
@@ -288,10 +288,9 @@ def of_loaded(work: Work) -> dict:
     folder = work.args.folder.with_name(f"{work.args.folder.name}-{work.args.loaded}")
     if not (folder / "library.json").exists():
         work.paged(work.args.folder)[: work.args.loaded].save(folder)
-    before = measuring.resident("VmRSS")
     seconds, library = measuring.timed(lambda: modjax.Library.load(folder))
     router, paged = arrow(library), work.paged(folder)
-    found = {"experts": len(library), "seconds_load": seconds, "load_mib": measuring.resident("VmRSS") - before}
+    found = {"experts": len(library), "seconds_load": seconds}
     both = {"loaded": (library, router), "two_stages": (paged, two_stage(paged, candidates=work.args.candidates))}
     bound = {side: work.model.bind(*own) for side, own in both.items()}
     runs = {side: functools.partial(target_loss, work.model, work.examples[:1], own) for side, own in bound.items()}
