@@ -104,7 +104,7 @@ def test_whether_there_are_others_is_in_the_environment(environment, many):
 
 
 def test_alone_nothing_is_started_and_this_process_writes():
-    distributed.start({})
+    distributed.start(environment={})
     assert distributed.is_writer()
     gathered = distributed.gather({"x": jnp.arange(3)})
     assert isinstance(gathered["x"], np.ndarray)

@@ -1,0 +1,118 @@
+"""Commands that several processes run together: what they find, write and print equals what one process does alone."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from many import ended, started
+
+from modjax.experts.library import Library
+
+METHODS = {
+    "base": {"library": ""},
+    "arrow": {"router": {"name": "arrow", "top_k": 2}},
+    "centroid": {"router": {"name": "centroid", "examples": 2}},
+    "mu": {"adapt": {"method": "mu", "retrieve": "lora", "experts": 2}},
+}
+ADAPT = {"method": "lora", "examples": 3, "validation": 2, "retrieve": "none", "experts": 2}
+PRIVATE = "--config.library=private/library"
+COMMANDS = [
+    ["train", "--workdir=private", "--config.train.evaluate_every=2", "--config.train.patience=2"],
+    ["cluster", "--workdir=clusters", PRIVATE, "--nearest=private/library"],
+    ["train", "--workdir=mbc", "--config.groups=clusters/clusters.json"],
+    ["evaluate", "--workdir=scores", PRIVATE],
+    ["leaderboard", "--workdir=board", PRIVATE],
+    ["transfer", "--workdir=transfer", PRIVATE],
+    ["route", "--workdir=arrow", PRIVATE],
+    ["merge", "--workdir=merged", PRIVATE, "--config.method={'merge': {'name': 'ties'}}"],
+    ["adapt", "--workdir=adapted", PRIVATE],
+    ["generate", PRIVATE, "--prompt=what is red", "--prompt=what is the name"],
+]
+LIBRARIES = ("private/library", "mbc/library", "transfer/joint/library", "merged/library", "adapted/library")
+TIMES = {"seconds", "facts", "stages", "bytes", "build", "cost"}  # keys of times and of memory
+
+
+@pytest.fixture
+def config(config_file, tmp_path):
+    """The tiny config with what all the verbs need, on a mesh of four devices."""
+    path = tmp_path / "job.py"
+    board = {"libraries": {}, "models": {}, "train": (), "rows": {}, "analyse": ("arrow",), "shown": ("a",)}
+    path.write_text(
+        "import runpy\n"
+        "from ml_collections import ConfigDict\n"
+        "def get_config():\n"
+        f"    config = runpy.run_path({str(config_file)!r})['get_config']()\n"
+        f"    config.leaderboard, config.adapt = {board!r}, {ADAPT!r}\n"
+        f"    config.leaderboard.methods = ConfigDict({METHODS!r})\n"
+        "    config.transfer = {'pairs': 3, 'bins': 2, 'seed': 0}\n"
+        "    config.mesh = {'expert': 2, 'fsdp': 2, 'tensor': 1}\n"
+        "    config.train.update(steps=3, dropout=0.0, learning_rate=1e-2)\n"
+        "    return config\n"
+    )
+    return path
+
+
+@pytest.fixture
+def run(config, tmp_path):
+    """run(n) has n processes run all commands in a folder of their own; gives the folder and what they printed."""
+
+    def run(n):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        commands = [[verb, f"--config={config}", *arguments] for verb, *arguments in COMMANDS]
+        found = ended(started(n, commands, folder, devices=4 // n))
+        for one in found:
+            assert one.code == 0, one.err[-4000:]
+        return folder, found
+
+    return run
+
+
+@pytest.mark.slow
+def test_several_processes_find_write_and_print_what_one_does(run):
+    alone, (expected,) = run(1)
+    for n in (2, 4):
+        folder, (first, *others) = run(n)
+        assert [one.out for one in others] == [""] * (n - 1)
+        assert not any("per second" in one.err for one in others)  # no progress
+        assert _alike(first.out.split(), expected.out.split()) == []
+        assert _files(folder) == _files(alone)
+        for path in _files(alone):
+            if path.suffix == ".json" and path.name not in ("stages.json", "library.json", "micro.json"):
+                differ = _alike(json.loads((folder / path).read_text()), json.loads((alone / path).read_text()))
+                assert differ == [], path
+        for path in LIBRARIES:
+            libraries = (Library.load(one / path) for one in (folder, alone))
+            for leaf, other in zip(*map(jax.tree.leaves, libraries), strict=True):
+                np.testing.assert_allclose(leaf, other, atol=1e-5)
+
+
+def _files(folder):
+    """The files of results, without those whose names differ from run to run."""
+    found = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in found if not {"checkpoints", "tensorboard"} & set(path.parts))
+
+
+def _alike(found, expected, where=""):
+    """The places at which two values differ by more than rounding, but for times, memory and digests of arrays."""
+    if isinstance(expected, dict) and isinstance(found, dict) and set(found) == set(expected):
+        pairs = [(found[key], expected[key], f"{where}.{key}") for key in expected if key not in TIMES]
+    elif isinstance(expected, list) and isinstance(found, list) and len(found) == len(expected):
+        pairs = [(*pair, f"{where}[{i}]") for i, pair in enumerate(zip(found, expected, strict=True))]
+    else:
+        found, expected = _number(found), _number(expected)
+        same = found == (pytest.approx(expected, rel=1e-4, abs=1e-5) if isinstance(expected, float) else expected)
+        return [] if same else [f"{where}: {found}, {expected}"]
+    return [one for pair in pairs for one in _alike(*pair)]
+
+
+def _number(value):
+    """A number, also one in a printed word; a digest of trained arrays, whose last bits may differ, as None."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
