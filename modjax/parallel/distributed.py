@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from modjax.errors import Busy, InputError, Stopped
 
-HEARTBEAT = 100  # seconds without a sign of life of one process, after which all others end
+HEARTBEAT = 100  # seconds without a sign of life of one process, after which the others end
 LOST = ("Gloo", "NCCL", "coordination", "Coordination")
 CARRIED = (InputError, Busy, Stopped, OSError)  # errors of the first process that are raised on all
 
@@ -46,7 +46,7 @@ def start(
         return False
     said = ", ".join(f"{name} = {value}" for name, value in given.items())
     try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
     except (ValueError, IndexError) as error:
         raise InputError(f"{said}: {error}; expected HOST:PORT, and 0 <= process < processes") from error
     except jax.errors.JaxRuntimeError as error:

@@ -1,5 +1,6 @@
 """Several processes: when they are detected, and that they train the same experts as one process."""
 
+import errno
 import json
 import os
 import pathlib
@@ -15,7 +16,8 @@ import pytest
 
 import modjax
 from modjax import data
-from modjax.errors import InputError
+from modjax.cli import ending
+from modjax.errors import Busy, InputError, Stopped
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
@@ -111,6 +113,60 @@ def test_alone_nothing_is_started_and_this_process_writes():
 
 
 @pytest.fixture
+def initialized(monkeypatch):
+    """What jax.distributed is started with."""
+    given = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **named: given.append(named))
+    return given
+
+
+TIMEOUTS = dict.fromkeys(("heartbeat_timeout_seconds", "shutdown_timeout_seconds"), distributed.HEARTBEAT)
+VARIABLES = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (("host:2", 2, 0), {}, ("host:2", 2, 0)),
+        ((), VARIABLES, ("host:1", 3, 2)),
+        (("host:2", None, None), VARIABLES, ("host:2", 3, 2)),
+        ((None, None, 1), VARIABLES, ("host:1", 3, 1)),
+        ((), {"SLURM_NTASKS": "2"}, (None, None, None)),  # jax finds them
+    ],
+)
+def test_processes_are_told_of_each_other(arguments, environment, expected, initialized):
+    assert distributed.start(*arguments, environment=environment)
+    names = ("coordinator_address", "num_processes", "process_id")
+    assert initialized == [dict(zip(names, expected, strict=True)) | TIMEOUTS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("host:1", 2, None), {}, "process_id = None: The process id of the current process must be defined"),
+        ((None, 2, 1), {}, "coordinator_address = None, .*: coordinator_address should be defined"),
+        (("host:1", 2, 2), {}, r"process_id = 2: .*; expected HOST:PORT, and 0 <= process < processes"),
+        (("host", 2, 0), {}, r"coordinator_address = host, .*; expected HOST:PORT"),
+        ((), VARIABLES | {"JAX_PROCESS_ID": "last"}, "JAX_PROCESS_ID=last: expected a whole number"),
+        ((), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number"),
+    ],
+)
+def test_a_process_that_cannot_join_is_told_why(arguments, environment, words, monkeypatch):
+    monkeypatch.setattr("jax._src.xla_bridge.backends_are_initialized", lambda: False)
+    with pytest.raises(InputError, match=words):
+        distributed.start(*arguments, environment=environment)
+
+
+def test_processes_that_do_not_meet_are_told_so(monkeypatch):
+    def late(**_):
+        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Timed out\nmore")
+
+    monkeypatch.setattr(jax.distributed, "initialize", late)
+    with pytest.raises(Stopped, match=r"did not find each other \(DEADLINE_EXCEEDED: Timed out\)"):
+        distributed.start("host:1", 2, 1)
+
+
+@pytest.fixture
 def as_process(monkeypatch):
     """Acts as one of two processes; what the first sends is what the second hears."""
     sent = []
@@ -130,14 +186,31 @@ def test_the_first_process_works_and_all_get_its_result(as_process):
     assert distributed.from_first(lambda: pytest.fail("the second must not work")) == {"prompts": ["a"], "done": True}
 
 
-def test_an_input_error_of_the_first_is_raised_on_all(as_process):
+ERRORS = [
+    InputError("config.json: of another job"),
+    Busy("job: process 7 on host works in this folder"),
+    OSError(errno.ENOSPC, "No space left on device", "job/config.json"),
+    PermissionError(errno.EACCES, "Permission denied"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_of_the_first_that_is_no_bug_is_raised_on_all(error, as_process):
     def refuse():
-        raise InputError("config.json: of another job")
+        raise error
 
     for index in range(2):
         as_process(index)
-        with pytest.raises(InputError, match="config.json: of another job"):
+        with pytest.raises(type(error)) as raised:
             distributed.from_first(refuse if index == 0 else dict)
+        assert type(raised.value) is type(error) and ending.show(raised.value) == ending.show(error)
+
+
+def test_errors_of_lost_processes_are_known(monkeypatch):
+    lost = ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:33483: Connection reset by peer")
+    assert not distributed.is_lost(lost)  # one process alone
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert distributed.is_lost(lost) and not distributed.is_lost(ValueError("odd"))
 
 
 @pytest.mark.slow
