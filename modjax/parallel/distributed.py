@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ from jax.experimental import multihost_utils
 
 from modjax.errors import Busy, InputError, Stopped
 
+MEETING = 300  # seconds in which all processes must start
 HEARTBEAT = 100  # seconds without a sign of life of one process, after which the others end
+HEARTBEATS = ("heartbeat_timeout_seconds", "shutdown_timeout_seconds")
 LOST = ("Gloo", "NCCL", "coordination", "Coordination")
 CARRIED = (InputError, Busy, Stopped, OSError)  # errors of the first process that are raised on all
 
@@ -33,8 +36,8 @@ def start(
       processes: their number.
       process: which one this is, from 0.
 
-    Raises InputError if some of the three are given and the others cannot be found, and for a process that is not one
-    of them.
+    Raises InputError if some of the three are given and the others cannot be found, for a process that is not one of
+    them, and for a port that is in use.
     """
     given = {
         "coordinator_address": coordinator or environment.get("JAX_COORDINATOR_ADDRESS") or None,
@@ -44,14 +47,26 @@ def start(
     asked = None not in given.values() or (coordinator, processes, process) != (None, None, None)
     if jax.distributed.is_initialized() or not (asked or is_one_of_many(environment)):
         return False
-    said = ", ".join(f"{name} = {value}" for name, value in given.items())
+    if given["coordinator_address"]:
+        _check_address(given["coordinator_address"], given["process_id"])
+    limits = {"initialization_timeout": MEETING} | dict.fromkeys(HEARTBEATS, HEARTBEAT)
     try:
-        jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT)
-    except (ValueError, IndexError) as error:
-        raise InputError(f"{said}: {error}; expected HOST:PORT, and 0 <= process < processes") from error
-    except jax.errors.JaxRuntimeError as error:
-        raise Stopped(f"{said}: the processes did not find each other ({_first_line(error)})") from error
+        jax.distributed.initialize(**given, **limits)
+    except ValueError as error:
+        said = ", ".join(f"{name} = {value}" for name, value in given.items())
+        raise InputError(f"{said}: {error}; expected all three, with 0 <= process < processes") from error
     return True
+
+
+def _check_address(address, process):
+    _, _, port = address.rpartition(":")
+    if not (port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise InputError(f"coordinator = {address}: expected HOST:PORT")
+    if process == 0:  # which listens there; JAX would crash
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise InputError(f"coordinator = {address}: {os.strerror(error.errno)}; expected a port that is free") from error
 
 
 def _whole(given, name, environment):
@@ -116,10 +131,6 @@ def _carried(error: Exception) -> tuple[int, list]:
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another process is gone, as Gloo, NCCL and JAX's coordination service put it."""
     return jax.distributed.is_initialized() and any(name in str(error) for name in LOST)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _broadcast(message: bytes) -> bytes:

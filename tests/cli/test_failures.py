@@ -125,6 +125,33 @@ def _bytes(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+HEARTBEAT = "from modjax.parallel import distributed\ndistributed.HEARTBEAT = 15\n"
+SLOW = """
+import sys, time
+from modjax import data
+load = data.load
+if "--process=1" in sys.argv:
+    data.load = lambda *given, **named: (time.sleep(40), load(*given, **named))[1]
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_meet_are_told_so(config_file, tmp_path):
+    soon = "from modjax.parallel import distributed\ndistributed.MEETING = 5\n"
+    first, second = started(2, [["train", f"--config={config_file}", "--workdir=job"]], tmp_path, before=soon)
+    first.kill()
+    _, found = ended([first, second], seconds=100)
+    assert found.code == -signal.SIGABRT and "DEADLINE_EXCEEDED" in found.err
+
+
+@pytest.mark.slow
+def test_a_slow_process_is_waited_for(config_file, tmp_path):
+    command = ["train", f"--config={config_file}", f"--workdir={tmp_path / 'job'}"]
+    first, second = ended(started(2, [command], tmp_path, before=HEARTBEAT + SLOW))
+    assert (first.code, second.code) == (0, 0), first.err[-4000:]
+    assert Library.load(tmp_path / "job" / "library").names == ("a", "b", "c")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lost", "sent"), [(1, signal.SIGKILL), (0, signal.SIGKILL), (1, signal.SIGSTOP)], ids=["other", "first", "stuck"]
@@ -134,8 +161,7 @@ def test_when_one_of_two_processes_is_lost_the_other_ends_and_the_same_command_g
 ):
     settings = ["--config.train.steps=60", "--config.train.save_every=1"]
     command = ["train", f"--config={config_file}", f"--workdir={tmp_path / 'job'}", *settings]
-    heartbeat = "from modjax.parallel import distributed\ndistributed.HEARTBEAT = 15\n"
-    processes = started(2, [command], tmp_path, before=heartbeat)
+    processes = started(2, [command], tmp_path, before=HEARTBEAT)
     while not any((tmp_path / "job" / "checkpoints").glob("[1-9]*[0-9]")):
         assert all(process.poll() is None for process in processes)
         time.sleep(0.01)

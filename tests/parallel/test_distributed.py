@@ -17,7 +17,7 @@ import pytest
 import modjax
 from modjax import data
 from modjax.cli import ending
-from modjax.errors import Busy, InputError, Stopped
+from modjax.errors import Busy, InputError
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
@@ -120,14 +120,14 @@ def initialized(monkeypatch):
     return given
 
 
-TIMEOUTS = dict.fromkeys(("heartbeat_timeout_seconds", "shutdown_timeout_seconds"), distributed.HEARTBEAT)
+TIMEOUTS = {"initialization_timeout": 300, "heartbeat_timeout_seconds": 100, "shutdown_timeout_seconds": 100}
 VARIABLES = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
-        (("host:2", 2, 0), {}, ("host:2", 2, 0)),
+        (("host:2", 2, 1), {}, ("host:2", 2, 1)),
         ((), VARIABLES, ("host:1", 3, 2)),
         (("host:2", None, None), VARIABLES, ("host:2", 3, 2)),
         ((None, None, 1), VARIABLES, ("host:1", 3, 1)),
@@ -145,8 +145,9 @@ def test_processes_are_told_of_each_other(arguments, environment, expected, init
     [
         (("host:1", 2, None), {}, "process_id = None: The process id of the current process must be defined"),
         ((None, 2, 1), {}, "coordinator_address = None, .*: coordinator_address should be defined"),
-        (("host:1", 2, 2), {}, r"process_id = 2: .*; expected HOST:PORT, and 0 <= process < processes"),
-        (("host", 2, 0), {}, r"coordinator_address = host, .*; expected HOST:PORT"),
+        (("host:1", 2, 2), {}, r"process_id = 2: .*; expected all three, with 0 <= process < processes"),
+        (("host", 2, 0), {}, "coordinator = host: expected HOST:PORT"),
+        (("host:x", 2, 1), {}, "coordinator = host:x: expected HOST:PORT"),
         ((), VARIABLES | {"JAX_PROCESS_ID": "last"}, "JAX_PROCESS_ID=last: expected a whole number"),
         ((), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number"),
     ],
@@ -157,13 +158,12 @@ def test_a_process_that_cannot_join_is_told_why(arguments, environment, words, m
         distributed.start(*arguments, environment=environment)
 
 
-def test_processes_that_do_not_meet_are_told_so(monkeypatch):
-    def late(**_):
-        raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Timed out\nmore")
-
-    monkeypatch.setattr(jax.distributed, "initialize", late)
-    with pytest.raises(Stopped, match=r"did not find each other \(DEADLINE_EXCEEDED: Timed out\)"):
-        distributed.start("host:1", 2, 1)
+def test_a_port_in_use_is_named():
+    with (
+        socket.create_server(("", 0)) as server,
+        pytest.raises(InputError, match="Address already in use; expected a port"),
+    ):
+        distributed.start(f"localhost:{server.getsockname()[1]}", 2, 0)
 
 
 @pytest.fixture
