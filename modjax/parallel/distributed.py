@@ -66,7 +66,8 @@ def _check_address(address, process):
         try:
             socket.create_server(("", int(port))).close()
         except OSError as error:
-            raise InputError(f"coordinator = {address}: {os.strerror(error.errno)}; expected a port that is free") from error
+            said = os.strerror(error.errno)
+            raise InputError(f"coordinator = {address}: {said}; expected a port that is free") from error
 
 
 def _whole(given, name, environment):

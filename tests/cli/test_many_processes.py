@@ -1,13 +1,19 @@
 """Commands that several processes run together: what they find, write and print equals what one process does alone."""
 
+import errno
 import json
+import os
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
-from many import ended, started
+from many import ROOT, ended, started
 
+from modjax.cli import session
+from modjax.errors import InputError, Stopped
 from modjax.experts.library import Library
 
 METHODS = {
@@ -68,6 +74,52 @@ def run(config, tmp_path):
         return folder, found
 
     return run
+
+
+SPEAKING = """
+import os, sys, warnings
+from modjax.cli import session
+from modjax.parallel import distributed
+distributed.is_writer = lambda: sys.argv[1] == "first"
+session._let_the_first_speak()
+print("result")
+os.write(1, b"of a library\\n")
+warnings.warn("careful")
+print("fault", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(("which", "out", "warned"), [("first", "result\n", True), ("other", "", False)])
+def test_the_first_process_prints_and_warns_and_all_show_faults(which, out, warned):
+    command = [sys.executable, "-c", SPEAKING, which]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == out
+    assert "of a library\n" in done.stderr and "fault\n" in done.stderr and ("careful" in done.stderr) == warned
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer"), 75, "modjax: another process of this"),
+        (OSError(errno.ENOSPC, "No space left on device"), 74, "modjax: No space left on device; when that is mended"),
+        (KeyError("odd"), 1, "Traceback"),
+    ],
+)
+def test_one_of_several_processes_that_fails_ends_at_once(error, code, text, monkeypatch, capsys):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as exit, session._ending_together():
+        raise error
+    assert exit.value.code == code
+    assert capsys.readouterr().err.startswith(text)
+
+
+@pytest.mark.parametrize("error", [InputError("config: odd"), Stopped("by SIGTERM")])
+def test_what_all_processes_raise_ends_them_in_order(error, monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with pytest.raises(type(error)), session._ending_together():
+        raise error
 
 
 @pytest.mark.slow
