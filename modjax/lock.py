@@ -20,50 +20,60 @@ NAME = ".lock"  # the file that is locked; it says who holds the lock, and is th
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
-    """Holds the lock of a folder, which is created if it is missing.
+    """Holds the lock of a folder, which is created if it is missing; within the lock a process may ask for it again.
 
     A run that is killed leaves the file but not the lock. File systems without locks hold no run up.
 
-    Raises Busy, naming the host and process, if another run holds the lock, and InputError for a folder that cannot be
+    Raises Busy, naming the host and process, if another one holds the lock, and InputError for a folder that cannot be
     written.
     """
     path = pathlib.Path(folder) / NAME
     with os_errors(folder, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _open(path)
+        file = _opened(path)
+    if file is None:
+        yield
+        return
     with file:
         try:
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.write(_own_name())
             file.flush()
             yield
         finally:
             path.unlink(missing_ok=True)  # before the lock ends: the file is still this run's
 
 
-def _open(path: pathlib.Path) -> TextIO:
-    """The file, opened and locked. It is the one at `path`: an earlier run may delete the one that was opened."""
+def _own_name() -> str:
+    return f"process {os.getpid()} on {platform.node()}"
+
+
+def _opened(path: pathlib.Path) -> TextIO | None:
+    """The file, locked; None if this process has locked it before.
+
+    An earlier run may delete the file after it is opened here and before it is locked: then there is a new one.
+    """
     while True:
-        file = path.open("a+", encoding="utf-8")
-        try:
-            _lock(file, path)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(path.open("a+", encoding="utf-8"))
+            holder = _lock(file)
+            if holder == _own_name():
+                return None
+            if holder is not None:
+                raise Busy(f"{path.parent}: {holder} works in this folder; wait for its end or stop it")
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                stack.pop_all()
                 return file
-        except BaseException:
-            file.close()
-            raise
-        file.close()
 
 
-def _lock(file: TextIO, path: pathlib.Path) -> None:
+def _lock(file: TextIO) -> str | None:
+    """Locks a file; gives the name of its holder if there is one."""
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except BlockingIOError:
         file.seek(0)
-        holder = file.read().strip() or "another process"
-        raise Busy(
-            f"{path.parent}: {holder} works in this folder; wait for its end or stop it, or give another folder"
-        ) from error
+        return file.read() or "another process"
     except OSError:  # a file system without locks
-        return
+        return None
+    return None

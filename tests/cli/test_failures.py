@@ -14,17 +14,19 @@ import numpy as np
 import pytest
 from many import ROOT, ended, started
 
+from modjax import lock
 from modjax.cli import ending
 from modjax.experts.library import Library
 from modjax.lock import locked
 
 
-def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(modjax, config_file, tmp_path):
+def test_a_second_run_in_a_workdir_is_refused_and_changes_nothing(modjax, config_file, tmp_path, monkeypatch):
     folder = tmp_path / "job"
     (folder / "checkpoints").mkdir(parents=True)
     with locked(folder):
+        monkeypatch.setattr(lock, "_own_name", lambda: "another process")
         code, _, err = modjax("train", f"--config={config_file}", f"--workdir={folder}")
-        assert [path.name for path in folder.iterdir() if path.name != ".lock"] == ["checkpoints"]
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "checkpoints"]
     assert code == 75
     assert f"{folder}: process {os.getpid()} on " in err and " works in this folder; wait for its end" in err
 
