@@ -155,7 +155,7 @@ def phase(workdir: pathlib.Path) -> str:
         return "writing a checkpoint"
     if any(workdir.glob("library*")):
         return "writing the library"
-    return "between checkpoints" if any(checkpoints.glob("*")) else "before the first checkpoint"
+    return "between checkpoints, or starting" if any(checkpoints.glob("*")) else "before the first checkpoint"
 
 
 def result(workdir: pathlib.Path) -> dict[str, bytes]:

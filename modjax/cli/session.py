@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,9 +19,10 @@ from absl.flags import FlagValues
 from modjax import compile_cache, lock
 from modjax.claim import claim
 from modjax.cli import ending
-from modjax.errors import InputError, Stopped
+from modjax.errors import Stopped
 from modjax.parallel import distributed
 
+LINGER = 3.0  # seconds
 HELD = contextlib.ExitStack()  # what a verb holds until its end
 
 
@@ -58,11 +60,12 @@ def _let_the_first_speak():
 def _ending_together():
     """With several processes, one that fails ends at once, so that the others see it and end, too.
 
-    An ordinary end would wait for the others, which wait for this one.
+    An ordinary end would wait for the others, which wait for this one. The first, through which all are joined, gives
+    the others the time to find the same fault, and to say so.
     """
     try:
         yield
-    except (InputError, Stopped):  # of all processes
+    except Stopped:  # all at the same step
         raise
     except Exception as error:
         if not jax.distributed.is_initialized():
@@ -72,6 +75,8 @@ def _ending_together():
         code = ending.show(error)
         sys.stdout.flush()
         sys.stderr.flush()
+        if distributed.is_writer():
+            time.sleep(LINGER)
         os._exit(code)
 
 

@@ -146,6 +146,25 @@ def test_processes_that_do_not_meet_are_told_so(config_file, tmp_path):
     assert found.code == -signal.SIGABRT and "DEADLINE_EXCEEDED" in found.err
 
 
+LOST_FILE = """
+import sys
+from modjax import data
+load = data.load
+if "--process=1" in sys.argv:
+    data.load = lambda *given, **named: load("lost.jsonl")
+"""
+
+
+@pytest.mark.slow
+def test_a_file_that_is_missing_on_one_machine_ends_all(config_file, tmp_path):
+    command = ["train", f"--config={config_file}", "--workdir=job"]
+    first, second = ended(started(2, [command], tmp_path, before=HEARTBEAT + LOST_FILE))
+    assert second.code == 2 and "lost.jsonl" in second.err.splitlines()[-1]
+    assert first.code in (75, -signal.SIGABRT)
+    both = ended(started(2, [[*command, "--config.tasks=lost.jsonl"]], tmp_path, before=HEARTBEAT))
+    assert [one.code for one in both] == [2, 2] and all("lost.jsonl" in one.err.splitlines()[-1] for one in both)
+
+
 @pytest.mark.slow
 def test_a_slow_process_is_waited_for(config_file, tmp_path):
     command = ["train", f"--config={config_file}", f"--workdir={tmp_path / 'job'}"]
