@@ -1,7 +1,7 @@
 """A training run that is killed at random instants, again and again, and given the same command: is its result equal?
 
-    python benchmarks/kills.py --kills=50 --out=benchmarks/results/NAME.json
-    python benchmarks/kills.py --kills=50 --config.train.slots=2
+    python benchmarks/killed_runs.py --kills=50 --out=benchmarks/results/NAME.json
+    python benchmarks/killed_runs.py --kills=50 --config.train.slots=2
 
 `modjax train` of four experts on a tiny random model saves every step. One run is left alone. Others get SIGKILL at
 random instants, so that they die while they start, compile, train, and write a checkpoint or the library; the same
