@@ -3,12 +3,7 @@
 import contextlib
 import functools
 import json
-import logging
-import os
 import pathlib
-import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,11 +13,9 @@ from absl.flags import FlagValues
 
 from modjax import compile_cache, lock
 from modjax.claim import claim
-from modjax.cli import ending
-from modjax.errors import Stopped
+from modjax.cli import together
 from modjax.parallel import distributed
 
-LINGER = 3.0  # seconds
 HELD = contextlib.ExitStack()  # what a verb holds until its end
 
 
@@ -33,51 +26,13 @@ def start(flags: FlagValues) -> Iterator[None]:
     Of several processes only the first prints and warns; errors are shown by all.
     """
     if distributed.start(flags.coordinator, flags.processes, flags.process):
-        _let_the_first_speak()
+        together.let_the_first_speak()
     compile_cache.keep()
     with HELD:
         if flags.profile:
             HELD.enter_context(jax.profiler.trace(flags.profile))
-        with _ending_together():
+        with together.ending():
             yield
-
-
-def _let_the_first_speak():
-    """From here on only the first process prints and warns, and standard output has nothing else.
-
-    Libraries that join the processes, such as Gloo, write to standard output on their own; it becomes standard error.
-    """
-    own = os.dup(sys.stdout.fileno())
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    first = distributed.is_writer()
-    sys.stdout = open(own if first else os.devnull, "w", buffering=1)  # noqa: SIM115, until the process ends
-    if not first:
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-
-
-@contextlib.contextmanager
-def _ending_together():
-    """With several processes, one that fails ends at once, so that the others see it and end, too.
-
-    An ordinary end would wait for the others, which wait for this one. The first, through which all are joined, gives
-    the others the time to find the same fault, and to say so.
-    """
-    try:
-        yield
-    except Stopped:  # all at the same step
-        raise
-    except Exception as error:
-        if not jax.distributed.is_initialized():
-            raise
-        if distributed.is_lost(error):
-            error = Stopped("another process of this job has ended; the same command, given to all again, goes on")
-        code = ending.show(error)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        if distributed.is_writer():
-            time.sleep(LINGER)
-        os._exit(code)
 
 
 def first_alone(run: Callable[..., None]) -> Callable[..., None]:

@@ -190,8 +190,8 @@ def test_when_one_of_two_processes_is_lost_the_other_ends_and_the_same_command_g
     begin = time.monotonic()
     (left,) = ended([processes[1 - lost]])
     assert time.monotonic() - begin < 60
-    ended_by_itself = "another process of this job has ended; the same command, given to all again, goes on" in left.err
-    assert left.code == 75 if ended_by_itself else left.code == -signal.SIGABRT and "another task died" in left.err
+    words = {75: "another process of this job has ended; the same command, given to all again", -6: "another task died"}
+    assert left.code in words and words[left.code] in left.err, (left.code, left.err[-4000:])
     processes[lost].kill()
     ended([processes[lost]])
     first, second = ended(started(2, [command], tmp_path))

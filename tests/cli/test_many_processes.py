@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from many import ROOT, ended, started
 
-from modjax.cli import session
+from modjax.cli import together
 from modjax.errors import InputError, Stopped
 from modjax.experts.library import Library
 
@@ -78,10 +78,10 @@ def run(config, tmp_path):
 
 SPEAKING = """
 import os, sys, warnings
-from modjax.cli import session
+from modjax.cli import together
 from modjax.parallel import distributed
 distributed.is_writer = lambda: sys.argv[1] == "first"
-session._let_the_first_speak()
+together.let_the_first_speak()
 print("result")
 os.write(1, b"of a library\\n")
 warnings.warn("careful")
@@ -110,8 +110,8 @@ def test_the_first_process_prints_and_warns_and_all_show_faults(which, out, warn
 def test_one_of_several_processes_that_fails_ends_at_once(error, code, text, monkeypatch, capsys):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(os, "_exit", sys.exit)
-    monkeypatch.setattr(session, "LINGER", 0)
-    with pytest.raises(SystemExit) as exit, session._ending_together():
+    monkeypatch.setattr(together, "LINGER", 0)
+    with pytest.raises(SystemExit) as exit, together.ending():
         raise error
     assert exit.value.code == code
     assert capsys.readouterr().err.startswith(text)
@@ -119,7 +119,7 @@ def test_one_of_several_processes_that_fails_ends_at_once(error, code, text, mon
 
 def test_when_all_have_stopped_they_end_in_order(monkeypatch):
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    with pytest.raises(Stopped), session._ending_together():
+    with pytest.raises(Stopped), together.ending():
         raise Stopped("by SIGTERM after step 3")
 
 
