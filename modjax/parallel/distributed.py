@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ HEARTBEAT = 100  # seconds without a sign of life of one process, after which th
 HEARTBEATS = ("heartbeat_timeout_seconds", "shutdown_timeout_seconds")
 LOST = ("Gloo", "NCCL", "coordination", "Coordination")
 CARRIED = (InputError, Busy, Stopped, OSError)  # errors of the first process that are raised on all
+MESSAGE = 1000  # bytes of an error that processes tell each other
 
 
 def start(
@@ -132,6 +133,31 @@ def _carried(error: Exception) -> tuple[int, list]:
 def is_lost(error: BaseException) -> bool:
     """Whether an error says that another process is gone, as Gloo, NCCL and JAX's coordination service put it."""
     return jax.distributed.is_initialized() and any(name in str(error) for name in LOST)
+
+
+def on_each(work: Callable[[], Any]) -> Any:
+    """The result of `work`, which every process does with data of its own; an InputError of one is raised on all."""
+    if not jax.distributed.is_initialized():
+        return work()
+    found, error = None, ""
+    try:
+        found = work()
+    except InputError as raised:
+        error = str(raised)
+    message = error.encode()[:MESSAGE].ljust(MESSAGE)
+    gathered = multihost_utils.process_allgather(np.frombuffer(message, np.uint8))
+    for one in np.asarray(gathered).reshape(-1, MESSAGE):
+        if error := one.tobytes().decode(errors="ignore").strip():
+            raise InputError(error)
+    return found
+
+
+def largest(numbers: Sequence[int]) -> list[int]:
+    """The largest of what the processes have, for each of several numbers."""
+    found = np.asarray(numbers, np.int32)
+    if jax.distributed.is_initialized():
+        found = np.asarray(multihost_utils.process_allgather(found)).reshape(-1, len(found)).max(axis=0)
+    return found.tolist()
 
 
 def _broadcast(message: bytes) -> bytes:
