@@ -34,6 +34,7 @@ class Collective(NamedTuple):
     axes: tuple[str, ...]  # mesh axes along which the devices of a group differ
     group: int  # devices that exchange data with each other
     channel: int  # the same in all instructions of one asynchronous collective; 0: it has none
+    slices: int = 1  # TPU slices that the devices of a group belong to, at most
 
     @property
     def sent(self) -> int:
@@ -45,6 +46,11 @@ class Collective(NamedTuple):
             return size * (n - 1)
         return size if self.kind.startswith("collective-") else size * (n - 1) // n
 
+    @property
+    def between_slices(self) -> int:
+        """The part of `sent` that goes to other slices, on average: one device of each slice sends there."""
+        return self.sent * self.slices // self.group if self.slices > 1 else 0
+
 
 def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
     """The collectives in `jax.jit(f).lower(...).compile().as_text()` of a program on this mesh.
@@ -52,6 +58,7 @@ def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
     Raises ValueError for an unknown notation of device groups, so that no collective is overlooked.
     """
     coordinates = np.indices(mesh.devices.shape).reshape(mesh.devices.ndim, -1)  # [axis, partition]
+    slices = np.array([getattr(device, "slice_index", 0) for device in mesh.devices.flat])
     found = []
     for line in text.split("\n"):
         if instruction := _INSTRUCTION.search(line):
@@ -62,7 +69,9 @@ def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
             if started and kind != "all-reduce":
                 shape = _result(shape)
             channel = _CHANNEL.search(line)
-            found.append(Collective(kind, shape, axes, len(groups[0]), int(channel[1]) if channel else 0))
+            number = int(channel[1]) if channel else 0
+            joined = max(len(np.unique(slices[group])) for group in groups)
+            found.append(Collective(kind, shape, axes, len(groups[0]), number, joined))
     return found
 
 

@@ -31,25 +31,35 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Training of E experts in lockstep. Its mesh may be of devices that this machine does not have."""
+    """Training of E experts, S at a time, in lockstep. Its mesh may be of devices that this machine does not have."""
 
     config: ModelConfig
     settings: Settings
-    experts: int  # E, without idle members that fill the mesh
+    experts: int  # E
     targets: int  # target tokens of a row, M
     mesh: jax.sharding.Mesh | None = None
     dtype: Any = jnp.bfloat16  # of the weights of the base
     quantize: str | None = None  # as in `modjax.load`
 
     @property
+    def slots(self) -> int:
+        """Experts in work at a time, S, without idle members that fill the mesh."""
+        return min(self.settings.slots or self.experts, self.experts)
+
+    @property
+    def waves(self) -> int:
+        """How often all slots are filled until every expert has been in one, if none stops early."""
+        return -(-self.experts // self.slots)
+
+    @property
     def idle(self) -> Idle:
         """What only fills the mesh."""
-        return Idle.of(self.experts, self.settings.batch, self.mesh)
+        return Idle.of(self.slots, self.settings.batch, self.mesh)
 
     @property
     def members(self) -> int:
-        """Experts and idle members."""
-        return self.experts + self.idle.members
+        """Slots and idle members."""
+        return self.slots + self.idle.members
 
     @property
     def rows(self) -> int:
@@ -66,6 +76,13 @@ class Job:
         )
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **chosen))
 
+    def bytes_per_row(self) -> int:
+        """Bytes that one row more holds from the forward to the backward pass; see `memory.held_bytes`."""
+        given = self.arguments
+        own = given.decoder, self._recipe, given.state.trained, given.frozen, given.batch
+        one, two = (memory.held_bytes(*own, rows, self.settings) for rows in (1, 2))
+        return two - one
+
     def traced(self) -> jax.stages.Traced:
         """The training step, as `modjax train` runs it."""
         return self._programs.step.trace(*self.arguments)
@@ -77,7 +94,7 @@ class Job:
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
         state = jax.eval_shape(self._programs.fresh, self._recipe.given)
-        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.experts, self.idle.members))
+        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.slots, self.idle.members))
         return Arguments(
             decoder=jax.tree.unflatten(jax.tree.structure(abstract), leaves),
             state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
@@ -88,7 +105,7 @@ class Job:
 
     @functools.cached_property
     def _recipe(self):
-        return lora_recipe(self.config, self.settings, self.experts)
+        return lora_recipe(self.config, self.settings, self.slots)
 
     @functools.cached_property
     def _programs(self) -> Programs:
