@@ -75,14 +75,14 @@ def search(
     """
     folder = arguments.optional(arguments.path)("workdir", workdir)
     compiled = arguments.whole("compiled", compiled, least=1, most=100)
-    if topology == "cpu":
-        raise arguments.refused("topology", topology, "devices whose speed is known: TPUs, GPUs or laptop")
     head, job, target = asked(model, experts, topology, slices, None, targets, quantize, settings)
+    if target.chip is None:
+        raise arguments.refused("topology", topology, "devices whose speed is known: TPUs, GPUs or laptop")
     if folder is not None:
         made = head | {"experts": job.experts, "targets": job.targets, "quantize": quantize}
         made |= {"settings": dataclasses.asdict(job.settings)}
         claim(folder / "search.json", made, [folder / FOLDER])
-    found = candidates(job, target)
+    found = candidates(job, target, slices)
     if not found:
         raise InputError(f"experts={experts}: on no mesh of {topology} a single row at a time fits, by formulas")
     plans = [_kept(folder, one, target) for one in found[:compiled]]
@@ -92,10 +92,13 @@ def search(
     return head | best | {"candidates": table}
 
 
-def candidates(job: Job, target: aot.Topology) -> list[Candidate]:
-    """Jobs on all meshes that fit by formulas, each with as much at a time as fits; the fewest chip-hours first."""
+def candidates(job: Job, target: aot.Topology, slices: int = 1) -> list[Candidate]:
+    """Jobs on all meshes that fit by formulas, each with as much at a time as fits; the fewest chip-hours first.
+
+    Of several slices, each has whole experts, as the network between them is slow.
+    """
     found = []
-    for sizes in _meshes(target.size, job.config):
+    for sizes in _meshes(target.size, slices, job.config):
         on = dataclasses.replace(job, mesh=mesh_of(target, **sizes))
         for remat in sorted({job.settings.remat, True}):
             if (one := _filled(with_settings(on, remat=remat), target)) is not None:
@@ -104,12 +107,12 @@ def candidates(job: Job, target: aot.Topology) -> list[Candidate]:
     return sorted(found, key=lambda one: (one.chip_hours, one.seconds))
 
 
-def _meshes(number: int, config: ModelConfig) -> Iterator[dict[str, int]]:
+def _meshes(number: int, slices: int, config: ModelConfig) -> Iterator[dict[str, int]]:
     """The sizes of all meshes of so many devices whose axes split the base evenly."""
     for tensor in range(1, number + 1):
         for fsdp in range(1, number // tensor + 1):
-            even = not (number % (tensor * fsdp) or config.K % tensor or config.F % tensor or config.D % fsdp)
-            if even:
+            inner = slices * tensor * fsdp
+            if not (number % inner or config.K % tensor or config.F % tensor or config.D % fsdp):
                 yield dict(zip(AXES, (number // (tensor * fsdp), fsdp, tensor), strict=True))
 
 

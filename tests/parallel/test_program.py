@@ -1,7 +1,10 @@
 """The reading of a compiled program's text: cycles, bytes on the wire, rounds of loops."""
 
+import types
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
@@ -17,17 +20,28 @@ FileNames
 
 FunctionNames
 1 "main"
+2 "Block.attention"
+3 "Linear.__call__"
+4 "step.<locals>.<lambda>"
+5 "Decoder._scan.<locals>.layer"
 
 FileLocations
 1 {file_name_id=1 function_name_id=1 line=1}
-2 {file_name_id=2 function_name_id=1 line=2}
+2 {file_name_id=2 function_name_id=2 line=2}
 3 {file_name_id=3 function_name_id=1 line=3}
+4 {file_name_id=2 function_name_id=3 line=4}
+5 {file_name_id=2 function_name_id=4 line=5}
+6 {file_name_id=2 function_name_id=5 line=6}
 
 StackFrames
 1 {file_location_id=1 parent_frame_id=1}
 2 {file_location_id=2 parent_frame_id=2}
 3 {file_location_id=3 parent_frame_id=3}
 4 {file_location_id=3 parent_frame_id=2}
+5 {file_location_id=6 parent_frame_id=3}
+6 {file_location_id=2 parent_frame_id=6}
+7 {file_location_id=4 parent_frame_id=7}
+8 {file_location_id=5 parent_frame_id=3}
 
 %fused (p.1: f32[8]) -> f32[8] {
   ROOT %inner = f32[8]{0} add(%p.1, %p.1), backend_config={"estimated_cycles":"1000000"}
@@ -84,6 +98,35 @@ def test_cycles_count_rounds_of_loops_and_go_to_the_innermost_file_of_modjax():
     assert found == {"models/layers.py": 3 * (10 + 1), "attention": 3 * 2 * 4 * 100, "elsewhere": rest}
     assert program.kernels == {"attention_forward"}
     assert program.cycles(lambda path: path, {})["attention"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "op", "origin"),
+    [
+        ("fusion.1", 7, "jit(f)/jvp(vmap())/dot", "forward: attention/Linear"),
+        ("a_dynamic-update-slice_fusion.1", 6, "jit(f)/jvp(vmap())/dot", "kept for backward: attention"),
+        ("a_dynamic-update-slice_fusion.1", 6, "jit(f)/transpose(jvp(vmap()))/dot", "backward: attention"),
+        ("fusion.1", 6, "jit(f)/transpose(jvp())/rematted_computation/dot", "recomputed: attention"),
+        ("fusion.1", 2, "jit(f)/add", "update: attention"),
+        ("fusion.1", 8, "jit(f)/add", "update: attention"),
+        ("fusion.1", 1, "jit(f)/add", ""),
+    ],
+)
+def test_the_origin_of_an_instruction(name, frame, op, origin):
+    """The pass, and the functions of modjax within a layer; lambdas have no name."""
+    line = f'  %{name} = f32[8]{{0}} fusion(%x), metadata={{op_name="{op}" stack_frame_id={frame}}}\n'
+    program = Program(TEXT.replace("ENTRY %main (p.4: f32[8]) -> f32[8] {\n", f"ENTRY %main () -> f32[8] {{\n{line}"))
+    assert program.origin(name) == origin
+    assert program.origin("unknown") == ""
+
+
+def test_bytes_between_slices():
+    """Four of the eight devices are of each slice: one in four of a group sends to the next slice."""
+    devices = [types.SimpleNamespace(slice_index=number // 4) for number in range(8)]
+    mesh = types.SimpleNamespace(devices=np.array(devices).reshape(2, 2, 2), axis_names=("expert", "fsdp", "tensor"))
+    sent = 2 * 400 * 3 // 4  # in a group of four, two devices of each slice
+    assert Program(TEXT).between_slices(mesh) == 2 * (sent * 2 // 4)
+    assert Program(TEXT).between_slices(make_mesh(expert=2, fsdp=2, tensor=2)) == 0
 
 
 def test_a_loop_without_a_limit_counts_once_and_is_told():
