@@ -114,8 +114,8 @@ def _compiled(job, target, kinds, free) -> dict[str, Any]:
 
 def _fit(job, total, free) -> dict[str, Any]:
     """Whether it fits, and about how many experts at a time would."""
-    state = job.arguments.state
-    own = memory.bytes_on_device((state, state.trained))  # with gradients
+    given = job.arguments
+    own = memory.bytes_on_device((given.state, given.state.trained, given.batch))  # with gradients
     parts = 1 if job.mesh is None or job.members == 1 else job.mesh.shape["expert"]
     each = own / (job.members / parts)  # bytes of an expert where it lies
     return {

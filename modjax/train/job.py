@@ -87,9 +87,13 @@ class Job:
         """The training step, as `modjax train` runs it."""
         return self._programs.step.trace(*self.arguments)
 
-    @functools.cached_property
+    @property
     def arguments(self) -> Arguments:
-        """The arguments of the step."""
+        """The arguments of the step, in which the rows at a time and recomputation change nothing."""
+        settings = dataclasses.replace(self.settings, micro=1, remat=False)
+        return _arguments(dataclasses.replace(self, settings=settings))
+
+    def _arguments(self) -> Arguments:
         abstract = weights.abstract(self.config, self.dtype, self.quantize)
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
@@ -125,6 +129,9 @@ class Job:
 
     def _place(self, partition):
         return lambda leaf: _like(leaf, None if self.mesh is None else rules.sharding(leaf, partition, self.mesh))
+
+
+_arguments = functools.lru_cache(maxsize=16)(Job._arguments)
 
 
 def _like(leaf, sharding):

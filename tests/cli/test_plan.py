@@ -84,6 +84,36 @@ def test_flags_become_arguments_and_what_would_fit_is_printed(plan, monkeypatch)
     ]
 
 
+def test_a_search_prints_its_candidates(plan, monkeypatch, tmp_path):
+    one = {"mesh": {"expert": 8, "fsdp": 1, "tensor": 1}, "slots": 8, "micro": 4, "remat": False, "least_chip_hours": 5}
+    measured = [one | {"chip_hours": 7.5, "fits": True}, one | {"remat": True, "fits": False}, one | {"mesh": {}}]
+    found = PLANNED | FITTING | {"candidates": measured + 12 * [one]}
+    asked = []
+    monkeypatch.setattr("modjax.cli.plan.search", lambda *given, **named: asked.append((given, named)) or found)
+    code, out, err = plan("--search", "--experts=8", f"--workdir={tmp_path / 'searched'}")
+    assert code == 0, err
+    (_, experts), named = asked[0]
+    assert experts == 8 and named["workdir"] == tmp_path / "searched" and "mesh" not in named
+    assert out.split("\n\n")[1].splitlines()[:4] == [
+        "candidates     mesh, experts at a time, rows at a time: chip-hours, at least by formulas",
+        "               8x1x1, 8 experts, 4 rows: 8, at least 5",
+        "               8x1x1, 8 experts, 4 rows, recomputed: does not fit, at least 5",
+        "               one device, 8 experts, 4 rows: at least 5",
+    ]
+    assert out.splitlines()[-1] == "               and 3 more that fit by formulas"
+
+
+def test_a_config_says_what_its_plan_is_of(modjax, config_file, monkeypatch):
+    asked = []
+    monkeypatch.setattr("modjax.cli.plan.plan", lambda *given, **named: asked.append((given, named)) or PLANNED)
+    code, out, err = modjax("plan", "--config=configs/recipes.py:smollm2_laptop", "--targets=7")
+    assert code == 0, err
+    (_, experts), named = asked[0]
+    assert (experts, named["topology"], named["targets"], named["micro"]) == (256, "laptop", 7, 8)
+    code, out, err = modjax("plan", f"--config={config_file}")
+    assert (code, out) == (2, "") and "--topology is missing" in err
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

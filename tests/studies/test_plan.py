@@ -59,6 +59,9 @@ def test_on_this_machine(folder):
     assert arguments["optimizer"] == 2 * 4 * numbers + 2 * 4 * 2
     assert used["total"] == sum(arguments.values()) + used["temporaries"] + used["results"] + used["code"]
     assert used["temporaries"] > 0 and found["wire"]["fsdp"] > 0 and "step" not in found
+    sizes = [one["size"] for one in found["buffers"]]
+    assert sizes == sorted(sizes, reverse=True) and 0 < sizes[0] <= used["temporaries"]
+    assert any(one["origin"].startswith(("forward: ", "backward: ", "kept for backward: ")) for one in found["buffers"])
     json.dumps(found)
 
 
@@ -81,7 +84,7 @@ def chip(monkeypatch):
     class Memory:
         argument_size_in_bytes = output_size_in_bytes = alias_size_in_bytes = generated_code_size_in_bytes = 0
 
-    def make(needs=lambda job: 100):
+    def make(needs=lambda job: 100, chip=CHIP):
         def compiled(job, target):
             memory = Memory()
             memory.temp_size_in_bytes = needs(job)
@@ -91,7 +94,7 @@ def chip(monkeypatch):
             return aot.Compiled(RECORDED, memory, {"attention_forward": Kernel(5, 4, 1, 3)}, buffers)
 
         monkeypatch.setattr(Job, "traced", lambda self: self)
-        monkeypatch.setattr(aot, "topology", lambda name, slices: aot.Topology(name, jax.devices(), CHIP, 4))
+        monkeypatch.setattr(aot, "topology", lambda name, slices: aot.Topology(name, jax.devices(), chip, 4))
         monkeypatch.setattr(aot, "compiled", compiled)
 
     return make
@@ -140,6 +143,62 @@ def test_the_largest_micro_that_fits(folder, chip):
     found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=8, **SETTINGS | {"batch": 8})
     assert not found["fits"] and found["reason"] == "Ran out of memory"
     assert [(one["fits"], one["micro"], one["mesh"]["fsdp"]) for one in found["alternatives"]] == [(True, 2, 2)]
+
+
+def test_fewer_experts_at_a_time_that_fit(folder, chip, monkeypatch):
+    """The arguments of all experts are too much for a device; those of a quarter are not."""
+    chip()
+    held = {
+        experts: sum(outcomes.argument_bytes(plans.asked(*_given(folder, experts))[1]).values()) for experts in (64, 32)
+    }
+    room = (held[64] + held[32]) // 2
+    monkeypatch.setattr(outcomes, "room", lambda target: room)
+    monkeypatch.setattr(plans, "room", lambda target: room)
+    found = plan(folder, 128, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    assert not found["fits"] and "arguments of a step alone" in found["reason"]
+    assert [(one["slots"], one["waves"], one["fits"]) for one in found["alternatives"]] == [(32, 4, True)]
+
+
+def _given(folder, experts):
+    return folder, experts, "chips", 1, {"expert": 4, "fsdp": 2}, None, None, SETTINGS
+
+
+def test_waves_repeat_the_job_of_the_slots(folder, chip):
+    chip()
+    asked = folder, 10, "chips", 1, {"expert": 4, "fsdp": 2}
+    found, of_slots = plan(*asked, micro=2, slots=4, **SETTINGS), plan(asked[0], 4, *asked[2:], micro=2, **SETTINGS)
+    assert (found["experts"], found["slots"], found["waves"]) == (10, 4, 3)
+    assert found["hours"] == pytest.approx(3 * of_slots["hours"]) and found["step"] == of_slots["step"]
+    assert found["memory"] == of_slots["memory"]
+    # More experts need as much again for each; the recorded program has no gradients, which would be a fifth.
+    more = plan(asked[0], found["experts_that_fit"], *asked[2:], micro=2, **SETTINGS)["memory"]
+    assert 0.78 * GIB < more["total"] <= GIB
+
+
+def test_what_goes_between_slices(folder, chip, monkeypatch):
+    monkeypatch.setattr(outcomes.Program, "between_slices", lambda self, mesh: 5000)
+    asked = folder, 8, "chips", 2, {"expert": 4, "fsdp": 2}
+    chip()
+    found = plan(*asked, micro=2, **SETTINGS)
+    assert found["between_slices"] == 5000 and "network" not in found["step"]
+    assert found["notes"] == ["the speed of the network between slices is not known, and counts nothing"]
+    chip(chip=CHIP._replace(network=1000))
+    found = plan(*asked, micro=2, **SETTINGS)
+    assert found["step"]["network"] == found["step"]["seconds"] == 5 and found["notes"] == []
+
+
+def test_without_a_compiler_formulas_are_said_to_be_formulas(folder, monkeypatch):
+    monkeypatch.setattr(aot, "compiled", lambda *given: pytest.fail("compiled"))
+    found = plan(folder, 8, "h100:8", mesh={"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    assert found["fits"] and found["source"] == "formulas" and "nothing was compiled" in found["notes"][-1]
+    used = found["memory"]
+    assert used["total"] == sum(used["arguments"].values()) + used["temporaries"]
+    assert found["wire"]["fsdp"] > 0 and found["step"]["seconds"] == max(found["step"].values())
+    assert "buffers" not in found and "share_of_peak" not in found
+    large = plan(folder, 500_000, "l4:1", micro=400_000, **SETTINGS)
+    (smaller,) = large["alternatives"]
+    assert not large["fits"] and smaller["fits"] and smaller["micro"] < 400_000 and smaller["source"] == "formulas"
+    assert plan(folder, 8, "laptop", **SETTINGS)["dtype"] == "float32"
 
 
 def test_a_mesh_that_fits(folder, chip):

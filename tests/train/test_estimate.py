@@ -67,7 +67,12 @@ def test_the_roofline(job, config):
     weights, state = (memory.bytes_on_device(tree) for tree in (job(None).arguments.decoder, found.arguments.state))
     least = estimate.least(found, chip, sent=500, between_slices=20)
     assert least == pytest.approx(
-        {"compute": operations / 8 / 1e9, "memory": (2 * 2 * weights + 2 * state) / 1e6, "wire": 0.005, "network": 0.02},
+        {
+            "compute": operations / 8 / 1e9,
+            "memory": (2 * 2 * weights + 2 * state) / 1e6,
+            "wire": 0.005,
+            "network": 0.02,
+        },
         rel=0.01,
     )
     assert "network" not in estimate.least(found, chip._replace(network=None), 500, 20)
