@@ -8,6 +8,7 @@ A plan is made by the command that docs/plan.md names, `modjax plan --config=con
 """
 
 import argparse
+import importlib
 import json
 import pathlib
 import subprocess
@@ -33,10 +34,17 @@ TITLES = (
 
 def names() -> list[str]:
     """The recipes, in the order of configs/recipes.py."""
-    sys.path.insert(0, str(ROOT / "configs"))
-    import recipes
+    return list(_recipes().RECIPES)
 
-    return list(recipes.RECIPES)
+
+def config(name: str):
+    """The config of a recipe."""
+    return _recipes().get_config(name)
+
+
+def _recipes():
+    sys.path.insert(0, str(ROOT / "configs"))
+    return importlib.import_module("recipes")
 
 
 def made(name: str) -> dict:
