@@ -16,7 +16,7 @@ from modjax.studies.search import search
 from modjax.train.groups import groups_of
 
 NEEDS = ("config",)  # flags that must be given
-EXAMPLE = "modjax plan --config=configs/private.py:phi2,batch=8,expert=32,fsdp=8 --topology=v5e:16x16 --experts=256"
+EXAMPLE = "modjax plan --search --config=configs/private.py:phi2 --topology=v5e:16x16 --experts=256"
 SHOWN = 2**30 / 200  # bytes that are not 0.00 GiB
 KINDS = ("base", "adapters", "optimizer", "batch", "padding")
 LINES = 12  # candidates of a search that are printed
@@ -117,8 +117,7 @@ def _rates(found: dict[str, Any]) -> list[str]:
     if "wire" not in found:
         return []
     sent = [f"{axes} {size / 1e9:.3g} GB" for axes, size in found["wire"].items()]
-    if found.get("between_slices"):
-        sent.append(f"{found['between_slices'] / 1e9:.3g} GB of it between slices")
+    sent += [f"{axes} {size / 1e9:.3g} GB to other slices" for axes, size in found.get("network", {}).items()]
     lines = [_line("wire", f"sent by a device in a step: {', '.join(sent) or 'nothing'}")]
     if "step" not in found:
         return lines

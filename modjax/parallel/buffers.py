@@ -36,7 +36,7 @@ def largest(assignment: str, program: Program, most: int) -> list[Buffer]:
         if "preallocated-temp" not in title or "color" in title:  # other colors are other memories
             continue
         for name, size, offset, shape in _VALUE.findall(values):
-            place, origin = (int(offset), int(size)), program.origin(name)
+            place, origin = (int(offset), int(size)), program.origin(name, shape)
             if shape and origin and place not in places:
                 places[place] = found = (int(size), shape, origin)
                 shapes[found] = shapes.get(found, 0) + 1

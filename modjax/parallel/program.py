@@ -23,6 +23,7 @@ _CALL = re.compile(r" call\(.*to_apply=%([\w.-]+)")
 _BRANCHES = re.compile(r" conditional\(.*?(?:branch|true)_computations?=(.*)")
 _FUSED = re.compile(r" calls=%([\w.-]+)")
 _NAME = re.compile(r"%([\w.-]+)")
+_SLICED = " dynamic-update-slice("
 _RESULT = re.compile(r" *(?:ROOT )?%([\w.-]+) = ")
 _KERNEL = re.compile(r'%(\w+)[\w.]* = \(\w+\[([\d,]+)\].*custom_call_target="tpu_custom_call"')
 
@@ -44,11 +45,11 @@ class Program:
         every = (line for lines in self.lines.values() for line in lines)
         return {found[1]: line for line in every if (found := _RESULT.match(line))}
 
-    def origin(self, name: str) -> str:
-        """The pass of training and the functions of modjax that an instruction comes from; "" if they are unknown.
+    def origin(self, name: str, shape: str) -> str:
+        """The pass of training and the functions of modjax that make an array of an instruction; "" if unknown.
 
-        Such as "backward: Block/feed_forward/maps/Linear". What the forward pass collects over layers or groups is
-        kept for the backward pass.
+        Such as "backward: Block/feed_forward/maps/Linear". What the forward pass collects over layers, by writing a
+        slice of the array in each, is kept for the backward pass.
         """
         line = self._instructions.get(name, "")
         calls = [_called(function) for _, function in self._places(line)]
@@ -57,7 +58,7 @@ class Program:
         outer = next((number for number, call in enumerate(calls) if call in OUTER), len(calls))
         found = re.search(r'op_name="([^"]*)"', line)
         during = next(words for part, words in PASSES.items() if part in (found[1] if found else ""))
-        if during == "forward" and "dynamic-update-slice" in name:
+        if during == "forward" and any(f" = {shape}{{" in one and _SLICED in one for one in self._inside(line)):
             during = "kept for backward"
         return f"{during}: {'/'.join(call for call in calls[:outer][::-1] if call[0] != '<')}"
 
@@ -81,19 +82,17 @@ class Program:
                 total[part_of(self._file(line))] += times * cycles
         return total
 
-    def wire(self, mesh: jax.sharding.Mesh) -> dict[str, int]:
+    def wire(self, mesh: jax.sharding.Mesh, network: bool = False) -> dict[str, int]:
         """{mesh axes joined by "+": bytes that a device sends along them in one run}, at most, by ring algorithms.
 
         An asynchronous collective stands in several instructions with one channel id, and counts once.
+        network: what goes between slices of TPUs in place of what stays within them.
         """
         total = collections.Counter()
         for one, times in self._exchange(mesh):
-            total["+".join(one.axes)] += times * one.sent
+            if one.network == network:
+                total["+".join(one.axes)] += times * one.sent
         return {axes: sent for axes, sent in sorted(total.items()) if axes and sent}
-
-    def between_slices(self, mesh: jax.sharding.Mesh) -> int:
-        """The bytes of `wire` that a device sends to other slices of TPUs, on average."""
-        return sum(times * one.between_slices for one, times in self._exchange(mesh))
 
     def _exchange(self, mesh) -> Iterator[tuple[Collective, int]]:
         """(collective, how often it runs), each once."""
@@ -129,9 +128,13 @@ class Program:
     def _with_fused(self, name) -> Iterator[str]:
         """The instructions of a computation and of the fusions in it."""
         for line in self.lines[name]:
-            yield line
-            if fused := _FUSED.search(line):
-                yield from self._with_fused(fused[1])
+            yield from self._inside(line)
+
+    def _inside(self, line) -> Iterator[str]:
+        """An instruction, and those of a fusion that it calls."""
+        yield line
+        if fused := _FUSED.search(line):
+            yield from self._with_fused(fused[1])
 
     def _file(self, line) -> str:
         """The source file of the innermost line of modjax that an instruction comes from."""

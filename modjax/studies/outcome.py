@@ -146,17 +146,17 @@ def _notes(job) -> list[str]:
 def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
     program, length = Program(compiled.text), job.settings.length
     wire = {} if job.mesh is None else program.wire(job.mesh)
-    between = 0 if job.mesh is None else program.between_slices(job.mesh)
+    network = {} if job.mesh is None else program.wire(job.mesh, network=True)
     notes = []
     if program.unknown_loops:
         notes.append(f"{program.unknown_loops} loops, whose number of rounds is not known, count as one round each")
     notes += _notes(job)
-    if job.slots > 1 and any("expert" in axes for axes in wire):
+    if job.slots > 1 and any("expert" in axes for axes in wire | network):
         notes.append("something is sent along expert, where the training of a library needs to send nothing")
-    found = {"wire": wire, "between_slices": between, "notes": notes}
+    found = {"wire": wire, "network": network, "notes": notes}
     if target.chip is None:
         return found
-    if between and not target.chip.network:
+    if network and not target.chip.network:
         notes.append("the speed of the network between slices is not known, and counts nothing")
     from modjax.ops.attention_tpu import BLOCK  # half a second of imports
 
@@ -164,7 +164,7 @@ def _exchange_and_time(job, target, compiled) -> dict[str, Any]:
     if program.kernels - set(kernels):
         notes.append("the cycles of attention are not known and count nothing")
     cycles = program.cycles(lambda path: path, kernels).total()
-    least = estimate.least(job, target.chip, sum(wire.values()), between)
+    least = estimate.least(job, target.chip, sum(wire.values()), sum(network.values()))
     found |= cost(job, target, {"cycles": cycles, "by_cycles": cycles / target.chip.clock, **least})
     peak = target.size * target.chip.flops
     return found | {"share_of_peak": estimate.operations(job) / peak / found["step"]["seconds"]}

@@ -49,11 +49,11 @@ def plan(
       settings: the fields of `modjax.train.settings.Settings`.
 
     Returns plain data: "source", compiler or formulas; "fits", and "experts_that_fit" at a time, about; bytes of
-    "memory" on a device, and its largest "buffers"; bytes of "wire", {mesh axes: sent by a device in a step}, of which
-    "between_slices"; seconds of a "step", by cycles and at least by what a device can do; and, where the device is
-    known, "tokens_per_second", "share_of_peak", and "hours" and "chip_hours" of the whole job in its "waves". For a job
-    that does not fit, "alternatives" has the largest micro, or else fewer experts at a time or the first mesh, of those
-    tried, that does: where one row at a time is too much, fewer rows are too.
+    "memory" on a device, and its largest "buffers"; bytes of "wire", {mesh axes: sent by a device in a step}, and
+    likewise what goes between slices over their "network"; seconds of a "step", by cycles and at least by what a device
+    can do; and, where the device is known, "tokens_per_second", "share_of_peak", and "hours" and "chip_hours" of the
+    whole job in its "waves". For a job that does not fit, "alternatives" has the largest micro, or else fewer experts
+    at a time or the first mesh, of those tried, that does: where one row at a time is too much, fewer rows are too.
 
     Raises InputError for arguments that do not fit, and if the extra is missing.
     """

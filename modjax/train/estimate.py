@@ -56,10 +56,10 @@ def exchange(job: Job) -> dict[str, int]:
     return {axis: int(size) for axis, size in sent.items() if size}
 
 
-def least(job: Job, chip: Chip, sent: int, between_slices: int = 0) -> dict[str, float]:
+def least(job: Job, chip: Chip, sent: int, network: int = 0) -> dict[str, float]:
     """The roofline of a step: seconds that its products, its reads of weights and state, and its exchange need.
 
-    chip: one device. sent: bytes that it sends in a step; between_slices: those of them that leave its slice.
+    chip: one device. sent: bytes that it sends in a step within its slice; network: to other slices.
     """
     size = 1 if job.mesh is None else job.mesh.size
     weights = memory.bytes_on_device(job.arguments.decoder) * (1 if job.mesh is None else job.mesh.shape["fsdp"])
@@ -71,7 +71,7 @@ def least(job: Job, chip: Chip, sent: int, between_slices: int = 0) -> dict[str,
         "memory": moved / chip.bandwidth,
         "wire": sent / chip.wire,
     }
-    return found | ({"network": between_slices / chip.network} if chip.network and between_slices else {})
+    return found | ({"network": network / chip.network} if chip.network and network else {})
 
 
 def operations(job: Job, remat: bool = False) -> float:

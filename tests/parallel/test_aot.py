@@ -79,7 +79,13 @@ except InputError as error:
     print(error)
 print(aot.topology("v4:2x2x1").chips, len(aot.topology("v4:2x2x1").devices))
 two = aot.topology("v5e:2x2", slices=2)
-print(two.chips, make_mesh(2, 4, devices=two.devices).devices[:, 0, 0].tolist() == [two.devices[0], two.devices[4]])
+mesh = make_mesh(2, 4, devices=two.devices)
+print(two.chips, mesh.devices[:, 0, 0].tolist() == [two.devices[0], two.devices[4]])
+for axis in mesh.axis_names[:2]:
+    x = jax.ShapeDtypeStruct((8, 1024), jnp.float32, sharding=NamedSharding(mesh, jax.P(axis)))
+    made = aot.compiled(jax.jit(lambda x: jnp.sum(x, axis=0)).trace(x), two)
+    program = Program(made.text)
+    print(axis, program.wire(mesh), program.wire(mesh, network=True))
 """
 
 
@@ -94,6 +100,7 @@ def test_two_processes_compile_for_tpus_at_once():
     for run in runs:
         out, err = run.communicate(timeout=600)
         assert run.returncode == 0, err
-        memory, unknown, v4, slices = out.splitlines()
+        memory, unknown, v4, slices, between, within = out.splitlines()
         assert "memory" in memory and unknown.startswith("topology='v5e:3x5': expected chips that libtpu knows")
         assert (v4, slices) == ("4 8", "8 True")
+        assert (between, within) == ("expert {} {'expert': 4096}", "fsdp {'fsdp': 6144} {}")

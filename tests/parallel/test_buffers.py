@@ -26,7 +26,7 @@ allocation 2: size 9000, color 1, preallocated-temp:
 class Origins:
     """Stands for a program in which each instruction comes from a function of its name."""
 
-    def origin(self, name):
+    def origin(self, name, shape):
         return "" if name == "unknown" else "forward: f" if name in ("first", "third") else f"forward: {name}"
 
 

@@ -101,32 +101,50 @@ def test_cycles_count_rounds_of_loops_and_go_to_the_innermost_file_of_modjax():
 
 
 @pytest.mark.parametrize(
-    ("name", "frame", "op", "origin"),
+    ("called", "frame", "op", "origin"),
     [
-        ("fusion.1", 7, "jit(f)/jvp(vmap())/dot", "forward: attention/Linear"),
-        ("a_dynamic-update-slice_fusion.1", 6, "jit(f)/jvp(vmap())/dot", "kept for backward: attention"),
-        ("a_dynamic-update-slice_fusion.1", 6, "jit(f)/transpose(jvp(vmap()))/dot", "backward: attention"),
-        ("fusion.1", 6, "jit(f)/transpose(jvp())/rematted_computation/dot", "recomputed: attention"),
-        ("fusion.1", 2, "jit(f)/add", "update: attention"),
-        ("fusion.1", 8, "jit(f)/add", "update: attention"),
-        ("fusion.1", 1, "jit(f)/add", ""),
+        ("fused", 7, "jit(f)/jvp(vmap())/dot", "forward: attention/Linear"),
+        ("stacking", 6, "jit(f)/jvp(vmap())/dot", "kept for backward: attention"),
+        ("stacking", 6, "jit(f)/transpose(jvp(vmap()))/dot", "backward: attention"),
+        ("fused", 6, "jit(f)/transpose(jvp())/rematted_computation/dot", "recomputed: attention"),
+        ("fused", 2, "jit(f)/add", "update: attention"),
+        ("fused", 8, "jit(f)/add", "update: attention"),
+        ("fused", 1, "jit(f)/add", ""),
     ],
 )
-def test_the_origin_of_an_instruction(name, frame, op, origin):
+def test_the_origin_of_an_instruction(called, frame, op, origin):
     """The pass, and the functions of modjax within a layer; lambdas have no name."""
-    line = f'  %{name} = f32[8]{{0}} fusion(%x), metadata={{op_name="{op}" stack_frame_id={frame}}}\n'
-    program = Program(TEXT.replace("ENTRY %main (p.4: f32[8]) -> f32[8] {\n", f"ENTRY %main () -> f32[8] {{\n{line}"))
-    assert program.origin(name) == origin
-    assert program.origin("unknown") == ""
+    line = f'  %own = f32[8]{{0}} fusion(%x), calls=%{called}, metadata={{op_name="{op}" stack_frame_id={frame}}}\n'
+    stacking = "%stacking (p: f32[8]) -> f32[8] {\n  ROOT %w = f32[8]{0} dynamic-update-slice(%a, %b, %c)\n}\n\n"
+    start = "ENTRY %main (p.4: f32[8]) -> f32[8] {\n"
+    program = Program(TEXT.replace(start, f"{stacking}ENTRY %main () -> f32[8] {{\n{line}"))
+    assert program.origin("own", "f32[8]") == origin
+    assert program.origin("own", "f32[1]") == origin.replace("kept for backward", "forward")
+    assert program.origin("unknown", "f32[8]") == ""
 
 
-def test_bytes_between_slices():
-    """Four of the eight devices are of each slice: one in four of a group sends to the next slice."""
-    devices = [types.SimpleNamespace(slice_index=number // 4) for number in range(8)]
-    mesh = types.SimpleNamespace(devices=np.array(devices).reshape(2, 2, 2), axis_names=("expert", "fsdp", "tensor"))
-    sent = 2 * 400 * 3 // 4  # in a group of four, two devices of each slice
-    assert Program(TEXT).between_slices(mesh) == 2 * (sent * 2 // 4)
-    assert Program(TEXT).between_slices(make_mesh(expert=2, fsdp=2, tensor=2)) == 0
+MEGASCALE = """
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %sum = f32[100]{0} all-reduce(%x), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %send = (f32[100]{0}, u32[], token[]) send(%x, %a), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (f32[100]{0:T(128)}, u32[], token[]) recv(%a), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv-done = (f32[100]{0}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  %recv.1 = (bf16[8]{0}, u32[], token[]) recv(%a), channel_id=4, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+  %recv.2 = (bf16[8]{0}, u32[], token[]) recv(%a), channel_id=5, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ONE_TO_ONE"}
+}
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(("axis", "within"), [(0, "tensor"), (1, "tensor"), (2, "fsdp")])
+def test_bytes_between_slices(axis, within):
+    """The program of one of two slices, whose four devices are its partitions, for slices along each axis."""
+    slices = np.moveaxis(np.arange(8).reshape(2, 2, 2) // 4, 0, axis)
+    device = np.vectorize(lambda number: types.SimpleNamespace(slice_index=number, platform="tpu"), otypes=[object])
+    mesh = types.SimpleNamespace(devices=device(slices), axis_names=("expert", "fsdp", "tensor"))
+    program = Program(MEGASCALE)
+    assert program.wire(mesh) == {within: 400}
+    assert program.wire(mesh, network=True) == {mesh.axis_names[axis]: 400 + 16 // 2 + 16}
+    assert Program(TEXT).wire(make_mesh(expert=2, fsdp=2, tensor=2), network=True) == {}
 
 
 def test_a_loop_without_a_limit_counts_once_and_is_told():

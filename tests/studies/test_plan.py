@@ -176,11 +176,13 @@ def test_waves_repeat_the_job_of_the_slots(folder, chip):
 
 
 def test_what_goes_between_slices(folder, chip, monkeypatch):
-    monkeypatch.setattr(outcomes.Program, "between_slices", lambda self, mesh: 5000)
+    wire = outcomes.Program.wire
+    between = lambda self, mesh, network=False: {"fsdp": 5000} if network else wire(self, mesh)  # noqa: E731
+    monkeypatch.setattr(outcomes.Program, "wire", between)
     asked = folder, 8, "chips", 2, {"expert": 4, "fsdp": 2}
     chip()
     found = plan(*asked, micro=2, **SETTINGS)
-    assert found["between_slices"] == 5000 and "network" not in found["step"]
+    assert found["network"] == {"fsdp": 5000} and "network" not in found["step"]
     assert found["notes"] == ["the speed of the network between slices is not known, and counts nothing"]
     chip(chip=CHIP._replace(network=1000))
     found = plan(*asked, micro=2, **SETTINGS)

@@ -65,7 +65,7 @@ def test_the_roofline(job, config):
     operations = flops(config, rows * 64, rows * 16, rows * 64 * 65 // 2)
     assert estimate.operations(found) == operations
     weights, state = (memory.bytes_on_device(tree) for tree in (job(None).arguments.decoder, found.arguments.state))
-    least = estimate.least(found, chip, sent=500, between_slices=20)
+    least = estimate.least(found, chip, sent=500, network=20)
     assert least == pytest.approx(
         {
             "compute": operations / 8 / 1e9,
