@@ -14,6 +14,7 @@ mean loss. Peak memory is that of training all experts here and of one expert in
 """
 
 import bisect
+import functools
 import json
 import pathlib
 import statistics
@@ -63,10 +64,11 @@ class Modjax:
 
     def __init__(self, decoder: Decoder, examples: Mapping[str, list[Encoded]], settings: Settings):
         rows = {name: pack(own, settings.length) for name, own in examples.items()}
-        self.batches: list[Rows] = loader.padded(rows, settings.batch)
+        self.batches: list[Rows] = list(loader.padded(rows, settings.batch))
         self.decoder, self.recipe = decoder, LoRATraining(decoder.config, settings, len(examples))
         given, frozen = self.recipe.given, self.recipe.frozen
-        trained = jax.eval_shape(self.recipe.start, jax.random.key(0), given)
+        start = functools.partial(self.recipe.start, n_members=len(examples))
+        trained = jax.eval_shape(start, jax.random.key(0), given)
         self.settings = memory.settled(
             settings, None, lambda: memory.choice(decoder, self.recipe, trained, frozen, self.batches[0], settings)
         )

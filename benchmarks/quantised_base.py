@@ -53,7 +53,7 @@ def packed_work(words, tasks: Sequence[Task], rows: int, settings: Settings) -> 
     validation = {task.name: Rows(*(field[:rows] for field in packed(task, "validation"))) for task in tasks}
     training = {task.name: packed(task, "train") for task in tasks}
     batches = list(loader.batches(training, settings.batch, settings.steps, settings.seed))
-    return Work(loader.padded(validation, settings.batch), batches, settings)
+    return Work(list(loader.padded(validation, settings.batch)), batches, settings)
 
 
 def forward(model: Model, work: Work) -> Callable[[], float]:

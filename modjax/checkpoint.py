@@ -52,23 +52,38 @@ class Checkpoints:
     def __exit__(self, *_):
         self._checkpointer.close()
 
+    @property
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint; None if there is none."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    def shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """{path: shape} of the newest checkpoint's arrays; None if there is none. Raises InputError as `restore`."""
+        return None if self.newest is None else _shapes(self._read(self._metadata))
+
     def restore(self, state: Any) -> Any:
         """The newest checkpoint with the shapes, dtypes and shardings of `state`; `state` itself if there is none.
 
         Raises InputError if the checkpoint has other arrays or cannot be read.
         """
-        if self._checkpointer.latest is None:
+        if self.newest is None:
             return state
-        step = self._checkpointer.latest.step
         like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+        self._check(self.newest, self.shapes(), _shapes(state))
+        return self._read(lambda: self._checkpointer.load(self.newest, like))
+
+    def _metadata(self):
+        return self._checkpointer.metadata(self.newest).metadata
+
+    def _read(self, read):
         try:
-            found = self._checkpointer.metadata(step).metadata
-            if found is not None:
-                self._check(step, _shapes(found), _shapes(state))
-                return self._checkpointer.load(step, like)
+            found = read()
         except (OSError, KeyError) as error:
-            raise self._unreadable(step) from error
-        raise self._unreadable(step)
+            raise self._unreadable(self.newest) from error
+        if found is None:
+            raise self._unreadable(self.newest)
+        return found
 
     def save(self, step: int, state: Any, force: bool = False) -> None:
         """Saves the state if the step is due, or if forced; the arrays may be donated as soon as this returns."""

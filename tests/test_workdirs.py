@@ -10,7 +10,8 @@ import pytest
 from modjax import adapt, routing
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.train import fit
+from modjax.train import run
+from modjax.train.fit import UNRECORDED
 from modjax.train.full import train_full
 from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
@@ -93,7 +94,7 @@ def stopped(monkeypatch):
     def stop(*_):
         raise Stopped
 
-    monkeypatch.setattr(fit._Run, "train", stop)
+    monkeypatch.setattr(run.Run, "train", stop)
     monkeypatch.setattr(sys.modules["modjax.adapt.lorahub"], "search", stop)
 
 
@@ -170,7 +171,7 @@ ALSO = {"tie": {"sites": ("attn.q", "attn.k")}, "patience": {"evaluate_every": 1
 
 
 def test_every_setting_is_in_one_of_two_lists():
-    assert {field.name for field in dataclasses.fields(Settings)} == {*OTHER, *fit.UNRECORDED}
+    assert {field.name for field in dataclasses.fields(Settings)} == {*OTHER, *UNRECORDED}
 
 
 @pytest.mark.parametrize("setting", OTHER)

@@ -36,7 +36,7 @@ PROTOTYPES = {
     name: one.default for name, one in inspect.signature(prototypes_of).parameters.items() if name != "library"
 }
 COSTLY = """
-    train.fit:_Run._keys train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
+    train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
     studies.plan:outcome studies.search:candidates

@@ -72,13 +72,12 @@ def cat(
     settings, tasks = arguments.made(Settings, DEFAULTS | settings | {"sites": library.sites}), few(tasks)
     groups = checked_groups({"cat": tuple(tasks)} if groups is None else groups)
     fitted = fit(model, tasks, groups, CatTraining(library, per, len(groups)), settings, workdir, progress)
-    method = {"merged": "cat", "per": per, "steps": fitted.steps}
-    method |= {"learning_rate": settings.learning_rate, "seed": settings.seed}
+    method = {"merged": "cat", "per": per, "learning_rate": settings.learning_rate, "seed": settings.seed}
     merged = []
     for index, (name, own) in enumerate(groups.items()):
         weights = {site: fitted.trained[_group(site, per)][:, index] for site in library.sites}
         one = _merged(library, weights, rank, name)
-        training = dict(one.infos[0].training) | method | {"weights": _means(weights)}
+        training = dict(one.infos[0].training) | method | {"steps": fitted.steps[index], "weights": _means(weights)}
         found = {"failed": fitted.failed[index], "scores": one.infos[0].scores + fitted.scores[index]}
         info = dataclasses.replace(one.infos[0], tasks=own, training=training, **found)
         merged.append(dataclasses.replace(one, infos=(info,)))
@@ -97,7 +96,7 @@ class CatTraining(Recipe):
     def made_of(self):
         return {"library": self.library.fingerprint, "per": self.per}
 
-    def start(self, key, given):
+    def start(self, key, given, n_members):
         return given
 
     def attach(self, decoder, trained, frozen, rows, key_B):

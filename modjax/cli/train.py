@@ -4,11 +4,11 @@ from modjax.cli import build, session
 from modjax.errors import InputError, suggestion
 from modjax.parallel.distributed import from_first
 from modjax.studies import content
-from modjax.train.fit import CHECKPOINTS
 from modjax.train.full import train_full
 from modjax.train.groups import groups_of
 from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
+from modjax.train.run import CHECKPOINTS
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax train --config=configs/private.py:quick --workdir=workdir/private"

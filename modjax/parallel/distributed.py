@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from modjax.errors import InputError
+
+MESSAGE = 1000  # bytes of an error that processes tell each other
 
 
 def start(environment: Mapping[str, str] = os.environ) -> None:
@@ -61,6 +63,31 @@ def from_first(work: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise InputError(answer["error"])
     return answer["found"]
+
+
+def on_each(work: Callable[[], Any]) -> Any:
+    """The result of `work`, which every process does with data of its own; an InputError of one is raised on all."""
+    if not jax.distributed.is_initialized():
+        return work()
+    found, error = None, ""
+    try:
+        found = work()
+    except InputError as raised:
+        error = str(raised)
+    message = error.encode()[:MESSAGE].ljust(MESSAGE)
+    gathered = multihost_utils.process_allgather(np.frombuffer(message, np.uint8))
+    for one in np.asarray(gathered).reshape(-1, MESSAGE):
+        if error := one.tobytes().decode(errors="ignore").strip():
+            raise InputError(error)
+    return found
+
+
+def largest(numbers: Sequence[int]) -> list[int]:
+    """The largest of what the processes have, for each of several numbers."""
+    found = np.asarray(numbers, np.int32)
+    if jax.distributed.is_initialized():
+        found = np.asarray(multihost_utils.process_allgather(found)).reshape(-1, len(found)).max(axis=0)
+    return found.tolist()
 
 
 def _broadcast(message: bytes) -> bytes:

@@ -102,7 +102,10 @@ def row_shards(mesh: jax.sharding.AbstractMesh) -> int:
 
 
 def put(array: np.ndarray, partition: P, mesh: jax.sharding.Mesh | None) -> jax.Array:
-    """Puts a host array, equal in every process, on the mesh; without a mesh, on the default device."""
+    """Puts a host array on the mesh; without a mesh, on the default device.
+
+    Each process gives the whole array, of which only the parts on its own devices are read.
+    """
     if mesh is None:
         return jax.device_put(array)
     return jax.make_array_from_callback(array.shape, sharding(array, partition, mesh), lambda index: array[index])

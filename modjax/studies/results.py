@@ -114,12 +114,12 @@ def curves(folder, name) -> dict:
 
 
 def _series(lines):
-    lines = list(lines)
-    experts = lines[0]["loss"] if lines else ()
-    return {
-        "steps": [line["step"] for line in lines],
-        "loss": {expert: [line["loss"][expert] for line in lines] for expert in experts},
-    }
+    losses: dict[int, dict[str, float]] = {}
+    for line in lines:
+        losses.setdefault(line["step"], {}).update(line["loss"])
+    steps = sorted(losses)
+    experts = dict.fromkeys(expert for own in losses.values() for expert in own)
+    return {"steps": steps, "loss": {expert: [losses[step].get(expert) for step in steps] for expert in experts}}
 
 
 def stages(seconds: Mapping[str, float]) -> list[dict]:

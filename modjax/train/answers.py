@@ -1,6 +1,6 @@
 """Rouge-L of the answers to validation prompts: the criterion of early stopping in arXiv 2405.11157."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -26,16 +26,18 @@ class Answers:
             for number, tasks in enumerate(members.values())
             for one in prepared(model, tasks, sample, settings.max_new_tokens)
         ]
-        self.ids, chosen = zip(*found, strict=True)
-        self.prompts = [one.encoded.tokens[: one.encoded.n_prompt] for one in chosen]
-        self.accepted = [one.example.answers for one in chosen]
+        self.examples = [
+            (number, one.encoded.tokens[: one.encoded.n_prompt], one.example.answers) for number, one in found
+        ]
 
-    def rouge_l(self, loras: Loras) -> np.ndarray:
-        """float32[E], the mean over each member's prompts; loras: one expert per member."""
-        settings = self.settings
-        infos = tuple(ExpertInfo(name, (), settings.rank, settings.alpha) for name in self.names)
+    def rouge_l(self, loras: Loras, members: Sequence[int]) -> np.ndarray:
+        """float32[E], the mean over the prompts of each of some members; loras: one expert for each of them."""
+        settings, places = self.settings, {number: place for place, number in enumerate(members)}
+        infos = tuple(ExpertInfo(self.names[number], (), settings.rank, settings.alpha) for number in members)
         library = Library(loras, infos)
-        given = {"max_new_tokens": settings.max_new_tokens, "choices": self.ids}
-        answers = self.model.generate(self.prompts, library, oracle(library), **given)
-        rouge_n = [rouge_l(*pair) for pair in zip(answers, self.accepted, strict=True)]
-        return np.float32(np.bincount(self.ids, rouge_n) / np.bincount(self.ids))
+        own = [(places[number], *one) for number, *one in self.examples if number in places]
+        choices, prompts, accepted = zip(*own, strict=True)
+        given = {"max_new_tokens": settings.max_new_tokens, "choices": choices}
+        answers = self.model.generate(prompts, library, oracle(library), **given)
+        rouge_n = [rouge_l(*pair) for pair in zip(answers, accepted, strict=True)]
+        return np.float32(np.bincount(choices, rouge_n) / np.bincount(choices))

@@ -1,8 +1,11 @@
 """The examples that each member of a run learns from, in rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from modjax.data import inputs
+import numpy as np
+
+from modjax.data import inputs, loader
 from modjax.data.loader import key_of
 from modjax.data.rows import Rows, joined, pack
 from modjax.data.tasks import Tasks
@@ -10,6 +13,7 @@ from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
 from modjax.models.config import ModelConfig
+from modjax.parallel import distributed
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 
@@ -25,14 +29,43 @@ def check_settings(config: ModelConfig, name: str, settings: Settings) -> None:
     check_widths(settings.tie, {site: config.sites[site][0] for site in settings.sites})
 
 
-def member_rows(
-    model: Model, tasks: Tasks, groups: Mapping[str, Sequence[str]], recipe: Recipe, settings: Settings, split: str
-) -> dict[str, Rows]:
-    """{member: rows of all examples in a split of its tasks}.
+class MemberRows(NamedTuple):
+    """The rows of one split: all that this process trains on, and how many the others have."""
 
-    Raises InputError for a task without examples there, and for examples that do not fit.
+    own: dict[str, Rows]  # of the members whose data this process reads
+    n_rows: dict[str, int]  # of all members
+    targets: int  # target tokens of every row, M
+
+    def of(self, members: Sequence[str]) -> dict[str, Rows]:
+        """The rows of members; one without tokens for a member of another process, and for other names."""
+        empty = Rows(*(np.zeros_like(field[:1]) for field in next(iter(self.own.values()))))
+        return {name: self.own.get(name, empty) for name in members}
+
+
+def member_rows(
+    model: Model,
+    tasks: Tasks,
+    groups: Mapping[str, Sequence[str]],
+    recipe: Recipe,
+    settings: Settings,
+    split: str,
+    is_own: Callable[[int], bool] = lambda number: True,
+) -> MemberRows:
+    """The rows of all examples in a split of each member's tasks.
+
+    is_own: whether this process reads the data of the member of a number.
+
+    Raises InputError, on every process, for a task without examples there, and for examples that do not fit.
     """
-    return {name: _packed(model, name, tasks.select(own), recipe, settings, split) for name, own in groups.items()}
+
+    def packed():
+        chosen = [(name, own) for number, (name, own) in enumerate(groups.items()) if is_own(number)]
+        return {name: _packed(model, name, tasks.select(own), recipe, settings, split) for name, own in chosen}
+
+    own = distributed.on_each(packed)
+    found = [own[name].n_rows if name in own else 0 for name in groups]
+    *n_rows, targets = distributed.largest([*found, loader.width(own.values())])
+    return MemberRows(own, dict(zip(groups, n_rows, strict=True)), targets)
 
 
 def _packed(model, name, tasks, recipe, settings, split) -> Rows:

@@ -28,7 +28,7 @@ class FullTraining(Recipe):
     def made_of(self):
         return {}  # the model's own weights
 
-    def start(self, key, given):
+    def start(self, key, given, n_members):
         return {path: leaf[:, None].astype(jnp.float32) for path, leaf in given.items()}
 
     def attach(self, decoder, trained, frozen, rows, key_B):

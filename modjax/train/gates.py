@@ -38,14 +38,14 @@ class GateTraining(Recipe):
 
     def __init__(self, library: Library):
         self.library = library
-        self.shapes = {site: (*lora.b.shape[:2], lora.a.shape[-1]) for site, lora in library.loras.items()}
+        self.shapes = {site: (len(lora.b), lora.a.shape[-1]) for site, lora in library.loras.items()}
         self.frozen = jax.tree.map(np.asarray, library.loras)
 
     def made_of(self):
         return {"library": self.library.fingerprint}
 
-    def start(self, key, given):
-        return {site: jnp.zeros(shape, jnp.float32) for site, shape in self.shapes.items()}
+    def start(self, key, given, n_members):
+        return {site: jnp.zeros((L, n_members, width), jnp.float32) for site, (L, width) in self.shapes.items()}
 
     def attach(self, decoder, trained, frozen, rows, key_B):
         def adapt(layer, sites, x_BTI):

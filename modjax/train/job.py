@@ -14,7 +14,7 @@ from modjax.models.decoder import Decoder
 from modjax.parallel import rules
 from modjax.train import memory
 from modjax.train.lora import lora_recipe
-from modjax.train.programs import Idle, Programs, along_members, programs, with_idle
+from modjax.train.programs import Idle, Programs, along_members, programs
 from modjax.train.settings import Settings
 from modjax.train.step import State
 
@@ -98,7 +98,7 @@ class Job:
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
         state = jax.eval_shape(self._programs.fresh, self._recipe.given)
-        frozen = jax.eval_shape(lambda: with_idle(self._recipe.frozen, self.slots, self.idle.members))
+        frozen = jax.eval_shape(lambda: self._recipe.frozen)
         return Arguments(
             decoder=jax.tree.unflatten(jax.tree.structure(abstract), leaves),
             state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
@@ -109,11 +109,11 @@ class Job:
 
     @functools.cached_property
     def _recipe(self):
-        return lora_recipe(self.config, self.settings, self.slots)
+        return lora_recipe(self.config, self.settings, self.members)
 
     @functools.cached_property
     def _programs(self) -> Programs:
-        return programs(self._recipe, self.settings, self._recipe.given, self._keys, self.mesh, self.idle.members)
+        return programs(self._recipe, self.settings, self._recipe.given, self._keys, self.mesh)
 
     @property
     def _keys(self):

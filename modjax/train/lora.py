@@ -82,7 +82,7 @@ def expert_info(
 
     method: entries of its `training` in addition to steps, learning rate and seed.
     """
-    run = {"steps": fitted.steps, "learning_rate": settings.learning_rate, "seed": settings.seed}
+    run = {"steps": fitted.steps[member], "learning_rate": settings.learning_rate, "seed": settings.seed}
     return ExpertInfo(
         name=name,
         tasks=tuple(tasks),
@@ -119,7 +119,7 @@ class LoRATraining(Recipe):
     """E experts of one rank, each with its own A and B: {site: Factors(a[L,E,R,I], b[L,E,R,O])}."""
 
     def __init__(self, config: ModelConfig, settings: Settings, n_experts: int, init: Library | None = None):
-        self.config, self.settings, self.n_experts, self.init = config, settings, n_experts, init
+        self.config, self.settings, self.init = config, settings, init
         self.given = None if init is None else {site: lora.factors for site, lora in init.loras.items()}
         scale_LE = np.full((config.L, n_experts), settings.alpha / settings.rank, np.float32)
         self.frozen = dict.fromkeys(settings.sites, scale_LE)
@@ -127,9 +127,9 @@ class LoRATraining(Recipe):
     def made_of(self):
         return {"init": None if self.init is None else self.init.fingerprint}
 
-    def start(self, key, given):
+    def start(self, key, given, n_members):
         if given is None:
-            given = init_factors(key, self.n_experts, self.config, self.settings)
+            given = init_factors(key, n_members, self.config, self.settings)
         return tie.once(given, self.settings.tie)
 
     def attach(self, decoder, trained, frozen, rows, key_B):
@@ -152,8 +152,8 @@ class SharedATraining(LoRATraining):
         self.given = {site: own.b for site, own in factors.items()}
         self.frozen = self.frozen, {site: own.a for site, own in factors.items()}
 
-    def start(self, key, given):
-        return {site: jnp.broadcast_to(b, (b.shape[0], self.n_experts, *b.shape[2:])) for site, b in given.items()}
+    def start(self, key, given, n_members):
+        return {site: jnp.broadcast_to(b, (b.shape[0], n_members, *b.shape[2:])) for site, b in given.items()}
 
     def experts(self, trained, frozen):
         scale, a = frozen

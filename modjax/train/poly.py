@@ -46,7 +46,7 @@ class PolyTraining(Recipe):
         """given: the initial arrays, with A at every site; rate: learning rate of the weights / that of the skills."""
         self.given, self.frozen, self.rates, self.settings = given, frozen, {"weights": rate}, settings
 
-    def start(self, key, given):
+    def start(self, key, given, n_members):
         return {**given, "skills": tie.once(given["skills"], self.settings.tie)} if "skills" in given else given
 
     def attach(self, decoder, trained, frozen, rows, key_B):

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from modjax.parallel import rules
 from modjax.train.optim import per_expert
-from modjax.train.recipe import Recipe, member_axis
+from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
-from modjax.train.step import State, init_state, judge, loss_sums, train_step
+from modjax.train.step import State, init_state, judge, loss_sums, train_step, where_members
 
 
 class Programs(NamedTuple):
@@ -21,22 +20,27 @@ class Programs(NamedTuple):
     fresh: Callable[[Any], State]  # the recipe's given arrays -> the state before the first step
     step: Callable  # (decoder, state, batch, keys_E, frozen) -> (state, Metrics); the given state is donated
     loss_sums: Callable  # (decoder, trained, frozen, batch) -> (summed losses [E], numbers of target tokens [E])
-    judge: Callable[[State, jax.Array], State]  # (state, validation measure [E]) -> state
+    judge: Callable  # (state, validation measures [E], which are due [E]) -> state
+    entered: (
+        Callable  # (state, fresh, chosen [E]) -> state, with the chosen members of `fresh`; the given state is donated
+    )
     experts: Callable  # (trained, frozen) -> {site: LoRA}, as `Recipe.experts`
 
 
 def programs(
-    recipe: Recipe, settings: Settings, given: Any, keys_E: jax.Array, mesh: jax.sharding.Mesh | None, idle: int = 0
+    recipe: Recipe, settings: Settings, given: Any, keys_E: jax.Array, mesh: jax.sharding.Mesh | None
 ) -> Programs:
-    """The programs of a run of E members, the last of which may be idle; each is compiled at its first call."""
+    """The programs of E members that are trained at the same time; each is compiled at its first call.
+
+    given: the recipe's, of these members.
+    """
     optimizer = per_expert(settings, recipe.rates)
     seed = np.uint32(settings.seed)  # an argument, so that the program does not depend on it
     n_members = len(keys_E)
 
     def fresh(seed, given):
-        trained = with_idle(recipe.start(jax.random.key(seed), given), n_members - idle, idle)
-        state = init_state(trained, n_members, optimizer, settings)
-        return state._replace(active_E=jnp.arange(n_members) < n_members - idle)
+        trained = recipe.start(jax.random.key(seed), given, n_members)
+        return init_state(trained, n_members, optimizer, settings)
 
     state, vector = along_members((jax.eval_shape(fresh, seed, given), keys_E), mesh, recipe)
     step = functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings, mesh=mesh)
@@ -46,6 +50,7 @@ def programs(
         step=jax.jit(step, donate_argnums=1, out_shardings=(state, vector)),
         loss_sums=jax.jit(sums, out_shardings=vector),
         judge=jax.jit(functools.partial(judge, settings=settings), out_shardings=state),
+        entered=jax.jit(entered, donate_argnums=0, out_shardings=state),
         experts=jax.jit(recipe.experts),
     )
 
@@ -76,20 +81,13 @@ def along_members(tree: Any, mesh: jax.sharding.Mesh | None, recipe: Recipe = Re
     return jax.tree.map_with_path(one, tree)
 
 
-def with_idle(tree: Any, n_members: int, idle: int) -> Any:
-    """Arrays of members and of idle ones, which repeat the last member; arrays that all share stay."""
-
-    def one(leaf):
-        axis = member_axis(leaf)
-        if not idle or leaf.shape[axis] != n_members:
-            return leaf
-        return jnp.pad(leaf, [(0, idle if i == axis else 0) for i in range(leaf.ndim)], "edge")
-
-    return jax.tree.map(one, tree)
+def entered(state: State, fresh: State, chosen_E: jax.Array) -> State:
+    """The state in which chosen members begin."""
+    return where_members(chosen_E, fresh, state)
 
 
 def placed(tree: Any, mesh: jax.sharding.Mesh | None) -> Any:
-    """Arrays of all members as float32 on the mesh; those that lie on one already stay as they are."""
+    """Arrays of members as float32 on the mesh; those that lie on one already stay as they are."""
 
     def put(leaf):
         if isinstance(leaf, jax.Array) and isinstance(leaf.sharding, jax.sharding.NamedSharding):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from modjax import digest
 from modjax.data.rows import Rows
@@ -20,8 +21,8 @@ class Recipe:
 
     Attributes:
       given: arrays that `start` reads.
-      frozen: arrays that `attach` reads and that no step changes. Axis 1 is the axis of members, axis 0 in vectors; a
-        leaf of size 1 there is shared by all members.
+      frozen: arrays that `attach` reads and that no step changes. In both, axis 1 is the axis of members, axis 0 in
+        vectors; a leaf of size 1 there is shared by all members.
       rates: {top-level key of the trained arrays: factor of the learning rate there}; 1 elsewhere.
       by_task: whether each row holds examples of one task, whose index `rows.task` gives; else rows are packed from
         all tasks of a member.
@@ -44,8 +45,11 @@ class Recipe:
         arrays = {"given": self.given, "frozen": self.frozen}
         return {name: digest.of_arrays(tree) for name, tree in arrays.items()} | {"rates": dict(self.rates)}
 
-    def start(self, key: jax.Array, given: Any) -> Any:
-        """The trained arrays before the first step: float32 with at least two axes, the axis of members second."""
+    def start(self, key: jax.Array, given: Any, n_members: int) -> Any:
+        """The trained arrays of some members before the first step: float32 with the axis of members second.
+
+        given: the recipe's, of these members.
+        """
         raise NotImplementedError
 
     def attach(
@@ -70,6 +74,18 @@ class Recipe:
 def member_axis(leaf: jax.Array) -> int:
     """The axis of members in the arrays of a run: the second, in vectors the first."""
     return min(1, leaf.ndim - 1)
+
+
+def of_members(tree: Any, numbers: np.ndarray, n_members: int) -> Any:
+    """The arrays of some of the members, in this order; arrays that all members share stay."""
+    if np.array_equal(numbers, np.arange(n_members)):
+        return tree
+
+    def one(leaf):
+        axis = member_axis(leaf)
+        return leaf[(slice(None),) * axis + (numbers,)] if leaf.shape[axis] == n_members else leaf
+
+    return jax.tree.map(one, tree)
 
 
 def along(tree: Any, n_members: int) -> tuple[Any, Any]:

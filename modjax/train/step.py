@@ -27,7 +27,7 @@ from modjax.train.settings import Settings
 class State(NamedTuple):
     """Everything that a checkpoint of a run holds."""
 
-    step: jax.Array  # int32, steps done
+    step_E: jax.Array  # int32, steps that each member has done
     trained: Any  # the recipe's arrays, float32, the axis of members second
     good: Any  # each member's last trained arrays whose loss was finite; before the first step those it starts with
     opt_state: Any
@@ -46,14 +46,18 @@ class Metrics(NamedTuple):
 
 def member_keys(names: tuple[str, ...], seed: int, sharding: jax.sharding.Sharding | None = None) -> jax.Array:
     """key[E], the random key of each member, which depends only on its name and the seed."""
-    seeds_E = np.asarray([key_of(name, seed) for name in names], np.uint32)
-    return jax.jit(jax.vmap(jax.random.key), out_shardings=sharding)(seeds_E)
+    return _keys(sharding)(np.asarray([key_of(name, seed) for name in names], np.uint32))
+
+
+@functools.cache
+def _keys(sharding):
+    return jax.jit(jax.vmap(jax.random.key), out_shardings=sharding)
 
 
 def init_state(trained: Any, n_members: int, optimizer: optax.GradientTransformation, settings: Settings) -> State:
     """The state before the first step. It has copies of the arrays, because steps donate the state."""
     return State(
-        step=jnp.int32(0),
+        step_E=jnp.zeros(n_members, jnp.int32),
         trained=jax.tree.map(jnp.copy, trained),
         good=jax.tree.map(jnp.copy, trained),
         opt_state=optimizer.init(trained),
@@ -79,11 +83,12 @@ def train_step(
 ) -> tuple[State, Metrics]:
     """One update of every active member. Pure: bind the keyword arguments, then jit it.
 
-    The loss is that of the arrays before the update. A member whose loss or gradient is not finite goes back to its
+    The step, and with it keys and rates, is each member's own. The loss is that of the arrays before the update; a
+    member that has done all its steps is only measured. A member whose loss or gradient is not finite goes back to its
     last arrays whose loss was finite, is marked as failed, and is not trained any further. This does not change the
     other members.
     """
-    keys_EB = _row_keys(jax.vmap(jax.random.fold_in, (0, None))(keys_E, state.step), batch)
+    keys_EB = _row_keys(jax.vmap(jax.random.fold_in)(keys_E, state.step_E), batch)
     count_E = jnp.maximum(_counts(batch), 1)
     sums = functools.partial(member_sums, decoder, recipe=recipe, settings=settings, mesh=mesh)
 
@@ -101,16 +106,18 @@ def train_step(
     grads, loss_E = groups.summed(gradients, zeros, (state.trained, frozen, count_E), batch, keys_EB)
     grad_norm_E = jax.vmap(optax.tree.norm, in_axes=1)(grads)
     healthy_E = jnp.isfinite(loss_E) & jnp.isfinite(grad_norm_E)
-    moving_E = state.active_E & healthy_E
+    active_E = state.active_E & healthy_E
+    moving_E = active_E & (state.step_E < settings.steps)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
-    good, step = _where(jnp.isfinite(loss_E), state.trained, state.good), state.step + 1
+    good = where_members(jnp.isfinite(loss_E), state.trained, state.good)
+    at_E = jnp.minimum(state.step_E + 1, settings.steps)
     state = state._replace(
-        step=step,
-        trained=_where(moving_E, optax.apply_updates(state.trained, updates), good),
+        step_E=state.step_E + 1,
+        trained=where_members(moving_E, optax.apply_updates(state.trained, updates), good),
         good=good,
-        opt_state=_where(moving_E, opt_state, state.opt_state),
-        active_E=moving_E,
-        failed_E=jnp.where(state.active_E & ~healthy_E, step, state.failed_E),
+        opt_state=where_members(moving_E, opt_state, state.opt_state),
+        active_E=active_E,
+        failed_E=jnp.where(state.active_E & ~healthy_E, at_E, state.failed_E),
     )
     return state, Metrics(loss_E, grad_norm_E, moving_E)
 
@@ -179,22 +186,25 @@ def _row_keys(keys_E, batch):
     return jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys_E, rows_B)
 
 
-def judge(state: State, found_E: jax.Array, settings: Settings) -> State:
+def judge(state: State, found_E: jax.Array, due_E: jax.Array, settings: Settings) -> State:
     """The state after a validation: each member's best arrays are kept, and members without improvement stop.
 
-    found_E: float32, the metric named by `settings.stop_by`, lower is better: the loss, or minus Rouge-L.
+    Args:
+      found_E: float32, the metric named by `settings.stop_by`, lower is better: the loss, or minus Rouge-L.
+      due_E: bool, the members whose validation this is; the others stay as they are.
     """
-    better_E = state.active_E & (found_E < state.lowest_E)
-    stale_E = jnp.where(better_E, 0, state.stale_E + state.active_E)
+    judged_E = state.active_E & due_E
+    better_E = judged_E & (found_E < state.lowest_E)
+    stale_E = jnp.where(better_E, 0, state.stale_E + judged_E)
     return state._replace(
-        best=_where(better_E, state.trained, state.best),
+        best=where_members(better_E, state.trained, state.best),
         lowest_E=jnp.where(better_E, found_E, state.lowest_E),
         stale_E=stale_E,
         active_E=state.active_E & (stale_E < settings.patience),
     )
 
 
-def _where(chosen_E, new, old):
+def where_members(chosen_E: jax.Array, new: Any, old: Any) -> Any:
     """The arrays of `new` for the chosen members and of `old` for others."""
 
     def pick(new, old):

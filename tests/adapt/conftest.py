@@ -3,7 +3,7 @@
 import pytest
 
 from modjax.adapt import few
-from modjax.train import fit
+from tests.kills import killed_before  # noqa: F401
 
 
 @pytest.fixture(scope="package")
@@ -17,27 +17,3 @@ def library(word_model, random_library):
 def new_tasks(word_tasks):
     """Two tasks of three examples to learn from and six for validation."""
     return few(word_tasks.select(["copy", "sort"]), examples=3)
-
-
-class Killed(Exception):
-    """Raised in place of a signal that ends the process."""
-
-
-@pytest.fixture
-def killed_before(monkeypatch):
-    """killed_before(step, run): the run fails before that step, of all its steps."""
-
-    def kill(step, run):
-        batches = fit._Run._batches
-
-        def cut_short(self, state):
-            for index, batch in enumerate(batches(self, state), int(state.step) + 1):
-                if index == step:
-                    raise Killed
-                yield batch
-
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(fit._Run, "_batches", cut_short)
-            run()
-
-    return kill

@@ -62,7 +62,7 @@ def test_every_epoch_has_each_row_once_in_an_order_of_its_own(rows):
 
 
 def test_validation_batches_hold_every_row_once_and_empty_ones_after(rows):
-    batches = loader.padded(rows, 4)
+    batches = list(loader.padded(rows, 4))
     whole = Rows(*(np.concatenate(fields, axis=1) for fields in zip(*batches, strict=True)))
     assert whole.tokens.shape[:2] == (3, 8)
     for index, own in enumerate(rows.values()):

@@ -158,7 +158,7 @@ def test_a_lockstep_step_is_that_of_the_dequantised_decoder(word_model, quantize
     """Losses and gradients of two experts, through vmap, scan and, if remat is set, recomputation."""
     settings = Settings(steps=1, dropout=0.0, remat=remat, rank=2, alpha=2.0, sites=("attn.q", "mlp.down"))
     recipe = LoRATraining(word_model.config, settings, 2)
-    loras = recipe.start(jax.random.key(0), None)
+    loras = recipe.start(jax.random.key(0), None, 2)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     state = init_state(loras, 2, optimizer, settings)

@@ -20,7 +20,7 @@ from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
 from modjax.parallel import distributed
-from modjax.train import fit, metrics
+from modjax.train import metrics, reports
 from modjax.train.lora import train_library
 
 SETTINGS = {
@@ -60,13 +60,13 @@ scored = evaluated(model, data.load(folder / "tasks"), library)
 def terminate_at(number, index):
     """The second process gets SIGTERM when it has the metrics of this step."""
 
-    def reported(run, log, bar, pending, latest):
-        if pending and pending[0] == number and index == 1:
+    def reported(self, latest):
+        if latest.number == number + 1 and index == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return report(run, log, bar, pending, latest)
+        return step(self, latest)
 
-    report = fit._Run._report
-    fit._Run._report = reported
+    step = reports.Reports.step
+    reports.Reports.step = reported
 
 
 def evaluated(model, tasks, library):
@@ -155,6 +155,7 @@ def test_two_processes_train_what_one_trains(job):
     assert scored[0]["answers"] == expected["answers"]
     assert scored[0]["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     np.testing.assert_allclose(scored[0]["logits"], expected["logits"], atol=1e-5)
+    assert [info.training for info in first.infos] == [info.training for info in alone.infos]
     lines = metrics.read(job / "work" / "metrics.jsonl")
     assert sorted((line["step"], line["kind"]) for line in lines) == [
         (1, "train"),
@@ -162,6 +163,21 @@ def test_two_processes_train_what_one_trains(job):
         (2, "validation"),
         (3, "train"),
     ]
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_waves_each_on_data_of_its_own(job):
+    """Four experts in two slots, one per process; the run is stopped in its second wave."""
+    settings = SETTINGS | {"slots": 2, "steps": 6, "save_every": 2, "log_every": 1000}
+    settings |= {"evaluate_every": 0, "patience": 0}
+    (job / "settings.json").write_text(json.dumps(settings | {"terminate": True}))
+    with pytest.raises(AssertionError, match=r"stopped by SIGTERM after step \d+ of 12; the same command goes on"):
+        run_two_processes(job)
+    (job / "settings.json").write_text(json.dumps(settings))
+    run_two_processes(job)
+    together = train_library(load(job / "model"), data.load(job / "tasks"), progress=False, **settings | {"slots": 0})
+    for one, expected in zip(*map(jax.tree.leaves, (Library.load(job / "library1"), together)), strict=True):
+        np.testing.assert_allclose(one, expected, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,8 +1,11 @@
 """Tiny training runs."""
 
+import numpy as np
 import pytest
 
+from modjax.data.tasks import Example, Task, Tasks
 from modjax.train.lora import train_library
+from tests.kills import killed_before  # noqa: F401
 
 SMALL = {
     "steps": 6,
@@ -36,3 +39,18 @@ def train(word_model, word_tasks):
 def together(train):
     """One expert for each of the four tasks, trained in lockstep."""
     return train()
+
+
+@pytest.fixture
+def two_tasks():
+    """`steady` is validated on what it learns, `noisy` on answers that training makes ever less likely."""
+
+    def examples(split, seed, answers):
+        rng = np.random.default_rng(seed)
+        words = [[f"w{i}" for i in (*rng.integers(0, 60, 4), rng.integers(*answers))] for _ in range(6)]
+        return tuple(Example(" ".join(source), target, split) for *source, target in words)
+
+    low, high = (0, 10), (50, 60)
+    steady = examples("train", 0, low) + examples("validation", 0, low)
+    noisy = examples("train", 1, low) + examples("validation", 1, high)
+    return Tasks([Task("steady", steady), Task("noisy", noisy)])

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from modjax import compile_cache
-from modjax.train import fit
+from modjax.train import run
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 MISSED = "/jax/compilation_cache/cache_misses"
@@ -36,19 +36,35 @@ def events():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_later_steps_compile_nothing(train, events, monkeypatch, tmp_path):
+@pytest.fixture
+def at_step(monkeypatch):
+    """at_step(events, counts): from here on the number of events before each step goes to the counts."""
+
+    def watch(events, counts):
+        step = run.Run._step
+
+        def watched(self, batch):
+            counts.append(len(events))
+            return step(self, batch)
+
+        monkeypatch.setattr(run.Run, "_step", watched)
+
+    return watch
+
+
+def test_later_steps_compile_nothing(train, events, at_step, tmp_path):
     """Once it has validated and saved, a run compiles nothing more."""
-    at_step, batches = [], fit._Run._batches
-
-    def watched(run, state):
-        for batch in batches(run, state):
-            at_step.append(len(compilations))
-            yield batch
-
-    monkeypatch.setattr(fit._Run, "_batches", watched)
     with events(COMPILED) as compilations:
+        at_step(compilations, counts := [])
         train({"copy": ("copy",)}, evaluate_every=2, patience=3, workdir=tmp_path, save_every=2)
-    assert 0 < at_step[1] < at_step[2] == at_step[3] == at_step[5]
+    assert 0 < counts[1] < counts[2] == counts[3] == counts[5]
+
+
+def test_the_second_expert_of_a_slot_compiles_nothing_in_its_steps(train, events, at_step):
+    with events(COMPILED) as compilations:
+        at_step(compilations, counts := [])
+        train({name: (name,) for name in ("copy", "sort", "count")}, slots=1, steps=2)
+    assert len(counts) == 9 and counts[4] == counts[6] == counts[8]
 
 
 def test_a_run_of_equal_shapes_compiles_nothing(train, events, compiled, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from modjax.models import local
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
-from modjax.train import fit, memory
+from modjax.train import memory, run
 from modjax.train.job import Job
 from modjax.train.lora import LoRATraining
 from modjax.train.settings import Settings
@@ -25,7 +25,7 @@ class Stop(Exception):
 def inputs(monkeypatch, train):
     """inputs(...): the arguments of the first step of a run, which is not done."""
 
-    def call(**run):
+    def call(**settings):
         seen = []
 
         def watched(*arguments):
@@ -35,10 +35,10 @@ def inputs(monkeypatch, train):
 
             return programs(*arguments)._replace(step=step)
 
-        programs = fit.programs
-        monkeypatch.setattr(fit, "programs", watched)
+        programs = run.programs
+        monkeypatch.setattr(run, "programs", watched)
         with pytest.raises(Stop):
-            train(**run)
+            train(**settings)
         return seen
 
     return call

@@ -8,12 +8,14 @@ from modjax.train.metrics import MetricsLog, read
 def write(folder, steps, done=0):
     with MetricsLog(folder, ("a", "b"), done) as log:
         for step in steps:
-            log.write("train", step, {"loss": np.asarray([step, 0.5], np.float32)})
+            log.write("train", step, {"a": step, "b": step}, {"loss": np.asarray([step, 0.5], np.float32)})
 
 
 def test_a_line_names_experts(tmp_path):
     write(tmp_path, [1])
-    assert read(tmp_path / "metrics.jsonl") == [{"kind": "train", "step": 1, "loss": {"a": 1.0, "b": 0.5}}]
+    assert read(tmp_path / "metrics.jsonl") == [
+        {"kind": "train", "global_step": 1, "step": 1, "loss": {"a": 1.0, "b": 0.5}}
+    ]
 
 
 def test_resuming_drops_the_lines_after_the_checkpoint(tmp_path):

@@ -59,7 +59,7 @@ def results(word_model, random_library):
     def run(kind, micro):
         settings = Settings(steps=4, rank=2, sites=SITES, tie=(SITES[:2],), dropout=0.3, clip=1e6, micro=micro)
         experts, recipe = KINDS[kind](word_model, settings, library)
-        trained = recipe.start(jax.random.key(0), recipe.given)
+        trained = recipe.start(jax.random.key(0), recipe.given, experts)
         trained = jax.tree.map(lambda leaf: leaf + 0.01, trained)  # B not zero, so that A has gradients at once
         optimizer, fixed = per_expert(settings, recipe.rates), {"recipe": recipe, "settings": settings}
         state, keys_E = init_state(trained, experts, optimizer, settings), member_keys(tuple("abc"[:experts]), 0)

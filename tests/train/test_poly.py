@@ -50,7 +50,7 @@ def test_one_skill_of_one_task_is_plain_lora(word_model, word_tasks, small):
     """With one skill there is nothing to weigh."""
     settings = Settings(**(small | {"dropout": 0.1}))
     plain = LoRATraining(word_model.config, settings, 1)
-    start = jax.jit(plain.start)(jax.random.key(0), None)
+    start = jax.jit(plain.start, static_argnums=2)(jax.random.key(0), None, 1)
     skills = jax.tree.map(lambda leaf: leaf[:, :, None], start)
     given = {"skills": skills, "weights": np.zeros((1, 1, 1, 1), np.float32)}
     recipe = PolyTraining(given, dict.fromkeys(settings.sites, np.full((2, 1, 1), 4.0, np.float32)), 100.0, settings)

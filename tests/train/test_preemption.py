@@ -12,24 +12,24 @@ import pytest
 from modjax.cli import main
 from modjax.errors import Stopped
 from modjax.parallel import preemption
-from modjax.train import fit
+from modjax.train import reports
 
 
 @pytest.fixture
 def terminate_at(monkeypatch):
     """terminate_at(n): the process gets SIGTERM when step n is logged, which is during step n + 1."""
-    write = fit.MetricsLog.write
+    write = reports.MetricsLog.write
 
     def at(number):
-        def writing(log, kind, step, values):
-            write(log, kind, step, values)
-            if step == number:
+        def writing(log, kind, global_step, *values):
+            write(log, kind, global_step, *values)
+            if global_step == number:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(fit.MetricsLog, "write", writing)
+        monkeypatch.setattr(reports.MetricsLog, "write", writing)
 
     yield at
-    monkeypatch.setattr(fit.MetricsLog, "write", write)
+    monkeypatch.setattr(reports.MetricsLog, "write", write)
 
 
 def test_a_stopped_run_goes_on_to_the_same_end(train, tmp_path, terminate_at):

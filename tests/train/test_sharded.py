@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from modjax.parallel import rules
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
-from modjax.train import fit
+from modjax.train import run
 from modjax.train.poly import train_poly
 from tests.meshes import on
 
@@ -36,8 +36,8 @@ def steps(monkeypatch):
 
         return made._replace(step=step)
 
-    programs = fit.programs
-    monkeypatch.setattr(fit, "programs", watched)
+    programs = run.programs
+    monkeypatch.setattr(run, "programs", watched)
     return seen
 
 

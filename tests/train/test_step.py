@@ -12,7 +12,7 @@ from modjax.data.rows import Rows
 from modjax.train.lora import LoRATraining
 from modjax.train.optim import per_expert, schedule
 from modjax.train.settings import Settings
-from modjax.train.step import init_state, judge, loss_sums, member_keys, train_step
+from modjax.train.step import init_state, judge, loss_sums, member_keys, train_step, where_members
 
 SITES = ("attn.q", "mlp.down")
 B, T, M = 2, 16, 5
@@ -38,7 +38,7 @@ def batch_of(n_experts, seed=0):
 def begin(decoder, n_experts, settings):
     keys_E = member_keys(tuple(f"e{i}" for i in range(n_experts)), 0)
     recipe = LoRATraining(decoder.config, settings, n_experts)
-    loras = recipe.start(jax.random.key(0), None)
+    loras = recipe.start(jax.random.key(0), None, n_experts)
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
@@ -139,10 +139,11 @@ def judged(decoder):
     settings = Settings(steps=4, rank=2, sites=SITES, evaluate_every=1, patience=2)
     state, *_ = begin(decoder, 3, settings)
 
-    def after(state, *rounds):
+    def after(state, *rounds, due=(True, True, True)):
         for i, losses in enumerate(rounds):
             marked = jax.tree.map(lambda leaf, mark=i: jnp.full_like(leaf, mark), state.trained)
-            state = judge(state._replace(trained=marked), jnp.asarray(losses, jnp.float32), settings)
+            found = jnp.asarray(losses, jnp.float32), jnp.asarray(due)
+            state = judge(state._replace(trained=marked), *found, settings)
         return state
 
     return functools.partial(after, state)
@@ -168,3 +169,31 @@ def test_a_stopped_expert_stays_stopped(judged):
 def test_a_validation_loss_that_is_nan_is_never_the_best(judged):
     state = judged([1, np.nan, 1], [np.nan, 1, 0])
     np.testing.assert_array_equal(state.lowest_E, [1, 1, 0])
+
+
+def test_an_expert_that_is_not_due_is_not_judged(judged):
+    state = judged([1, 1, 1], [2, 0, 2], [2, 0, 2], due=[True, False, False])
+    np.testing.assert_array_equal(state.lowest_E, [1, np.inf, np.inf])
+    np.testing.assert_array_equal(state.active_E, [False, True, True])
+
+
+def test_experts_at_steps_of_their_own_move_as_alone(decoder):
+    """The second has done two steps when the first begins; one that has done all its steps is only measured."""
+    settings = Settings(steps=3, rank=2, sites=SITES, dropout=0.5, learning_rate=1e-2)
+    state, keys_E, step = begin(decoder, 2, settings)
+    whole = [state]
+    for seed in range(4):
+        whole.append(
+            step(decoder, jax.tree.map(jnp.copy, whole[-1]), batch_of(2, seed=seed), keys_E, frozen(decoder, 2))[0]
+        )
+    first, second = np.asarray([True, False]), np.asarray([False, True])
+    mixed = where_members(first, whole[0], whole[2])
+    for number in range(2):
+        one, other = batch_of(2, number), batch_of(2, number + 2)
+        rows = Rows(*(np.concatenate([a[:1], b[1:]]) for a, b in zip(one, other, strict=True)))
+        mixed, _ = step(decoder, mixed, rows, keys_E, frozen(decoder, 2))
+        expected = where_members(second, whole[number + 3], whole[number + 1])
+        for leaf, like in zip(*map(jax.tree.leaves, (mixed, expected)), strict=True):
+            np.testing.assert_allclose(leaf, like, atol=1e-6)
+    for leaf, like in zip(*map(jax.tree.leaves, (whole[4].trained, whole[3].trained)), strict=True):
+        np.testing.assert_array_equal(leaf, like)

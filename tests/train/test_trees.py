@@ -59,7 +59,7 @@ def test_a_tree_equals_its_examples_one_by_one(word_model, random_library, examp
     recipe = KINDS[kind](word_model, random_library)
     members = 1 if kind == "full" else MEMBERS
     # Not where training starts, so that every array has a gradient.
-    start = jax.tree.map(lambda leaf: leaf + 0.02, recipe.start(jax.random.key(0), recipe.given))
+    start = jax.tree.map(lambda leaf: leaf + 0.02, recipe.start(jax.random.key(0), recipe.given, members))
     frozen = jax.tree.map(jnp.asarray, recipe.frozen)
     task = {"task": 1} if recipe.by_task else {}
     trees = stacked(pack(own, 32, seed=1, **task) for own in examples[:members])
