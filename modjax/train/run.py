@@ -25,7 +25,7 @@ from modjax.train.answers import Answers
 from modjax.train.finished import Finished, Result
 from modjax.train.inputs import Inputs
 from modjax.train.programs import programs
-from modjax.train.recipe import Recipe
+from modjax.train.recipe import Recipe, of_members
 from modjax.train.reports import Reports, Stepped
 from modjax.train.settings import Settings
 from modjax.train.step import State
@@ -133,7 +133,7 @@ class Run:
         found = {"loss": distributed.gather(total_E / jnp.maximum(count_E, 1))[due]}
         if self.answers:
             experts = distributed.gather(self.programs.experts(self.state.trained, frozen))
-            chosen = jax.tree.map(lambda leaf: leaf[:, due], experts)
+            chosen = of_members(experts, np.asarray(due), self.slots.number)
             found["rouge_l"] = self.answers.rouge_l(chosen, self.slots.expert_S[due].tolist())
         self.reports.validation(self.number, self._named(due), found)
         if not self.settings.patience:
