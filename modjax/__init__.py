@@ -10,6 +10,7 @@ _MODULES = {
     "load": "modjax.model",
     "Model": "modjax.model",
     "Library": "modjax.experts.library",
+    "PagedLibrary": "modjax.experts.paged",
     "LoRA": "modjax.ops.lora",
     "ExpertInfo": "modjax.experts.library",
     "evaluate": "modjax.eval.evaluation",

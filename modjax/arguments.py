@@ -10,7 +10,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -117,10 +117,11 @@ def choice(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def instance(name: str, value: Any, kind: type[Kind]) -> Kind:
-    """An object of a class, or one that has all members of a protocol."""
+    """An object of a class, of one of several classes, or one that has all members of a protocol."""
     if isinstance(value, kind):
         return value
-    raise refused(name, value, f"a {kind.__name__} object")
+    named = " or ".join(one.__name__ for one in get_args(kind) or (kind,))
+    raise refused(name, value, f"a {named} object")
 
 
 def known(given: Mapping[str, Any], names: Collection[str], of: str) -> Mapping[str, Any]:

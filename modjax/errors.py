@@ -13,10 +13,14 @@ class InputError(ValueError):
 
 
 class Stopped(Exception):
-    """A run was told to stop before its end, and has saved what it can; the message says how to go on.
+    """A run ends before its end, not for its input, and has saved what it can; the message says how to go on.
 
     The command line prints only the message and exits with code 75.
     """
+
+
+class Busy(Stopped):
+    """Another run works in the folder; the message says which, and what to do."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from modjax.data.template import turn
 from modjax.errors import InputError
 from modjax.experts import depth
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 from modjax.merge.fold import fold
 from modjax.models import export, gguf, gguf_tokenizer, hf, quant, tokenizer, weights
 from modjax.models.config import ModelConfig
@@ -26,10 +27,11 @@ from modjax.models.local import EMBEDDED
 from modjax.ops.lora import LoRA, Mix
 from modjax.parallel import rules
 from modjax.progress import progress_bar
-from modjax.routing.base import Bound, Context, Router
+from modjax.routing.base import Bound, Context, Router, hook
 from modjax.routing.base import check as check_router
 from modjax.routing.oracle import Oracle
-from modjax.routing.prompt import PromptRows, routed
+from modjax.routing.prompt import PromptRows, settle
+from modjax.routing.two_stage import TwoStage
 from modjax.routing.uniform import Uniform
 
 
@@ -74,7 +76,7 @@ class Model:
     def logits(
         self,
         tokens_BT: Any,
-        library: Library | None = None,
+        library: Library | PagedLibrary | None = None,
         router: Router | None = None,
         context: Context = Context(),  # noqa: B008, an immutable tuple
     ) -> jax.Array:
@@ -93,18 +95,19 @@ class Model:
         bound, tokens_BT = self.bind(library, router), inputs.array(self, tokens_BT)
         if router is not None and library is not None:
             context = _checked_context(context, router.choices(library), len(tokens_BT))
-        spare = -len(tokens_BT) % self.params.row_shards
-        if not spare:
-            return _logits(self.params, bound, context, tokens_BT)
-        filled_BT = jnp.pad(tokens_BT, ((0, spare), (0, 0)))  # rows that only make the parts of all devices equal
-        if context.choice_B is not None:
-            context = context._replace(choice_B=jnp.pad(context.choice_B, (0, spare)))
-        return _logits(self.params, bound, context, filled_BT)[: len(tokens_BT)]
+        n_rows, spare = len(tokens_BT), -len(tokens_BT) % self.params.row_shards
+        if spare:  # rows that only make the parts of all devices equal
+            tokens_BT = jnp.pad(tokens_BT, ((0, spare), (0, 0)))
+            if context.choice_B is not None:
+                context = context._replace(choice_B=jnp.pad(context.choice_B, (0, spare)))
+        bound = settle(self.params, bound, PromptRows.whole(tokens_BT))
+        logits_BTV = _logits(self.params, bound, context, tokens_BT)
+        return logits_BTV[:n_rows] if spare else logits_BTV
 
     def generate(
         self,
         prompts: Sequence[Prompt | np.ndarray],
-        library: Library | None = None,
+        library: Library | PagedLibrary | None = None,
         router: Router | None = None,
         choices: Sequence[int | str] | None = None,
         system: str | None = None,
@@ -139,7 +142,7 @@ class Model:
     def stream(
         self,
         prompts: str | Sequence[Prompt | np.ndarray],
-        library: Library | None = None,
+        library: Library | PagedLibrary | None = None,
         router: Router | None = None,
         choices: Sequence[int | str] | None = None,
         system: str | None = None,
@@ -165,7 +168,9 @@ class Model:
         encoded = inputs.prompts(self, prompts, system, request.max_new_tokens)
         return generation.pieces(generator, encoded, ids, request)
 
-    def generator(self, library: Library | None = None, router: Router | None = None) -> generation.Generator:
+    def generator(
+        self, library: Library | PagedLibrary | None = None, router: Router | None = None
+    ) -> generation.Generator:
         """What generation needs of this model and of experts. Raises InputError as `bind`, and without a tokenizer.
 
         Answers end with the end of turn, the end of sequence, and the tokens that the checkpoint lists.
@@ -176,29 +181,43 @@ class Model:
         ends = frozenset(one for one in named if one is not None and 0 <= one < self.config.V)
         return generation.Generator(self.params, self.tokenizer, ends, self.bind(library, router))
 
-    def bind(self, library: Library | None, router: Router | None) -> Bound | None:
+    def bind(self, library: Library | PagedLibrary | None, router: Router | None) -> Bound | None:
         """The arrays of a library and its router, checked against this model; None without a library.
 
-        The factors are in the dtype of the weights, and all arrays are on every device of the mesh.
+        The factors are in the dtype of the weights, and all arrays are on every device of the mesh. A paged library
+        needs a router of `modjax.routing.two_stage`.
         """
         if library is None:
             return None
         self.check(library)
+        if isinstance(library, PagedLibrary) or isinstance(router, TwoStage):
+            return self._bind_paged(library, router)
         if router is None and len(library) > 1:
             raise InputError(f"a library of {len(library)} experts needs a router; see modjax.routing")
         if router is not None:
             check_router(router, library)
-        dtype = self.params.embed[...].dtype
+        dtype = self._dtype
         loras = {site: LoRA(a.astype(dtype), b.astype(dtype), scale) for site, (a, b, scale) in library.loras.items()}
         return rules.everywhere(Bound(loras, router or Uniform(1)), self.mesh)
 
-    def check(self, library: Library) -> None:
+    def _bind_paged(self, library, router) -> Bound:
+        if not isinstance(library, PagedLibrary) or not isinstance(router, TwoStage):
+            found = f"a {type(library).__name__} with {type(router).__name__ if router else 'no'} router"
+            raise InputError(f"{found}; expected a PagedLibrary with a router of modjax.routing.two_stage, or neither")
+        router.check(library)
+        return Bound(library.resident(self._dtype, self.mesh), router)
+
+    @property
+    def _dtype(self) -> np.dtype:
+        return self.params.embed[...].dtype
+
+    def check(self, library: Library | PagedLibrary) -> None:
         """Raises InputError unless the library's experts fit this model: sites, layers, widths, fingerprint."""
-        for site, lora in arguments.instance("library", library, Library).loras.items():
+        for site, widths in arguments.instance("library", library, Library | PagedLibrary).widths.items():
             if site not in self.config.sites:
                 known = ", ".join(self.config.sites)
                 raise InputError(f"{self.name} has no site {site!r}, which the library has; expected some of {known}")
-            found = (library.layers, lora.a.shape[3], lora.b.shape[3])
+            found = (library.layers, *widths)
             expected = (self.config.L, *self.config.sites[site])
             if found != expected:
                 raise InputError(
@@ -302,5 +321,4 @@ def _checked_context(context: Context, names: Sequence[str], n_rows: int) -> Con
 
 @jax.jit
 def _logits(decoder, bound, context, tokens_BT):
-    experts = routed(decoder, bound, PromptRows.whole(tokens_BT), context)
-    return decoder.logits(decoder(tokens_BT, **experts))
+    return decoder.logits(decoder(tokens_BT, **hook(bound, context)))

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal; in a file or a pipe a line of text now and then."""
+"""Progress of long work: a bar on a terminal; in a file or a pipe a line of text now and then; on the first process."""
 
 import sys
 import time
@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+from modjax.parallel.distributed import is_writer
 
 SECONDS = 30.0  # between two lines
 Item = TypeVar("Item")
@@ -17,8 +19,9 @@ def progress_bar(total: int, unit: str, done: int = 0, show: bool = True) -> "tq
     Args:
       unit: what is counted, in the singular.
       done: units that an earlier run has finished.
-      show: False shows nothing.
+      show: False shows nothing. Of several processes only the first shows something.
     """
+    show = show and is_writer()
     if sys.stderr.isatty() or not show:
         return tqdm(total=total, unit=unit, initial=done, disable=not show)
     return Lines(total, unit, done)

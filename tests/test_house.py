@@ -15,11 +15,11 @@ PACKAGE = ROOT / "modjax"
 # do not import each other. `modjax` itself, which finds its public names when they are asked for, imports nothing.
 SPINE = [
     ("errors",),
-    ("arguments", "files", "progress"),
-    ("claim", "compile_cache"),
+    ("arguments", "files"),
+    ("claim", "compile_cache", "lock"),
     ("ops",),
     ("parallel",),
-    ("digest",),
+    ("digest", "progress"),
     ("models",),
     ("data",),
     ("experts",),

@@ -137,8 +137,8 @@ def one_at_a_time(model, prompt, steps, *experts):
 
 
 def routers(library):
-    """{name: router} of every router that a library alone gives."""
-    made = {name: getattr(routing, name) for name in routing.__all__ if name.islower()}
+    """{name: router} of every router that a library in memory alone gives."""
+    made = {name: getattr(routing, name) for name in routing.__all__ if name.islower() and name != "two_stage"}
     signatures = {name: inspect.signature(make) for name, make in made.items() if inspect.isfunction(make)}
     return {
         name: made[name](library)

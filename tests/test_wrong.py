@@ -70,6 +70,8 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     training = {"progress": False, "workdir": None, **settings}
     hub = {"progress": False, "workdir": None, **dataclasses.asdict(LoraHubSettings(budget=1, length=32))}
     clusters, sample = cluster.mbc(library, clusters=2, restarts=1), evaluation.Sample(examples=1, length=32)
+    library.save(tmp_path / "library")
+    paged = modjax.PagedLibrary.open(tmp_path / "library")
     write_json(tmp_path / "clusters.json", clusters.as_json(library))
     score = Score({name: np.ones(3) for name in ("loss", "exact_match", "rouge_l")}, np.ones(3, int))
     method = evaluation.Method("arrow", library, routing.arrow(library))
@@ -141,6 +143,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
             routing.calibrate,
             lambda: {"router": routing.seqr(library), "model": model, "prompts": ["what is red"]},
         ),
+        "routing.two_stage": (routing.two_stage, lambda: {"library": paged}),
         "routing.check": (routing.check, lambda: {"router": prompts["router"], **experts}),
         "routing.extended": (routing.extended, lambda: {"router": routing.spectr(one), "other": routing.spectr(two)}),
         "routing.restricted": (routing.restricted, lambda: {"router": routing.spectr(library), "ids": [0]}),
@@ -231,7 +234,7 @@ NAMES = """
     data.load data.write data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
     routing.task_representations routing.phatgoose routing.lag routing.logo routing.pooled routing.seqr
-    routing.calibrate routing.check routing.extended routing.restricted
+    routing.two_stage routing.calibrate routing.check routing.extended routing.restricted
     cluster.mbc cluster.random cluster.embedding cluster.nearest cluster.similarity cluster.cross_similarity
     cluster.sweep cluster.dendrogram cluster.silhouette cluster.adjusted_rand
     Clusters.load Clusters.groups Clusters.as_json

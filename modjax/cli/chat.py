@@ -12,6 +12,7 @@ from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
 from modjax.eval.traces import routing_weights
 from modjax.models.answer import Answer
+from modjax.parallel.distributed import from_first
 from modjax.routing.oracle import Oracle
 from modjax.studies import catalogue, methods
 
@@ -35,7 +36,7 @@ def run(config, workdir, flags) -> None:
     terminal = Terminal()
     chat = Chat(config, terminal)
     terminal.aside(f"{chat.described()}. /help lists the commands.")
-    while not chat.left and (line := terminal.ask()) is not None:
+    while not chat.left and (line := from_first(terminal.ask)) is not None:
         if line.strip():
             chat.handle(line.strip())
 

@@ -28,6 +28,10 @@ def flags_of(module: ModuleType) -> flags.FlagValues:
     if hasattr(module, "define_flags"):
         module.define_flags(values)
     flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job", values)
+    text = "HOST:PORT of the first process, where no launcher tells jax"
+    flags.DEFINE_string("coordinator", None, text, values)
+    flags.DEFINE_integer("processes", None, "the number of processes", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("process", None, "which of them this is, from 0", lower_bound=0, flag_values=values)
     return values
 
 

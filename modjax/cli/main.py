@@ -6,8 +6,8 @@ import os
 import sys
 import warnings
 
-from modjax.cli import command, help
-from modjax.errors import InputError, Stopped, suggestion
+from modjax.cli import command, ending, help
+from modjax.errors import InputError, suggestion
 
 VERBS = {
     "train": "train a library of experts in lockstep",
@@ -26,12 +26,11 @@ VERBS = {
     "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
     "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }
-INPUT_FAULT, STOPPED = 2, 75  # exit codes; the latter is EX_TEMPFAIL: the same command, given again, goes on
 HELP = {"-h", "-help", "--help"}
 
 
 def main() -> None:
-    """The console entry point; exits with 0, with 2 for faulty input, or with 75 if it was told to stop."""
+    """The console entry point; exits with 0, or with a code of `modjax.cli.ending`."""
     verb, *arguments = sys.argv[1:] or ["--help"]
     _warn_in_one_line()
     try:
@@ -44,12 +43,8 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as in `modjax --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except InputError as error:
-        print(f"modjax: {error}", file=sys.stderr)
-        sys.exit(INPUT_FAULT)
-    except Stopped as error:
-        print(f"modjax: {error}", file=sys.stderr)
-        sys.exit(STOPPED)
+    except Exception as error:
+        sys.exit(ending.show(error))
 
 
 def _run(verb, arguments):
@@ -62,7 +57,7 @@ def _run(verb, arguments):
 
     from modjax.cli import session  # imports jax, which the list of verbs does not need
 
-    with session.start(flags.profile):
+    with session.start(flags):
         module.run(config, flags.workdir, flags)
 
 
@@ -74,4 +69,7 @@ def _warn_in_one_line():
 
     warnings.showwarning = show
     logging.addLevelName(logging.WARNING, "warning")
+    logging.addLevelName(logging.ERROR, "error")
     logging.basicConfig(format="modjax: %(levelname)s: %(message)s")
+    for handler in logging.root.handlers:
+        handler.formatter.formatException = lambda _: ""  # an error that ends the command is shown at its end

@@ -3,33 +3,36 @@
 import contextlib
 import functools
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import ml_collections
+from absl.flags import FlagValues
 
-from modjax import compile_cache
+from modjax import compile_cache, lock
 from modjax.claim import claim
+from modjax.cli import together
 from modjax.parallel import distributed
+
+HELD = contextlib.ExitStack()  # what a verb holds until its end
 
 
 @contextlib.contextmanager
-def start(profile: str | None) -> Iterator[None]:
-    """Joins the other processes, turns the compile cache on, and traces the job to the folder `profile`, if given.
+def start(flags: FlagValues) -> Iterator[None]:
+    """Joins the other processes, turns the compile cache on, and traces the job to the folder --profile, if given.
 
-    Only the first process prints; errors and warnings are shown by all.
+    Of several processes only the first prints and warns; errors are shown by all.
     """
-    distributed.start()
+    if distributed.start(flags.coordinator, flags.processes, flags.process):
+        together.let_the_first_speak()
     compile_cache.keep()
-    with contextlib.ExitStack() as stack:
-        if profile:
-            stack.enter_context(jax.profiler.trace(profile))
-        if not distributed.is_writer():
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
-        yield
+    with HELD:
+        if flags.profile:
+            HELD.enter_context(jax.profiler.trace(flags.profile))
+        with together.ending():
+            yield
 
 
 def first_alone(run: Callable[..., None]) -> Callable[..., None]:
@@ -45,8 +48,8 @@ def first_alone(run: Callable[..., None]) -> Callable[..., None]:
 def enter(workdir: str, config: ml_collections.ConfigDict) -> pathlib.Path:
     """The working folder, created if it is missing, with the resolved config in config.json.
 
-    Raises InputError if the folder belongs to a job of another config, and leaves it unchanged. Only the first process
-    reads and writes; all get its result.
+    Raises InputError if the folder belongs to a job of another config, and leaves it unchanged; Busy, if another run
+    works in it. Only the first process reads and writes; all get its result.
     """
     folder = pathlib.Path(workdir)
     distributed.from_first(lambda: _claim(folder, json.loads(config.to_json())))
@@ -67,4 +70,5 @@ def bind(folder: pathlib.Path, content: Mapping[str, Any], *results: str) -> Non
 
 
 def _claim(folder, resolved):
-    claim(folder / "config.json", resolved, folder.iterdir() if folder.is_dir() else ())
+    HELD.enter_context(lock.locked(folder))
+    claim(folder / "config.json", resolved, (path for path in folder.iterdir() if path.name != lock.NAME))

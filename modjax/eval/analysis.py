@@ -94,7 +94,7 @@ def analyse(
     chosen = prepared(model, method.covered(tasks), sample)
     prompts = [Encoded(one.encoded.tokens[: one.encoded.n_prompt], one.encoded.n_prompt) for one in chosen]
     owners = [method.expert_of(one.task) for one in chosen]
-    bound = model.bind(method.library, method.router)
+    bound = model.bind(method.loaded, method.router)
     parts = []
     check(model, prompts)
     for own in one_each(prompts, bound, method.choices_of(chosen), batch, model.params.row_shards):

@@ -17,6 +17,7 @@ from modjax.data.rows import Rows
 from modjax.data.tokenize import Encoded
 from modjax.eval.likelihood import check, target_loss
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 from modjax.generation import Branch, Generator, Piece, Request, continued, room
 from modjax.model import Model
 from modjax.models.cache import Cache
@@ -31,7 +32,7 @@ from modjax.routing.prompt import PromptRows, routed, settle
 def losses_and_answers(
     model: Model,
     examples: Sequence[Encoded],
-    library: Library | None,
+    library: Library | PagedLibrary | None,
     router: Router | None,
     choices: Sequence[int | None] | None,
     request: Request,

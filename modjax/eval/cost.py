@@ -57,7 +57,7 @@ def measure(
     arguments.instance("method", method, Method)
     batch = arguments.whole("batch", batch, least=1, most=MOST)
     chosen = longest(prepared(model, method.covered(tasks), sample), batch)
-    bound = model.bind(method.library, method.router)
+    bound = model.bind(method.loaded, method.router)
     examples, choices = [one.encoded for one in chosen], method.choices_of(chosen)
     (own,) = one_each(examples, bound, choices, batch, model.params.row_shards)
     inputs = (model.params, bound, own.context, own.prompts, own.rows)

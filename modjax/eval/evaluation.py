@@ -10,6 +10,7 @@ from modjax.eval.method import Method
 from modjax.eval.sample import Sample, prepared
 from modjax.eval.score import Score
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 from modjax.generation import Request
 from modjax.model import Model
 from modjax.progress import progress_bar
@@ -19,7 +20,7 @@ from modjax.routing.base import Router
 def evaluate(
     model: Model,
     tasks: Tasks,
-    library: Library | None = None,
+    library: Library | PagedLibrary | None = None,
     router: Router | None = None,
     sample: Sample = Sample(),  # noqa: B008, frozen
     max_new_tokens: int = 64,

@@ -6,15 +6,13 @@ import jax
 import numpy as np
 
 from modjax.data import inputs
-from modjax.data.rows import Rows
 from modjax.data.tokenize import Encoded
 from modjax.model import Model
-from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
 from modjax.parallel.distributed import gather
-from modjax.routing.base import Bound, Context
+from modjax.routing.base import Bound, hook
 from modjax.routing.batches import packed
-from modjax.routing.prompt import PromptRows, routed
+from modjax.routing.prompt import settle
 
 
 def target_loss(
@@ -39,20 +37,18 @@ def target_loss(
     check(model, examples)
     totals = np.zeros(len(examples))
     for own in packed(examples, bound, choices, batch, model.config.original, model.params.row_shards):
-        losses_NM = np.float64(gather(_losses(model.params, bound, own.context, own.prompts, own.rows)))
+        settled = settle(model.params, bound, own.prompts)
+        losses_NM = np.float64(gather(_losses(model.params, settled, own.context, own.rows)))
         for example, row, targets in own.members:
             totals[example] = losses_NM[row, targets].sum()
     return totals, np.asarray([len(one.tokens) - one.n_prompt for one in examples], int)
 
 
-def losses(decoder: Decoder, bound: Bound | None, context: Context, prompts: PromptRows | None, rows: Rows):
+@jax.jit
+def _losses(decoder, bound, context, rows):
     """float32[N,M], the loss of each target in nats."""
-    experts = routed(decoder, bound, prompts, context)
-    hidden_NTD = decoder(rows.tokens, rows.positions, rows.ends, **experts)
+    hidden_NTD = decoder(rows.tokens, rows.positions, rows.ends, **hook(bound, context))
     return target_losses(decoder.reader(), hidden_NTD, rows.at, rows.labels)
-
-
-_losses = jax.jit(losses)
 
 
 def check(model: Model, examples: Sequence[Encoded]) -> None:

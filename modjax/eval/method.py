@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from modjax import arguments
 from modjax.data.tasks import Task, Tasks, checked_tasks
+from modjax.errors import InputError
 from modjax.eval.sample import Chosen
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 from modjax.routing.base import Router
 
 
@@ -15,14 +17,21 @@ class Method:
     """One way to answer: the base model, or a library with a router."""
 
     name: str
-    library: Library | None = None
+    library: Library | PagedLibrary | None = None
     router: Router | None = None
     note: str = ""
 
     def __post_init__(self):
         arguments.check_fields(self, ("name", "note"), arguments.text)
-        arguments.check_fields(self, ("library",), arguments.optional(arguments.instance), Library)
+        arguments.check_fields(self, ("library",), arguments.optional(arguments.instance), Library | PagedLibrary)
         arguments.check_fields(self, ("router",), arguments.optional(arguments.instance), Router)
+
+    @property
+    def loaded(self) -> Library | None:
+        """The library, for what looks at all experts at once. Raises InputError for a paged one."""
+        if isinstance(self.library, PagedLibrary):
+            raise InputError(f"method {self.name!r} has a paged library; expected one in memory, such as paged[names]")
+        return self.library
 
     @property
     def needs_choice(self) -> bool:
@@ -47,5 +56,5 @@ class Method:
 
     def expert_of(self, task: Task) -> int | None:
         """Index of the one expert that was trained on a task; None for none or several, as with Poly's skills."""
-        experts = self.library.experts_of(task.name) if self.library else ()
+        experts = self.loaded.experts_of(task.name) if self.library else ()
         return experts[0] if len(experts) == 1 else None

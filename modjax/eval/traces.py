@@ -31,7 +31,7 @@ def routing_weights(
       batch: number of rows computed at once; results do not depend on it.
       choices: the choice of each example, for a router that needs one; see `Method.choices_of`.
     """
-    bound = model.bind(method.library, method.router)
+    bound = model.bind(method.loaded, method.router)
     check(model, examples)
     whole = [Encoded(np.append(one.tokens, 0), one.n_prompt) for one in examples]  # rows have all but the last token
     found: list[np.ndarray] = [np.zeros(0)] * len(examples)

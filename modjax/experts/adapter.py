@@ -70,8 +70,10 @@ class Adapter:
         alpha = alpha_of(self.scale, self.rank)
         return dataclasses.replace(self.info, rank=self.rank, alpha=alpha, ranks=tuple(ranks.items()))
 
-    def stacked(self, layers: int) -> dict[str, LoRA]:
+    def stacked(self, layers: int, rank: int | None = None) -> dict[str, LoRA]:
         """{site: LoRA(a float32[L,R,I], b float32[L,R,O], scale float32[L])}; zero factors in layers without an update.
+
+        rank: R, at least the expert's own, which is the default.
 
         Raises InputError for an update beyond `layers`, and for widths that differ from layer to layer.
         """
@@ -81,21 +83,21 @@ class Adapter:
             )
         return {
             site: LoRA(
-                self._stacked(site, "a", layers),
-                self._stacked(site, "b", layers),
+                self._stacked(site, "a", layers, rank or self.rank),
+                self._stacked(site, "b", layers, rank or self.rank),
                 np.float32([own[i].scale if i in own else self.scale for i in range(layers)]),
             )
             for site, own in self.updates.items()
         }
 
-    def _stacked(self, site, side, n_layers):
+    def _stacked(self, site, side, n_layers, rank):
         factors = {layer: getattr(one, side) for layer, one in self.updates[site].items()}
         widths = sorted({factor.shape[1] for factor in factors.values()})
         if len(widths) > 1:
             raise InputError(
                 f"expert {self.info.name!r}, site {site}: widths {widths} of {side}; expected the same in all layers"
             )
-        stacked = np.zeros((n_layers, self.rank, widths[0]), np.float32)
+        stacked = np.zeros((n_layers, rank, widths[0]), np.float32)
         for layer, factor in factors.items():
             stacked[layer, : len(factor)] = factor
         return stacked

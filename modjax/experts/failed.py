@@ -8,14 +8,15 @@ import numpy as np
 from modjax import arguments
 from modjax.errors import InputError
 from modjax.experts.library import Library
+from modjax.experts.paged import PagedLibrary
 
 
-def left_out(library: Library, failed: bool = False) -> tuple[int, ...]:
+def left_out(library: Library | PagedLibrary, failed: bool = False) -> tuple[int, ...]:
     """The indices of the experts whose training failed; none with failed=True.
 
     Warns, naming them. Raises InputError if no expert would be left.
     """
-    arguments.instance("library", library, Library)
+    arguments.instance("library", library, Library | PagedLibrary)
     found = () if arguments.flag("failed", failed) else tuple(i for i, info in enumerate(library.infos) if info.failed)
     if not found:
         return ()

@@ -24,8 +24,9 @@ from modjax.models.hf_names import MODULES
 
 SCHEMA = 1
 INDEX = "library.json"
+PROTOTYPES = "prototypes.safetensors"
 # Files that a library's folder may hold, and that no folder of an expert may be named after.
-OWN_FILES = (INDEX, f"{INDEX}.writing", "convert.json", "convert.json.writing", "adapter_config.json")
+OWN_FILES = (INDEX, f"{INDEX}.writing", PROTOTYPES, "convert.json", "convert.json.writing", "adapter_config.json")
 
 
 class Entry(NamedTuple):
@@ -51,6 +52,11 @@ class Index:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(entry.info.name for entry in self.entries)
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of an expert."""
+        return max(entry.info.rank for entry in self.entries)
 
     def without(self, names: Sequence[str]) -> "Index":
         """The index without these experts. Raises InputError for an unknown name, and if no expert would be left."""

@@ -73,6 +73,11 @@ class Library:
         return next(iter(self.loras.values())).b.shape[0]
 
     @property
+    def widths(self) -> dict[str, tuple[int, int]]:
+        """{site: (input, output)}."""
+        return {site: (lora.a.shape[3], lora.b.shape[3]) for site, lora in self.loras.items()}
+
+    @property
     def rank(self) -> int:
         """The rank that all experts are padded to."""
         return next(iter(self.loras.values())).a.shape[2]

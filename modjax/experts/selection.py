@@ -10,6 +10,7 @@ from modjax.arguments import items, refused, whole
 from modjax.errors import InputError
 
 ACCEPTED = "names or indices of experts, a slice, or a mask with True or False for each expert"
+SHOWN = 100  # the most names of experts in an error
 
 
 def indices(chosen: Any, names: Sequence[str]) -> list[int]:
@@ -51,5 +52,6 @@ def _index(item, names):
     if not isinstance(item, str):
         return range(len(names))[whole("library[...]", item, -len(names), len(names) - 1)]
     if item not in names:
-        raise InputError(f"no expert {item!r}; the library has {', '.join(names)}")
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        raise InputError(f"no expert {item!r}; the library has {', '.join(names[:SHOWN])}{more}")
     return list(names).index(item)

@@ -19,8 +19,9 @@ never written.
 import dataclasses
 import hashlib
 import os
+import pathlib
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from modjax import arguments
 from modjax.arguments import texts, whole
@@ -66,9 +67,35 @@ def load(path: str | os.PathLike) -> tuple[list[Adapter], int]:
     Raises InputError naming the file if anything is missing, damaged or inconsistent.
     """
     path = arguments.path("path", path)
+    index = listed(path)
+    return [read(path, entry) for entry in index.entries], index.layers
+
+
+def listed(path: pathlib.Path) -> Index:
+    """What library.json says of a library. Raises InputError naming the file, and for a folder of another form."""
     _check_form(path)
-    index = index_file.read(path)
-    return [_adapter(path, entry) for entry in index.entries], index.layers
+    return index_file.read(path)
+
+
+def read(path: pathlib.Path, entry: Entry) -> Adapter:
+    """The adapter of one expert of a library, checked against its hash. Raises InputError as `load`."""
+    file = path / entry.folder / WEIGHTS
+    digest = _sha256(file)
+    if digest != entry.sha256:
+        raise InputError(f"{file}: sha256 is {digest[:12]}...; expected {entry.sha256[:12]}..., as in {INDEX}")
+    info = entry.info
+    adapter = peft.adapter_of(peft.open_adapter(path / entry.folder, info.name), info.family)
+    if adapter.rank != info.rank:
+        raise InputError(f"{file}: rank is {adapter.rank}; expected {info.rank}, as in {INDEX}")
+    return dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
+
+
+def widths(path: pathlib.Path, entry: Entry) -> dict[str, tuple[int, int]]:
+    """{site: (input width, output width)} of an expert's modules, read from the header of its file."""
+    opened = peft.open_adapter(path / entry.folder, entry.info.name)
+    found = places(entry.info.family, opened.tensors, opened.file)
+    pairs = ((site, opened.tensors[module]) for module, (site, _) in found.items())
+    return {site: (pair["A"].shape[-1], pair["B"].shape[0]) for site, pair in pairs}
 
 
 def add(path: str | os.PathLike, adapters: Iterable[Adapter], layers: int) -> None:
@@ -116,18 +143,6 @@ def _check_form(path):
         )
 
 
-def _adapter(path, entry) -> Adapter:
-    file = path / entry.folder / WEIGHTS
-    digest = _sha256(file)
-    if digest != entry.sha256:
-        raise InputError(f"{file}: sha256 is {digest[:12]}...; expected {entry.sha256[:12]}..., as in {INDEX}")
-    info = entry.info
-    adapter = peft.adapter_of(peft.open_adapter(path / entry.folder, info.name), info.family)
-    if adapter.rank != info.rank:
-        raise InputError(f"{file}: rank is {adapter.rank}; expected {info.rank}, as in {INDEX}")
-    return dataclasses.replace(adapter, info=dataclasses.replace(info, dtype=adapter.info.dtype))
-
-
 def _written(adapters, layers, root, taken=()) -> tuple[Entry, ...]:
     """Writes each adapter to its own folder below the root, with one adapter in memory at a time."""
     entries = []
@@ -156,20 +171,12 @@ def _check_fit(path, index, adapters, layers):
             f"{path}: the experts to add are for {layers} layers; expected {index.layers}, as in {INDEX}"
             f"{depth.hint(layers, index.layers)}"
         )
-    known = {site: widths for entry in index.entries for site, widths in _widths(path, entry)}
+    known = {site: found for entry in index.entries for site, found in widths(path, entry).items()}
     for (site, _), one in (module for adapter in adapters for module in adapter.modules.items()):
-        if known.get(site, widths := (one.a.shape[1], one.b.shape[1])) != widths:
+        if known.get(site, found := (one.a.shape[1], one.b.shape[1])) != found:
             raise InputError(
-                f"{path}, site {site}: experts to add have widths (input, output) = {widths}; expected {known[site]}"
+                f"{path}, site {site}: experts to add have widths (input, output) = {found}; expected {known[site]}"
             )
-
-
-def _widths(path, entry) -> Iterator[tuple[str, tuple[int, int]]]:
-    """(site, (input width, output width)) of an adapter's modules, read from the header of its file."""
-    opened = peft.open_adapter(path / entry.folder, entry.info.name)
-    for module, (site, _) in places(entry.info.family, opened.tensors, opened.file).items():
-        pair = opened.tensors[module]
-        yield site, pair["A"].shape[-1:] + pair["B"].shape[:1]
 
 
 def _sha256(path):

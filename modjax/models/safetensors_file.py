@@ -48,11 +48,31 @@ def tensors(file: pathlib.Path) -> dict[str, Tensor]:
 
 def read(name: str, tensor: Tensor) -> np.ndarray:
     """Reads one tensor in the dtype of the file. Raises InputError if that is not a floating-point dtype."""
-    if tensor.dtype not in DTYPES:
-        raise InputError(f"{tensor.file}: {name!r} has dtype {tensor.dtype}; expected one of {', '.join(DTYPES)}")
-    dtype = np.dtype(DTYPES[tensor.dtype])
+    dtype = _dtype(name, tensor)
     raw = np.fromfile(tensor.file, np.uint8, math.prod(tensor.shape) * dtype.itemsize, offset=tensor.offset)
     return raw.view(dtype).reshape(tensor.shape)
+
+
+def mapped(name: str, tensor: Tensor) -> np.ndarray:
+    """One tensor as a read-only memory map: its pages are read when they are used. Raises InputError as `read`."""
+    return np.memmap(tensor.file, _dtype(name, tensor), "r", tensor.offset, tensor.shape)
+
+
+def create(
+    file: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, metadata: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Writes tensors of zeros, and returns memory maps to fill them in: {name: array}.
+
+    shapes: {name: shape}, in the order of the file. dtype: a key of DTYPES.
+    """
+    header, places = _header(shapes, dtype, metadata)
+    with open(file, "wb") as opened:
+        opened.write(header)
+        opened.truncate(len(header) + max(end for _, end in places.values()))
+    return {
+        name: np.memmap(file, DTYPES[dtype], "r+", len(header) + start, shapes[name])
+        for name, (start, _) in places.items()
+    }
 
 
 def write(
@@ -63,14 +83,27 @@ def write(
     shapes: {name: shape}, in the order of the file. dtype: a key of DTYPES.
     array: name -> values; called when that tensor is written, so that one tensor is in memory at a time.
     """
-    itemsize, end, listed = np.dtype(DTYPES[dtype]).itemsize, 0, {}
-    for name, shape in shapes.items():
-        start, end = end, end + math.prod(shape) * itemsize
-        listed[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
-    header = json.dumps({"__metadata__": {"format": "pt"}, **listed}).encode()
-    header += b" " * (-len(header) % 8)  # the data begins at a multiple of eight bytes
+    header, places = _header(shapes, dtype, {"format": "pt"})
     with open(file, "wb") as opened:
-        opened.write(len(header).to_bytes(8, "little") + header)
+        opened.write(header)
         for name, shape in shapes.items():
             np.ascontiguousarray(array(name).reshape(shape), DTYPES[dtype]).tofile(opened)
-    return end
+    return max((end for _, end in places.values()), default=0)
+
+
+def _dtype(name, tensor) -> np.dtype:
+    if tensor.dtype not in DTYPES:
+        raise InputError(f"{tensor.file}: {name!r} has dtype {tensor.dtype}; expected one of {', '.join(DTYPES)}")
+    return np.dtype(DTYPES[tensor.dtype])
+
+
+def _header(shapes, dtype, metadata) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """The bytes before the data, and where each tensor begins and ends in it."""
+    itemsize, end, places = np.dtype(DTYPES[dtype]).itemsize, 0, {}
+    for name, shape in shapes.items():
+        places[name] = (end, end + math.prod(shape) * itemsize)
+        _, end = places[name]
+    entries = {name: {"dtype": dtype, "shape": shapes[name], "data_offsets": own} for name, own in places.items()}
+    header = json.dumps({"__metadata__": dict(metadata), **entries}).encode()
+    header += b" " * (-len(header) % 8)  # the data begins at a multiple of eight bytes
+    return len(header).to_bytes(8, "little") + header, places

@@ -19,6 +19,7 @@ from modjax.routing.spectr import Spectr, spectr
 from modjax.routing.task_predictor import TaskPredictor, task_predictor
 from modjax.routing.task_representations import TaskRepresentations, task_representations
 from modjax.routing.top_k import top_k_softmax
+from modjax.routing.two_stage import TwoStage, two_stage
 from modjax.routing.uniform import Uniform, uniform
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Spectr",
     "TaskPredictor",
     "TaskRepresentations",
+    "TwoStage",
     "Uniform",
     "arrow",
     "calibrate",
@@ -64,6 +66,7 @@ __all__ = [
     "task_predictor",
     "task_representations",
     "top_k_softmax",
+    "two_stage",
     "uniform",
 ]
 

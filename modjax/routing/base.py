@@ -168,7 +168,10 @@ def load_router(path: str | os.PathLike) -> Router:
 
 
 class Bound(NamedTuple):
-    """The arrays of a library and a router that fits it, as one argument of jitted functions; see `Model.bind`."""
+    """The arrays of a library and a router that fits it, as one argument of jitted functions; see `Model.bind`.
+
+    For a paged library `loras` is what the device holds of it, until `settle` brings in the experts of a batch.
+    """
 
     loras: Loras
     router: Router

@@ -63,7 +63,8 @@ def packed(
     batches = []
     for length, placed in sorted(found.items()):
         n_targets = finer_bucket(max(len(row.labels) for _, row in placed))
-        n_rows = shared(_rows_at_once(len(placed), most=batch * longest // length), shards)
+        most = batch * longest // length
+        n_rows = shared(_rows_at_once(len(placed), _at_once(bound, most)), shards)
         for first in range(0, len(placed), n_rows):
             batches.append(_batch(examples, placed[first : first + n_rows], n_rows, n_targets, bound, choices))
     return batches
@@ -77,7 +78,7 @@ def one_each(
     shards: int = 1,
 ) -> Iterator[Batch]:
     """Batches of at most `batch` rows of one example each, examples of similar length together."""
-    n_rows = fitting(batch, len(examples), shards)
+    n_rows = fitting(_at_once(bound, batch), len(examples), shards)
     for ids in batched_by_length([len(one.tokens) for one in examples], n_rows):
         length = bucket(max(len(examples[i].tokens) for i in ids))
         placed = [([i], filled([examples[i]], length)) for i in ids]
@@ -95,6 +96,12 @@ def _alike(examples, bound, choices) -> list[list[int]]:
         prompt = one.tokens[: one.n_prompt].tobytes() if by_prompt else None
         groups.setdefault((prompt, None if choices is None else choices[i]), []).append(i)
     return list(groups.values())
+
+
+def _at_once(bound: Bound | None, most: int) -> int:
+    """The most rows of a batch: `most`, or fewer if the router reads fewer prompts at once."""
+    limit = bound.router.at_once(bound.loras) if bound is not None and isinstance(bound.router, PromptRouter) else None
+    return most if limit is None else min(most, limit)
 
 
 def _rows_at_once(n_rows: int, most: int) -> int:

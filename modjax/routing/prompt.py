@@ -77,7 +77,17 @@ class Settled(Router):
 
 
 class PromptRouter(Router):
-    """A router that weighs prompts, not tokens. Its arrays need no layer axis: they are never passed to blocks."""
+    """A router that reads prompts, not tokens. Its arrays need no layer axis: they are never passed to blocks."""
+
+    def settled(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> Bound:
+        """The experts with a router of tokens, for these prompts: by default one of the fixed weights of `weigh`."""
+        weights = _weights(decoder, Bound(loras, self), rows)
+        ids, weights = weights if isinstance(weights, TopK) else (None, weights)
+        return Bound(loras, Settled(weights, self.mix, ids))
+
+    def at_once(self, loras: Loras) -> int | None:
+        """The most prompts that one batch may have; None is any number."""
+        return None
 
     def weigh(self, decoder: Decoder, loras: Loras, rows: PromptRows) -> Weights:
         """Weights per prompt, float32[B,E] or TopK of [B,k]; for rows without a prompt they may be anything finite."""
@@ -98,16 +108,14 @@ def routed(
 
 
 def settle(decoder: Decoder, bound: Bound | None, rows: PromptRows | None) -> Bound | None:
-    """The experts with a router of fixed weights for these prompts, per row, the same in every layer.
+    """The experts with a router that needs no prompts: for most routers one of fixed weights per row, in all layers.
 
     The base model reads the prompts once for this. Routers of tokens, and None, are returned unchanged; for them rows
     may be None.
     """
     if bound is None or not isinstance(bound.router, PromptRouter):
         return bound
-    weights = _weights(decoder, bound, rows)
-    ids, weights = weights if isinstance(weights, TopK) else (None, weights)
-    return bound._replace(router=Settled(weights, bound.router.mix, ids))
+    return bound.router.settled(decoder, bound.loras, rows)
 
 
 @jax.jit

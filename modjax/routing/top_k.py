@@ -40,8 +40,8 @@ def heard(vectors_EX: jax.Array) -> jax.Array:
 
 
 def without_silent(score_BTE: jax.Array, heard_E: jax.Array) -> jax.Array:
-    """The scores, and -inf for experts that are silent."""
-    return jnp.where(heard_E[None, None], score_BTE, -jnp.inf)
+    """The scores, and -inf for experts that are silent; heard_E: bool[E], or bool[B,1,E] for each row."""
+    return jnp.where(jnp.broadcast_to(heard_E, score_BTE.shape), score_BTE, -jnp.inf)
 
 
 def top_k_shares(score_BE: jax.Array, top_k: int) -> jax.Array:

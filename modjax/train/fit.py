@@ -1,5 +1,6 @@
 """One training run: data in, one jitted step many times, trained arrays out. A killed run resumes when repeated."""
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, lock
 from modjax.claim import claim
 from modjax.data.tasks import Tasks
 from modjax.model import Model
@@ -74,20 +75,20 @@ def fit(
     With several processes each reads the data of its own members and gets the results of all; only the first writes
     files, and all must see the same `workdir`. With `settings.slots` the members are trained in waves, see
     `modjax.train.run`.
-    Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, before anything
-    is trained.
+
+    Raises InputError for settings, sites and tasks that do not fit, and for the workdir of another run, and Busy for
+    one in which a run is at work, before anything is trained.
     """
     folder, progress = checked_run(workdir, progress)
     check_settings(model.config, model.name, settings)
     groups = checked_groups(groups)
     run = Run(model, tasks, groups, recipe, settings, folder)
-    if folder is not None:
-        own = {"model": model.content, **recipe.made_of()}  # on all processes
-        kept = [folder / CHECKPOINTS, folder / finished.FOLDER, folder / memory.CHOICE]
-        distributed.from_first(
-            lambda: claim(folder / "inputs.json", _made_of(tasks, groups, recipe, settings) | own, kept)
-        )
-    results = run.train(progress)
+    with contextlib.ExitStack() as held:
+        if folder is not None:
+            own = {"model": model.content, **recipe.made_of()}  # on all processes
+            data = (tasks, groups, recipe, settings)
+            distributed.from_first(lambda: _claim(folder, _made_of(*data) | own, held))
+        results = run.train(progress)
     own = [results[expert] for expert in range(len(groups))]
     trained = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *(one.trained for one in own))
     lowest_E, failed_E, steps_E = (np.stack(numbers) for numbers in list(zip(*own, strict=True))[1:])
@@ -97,6 +98,13 @@ def fit(
 def checked_run(workdir: str | pathlib.Path | None, progress: bool) -> tuple[pathlib.Path | None, bool]:
     """The folder of a run, and whether it shows its progress. Raises InputError for anything else."""
     return arguments.optional(arguments.path)("workdir", workdir), arguments.flag("progress", progress)
+
+
+def _claim(folder, made_of, held) -> None:
+    """Ties the folder to what the run is made of, and keeps other runs out of it."""
+    held.enter_context(lock.locked(folder))
+    kept = [folder / CHECKPOINTS, folder / finished.FOLDER, folder / memory.CHOICE]
+    claim(folder / "inputs.json", made_of, kept)
 
 
 def _made_of(tasks, groups, recipe, settings) -> dict[str, Any]:

@@ -40,6 +40,15 @@ def test_the_python_of_the_readme_runs(tiny_smollm2, monkeypatch, tmp_path, caps
     assert all(line in table for line in names["lines"]) and "failed" not in table
 
 
+def test_every_failure_has_a_test_that_exists():
+    table = (ROOT / "docs" / "failures.md").read_text().partition("|---")[2].partition("## ")[0]
+    rows = [line.rpartition(" | ")[2] for line in table.split("\n")[1:] if line.startswith("|")]
+    named = [re.findall(r"test_\w+", row) for row in rows]
+    assert len(rows) > 10 and all(tests or row == "the same |" for tests, row in zip(named, rows, strict=True))
+    code = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [test for tests in named for test in tests if f"def {test}(" not in code] == []
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_files(path):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()) if not link.startswith("https:")]

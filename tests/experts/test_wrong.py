@@ -15,6 +15,7 @@ import wrong
 from modjax.errors import InputError
 from modjax.experts import mttl, peft, store
 from modjax.experts.library import Library, concatenate
+from modjax.experts.paged import PagedLibrary
 from modjax.routing import load_router, uniform
 
 SITES = {"attn.q": (4, 4)}
@@ -78,6 +79,8 @@ def calls(library, folder):
         "Library.experts_of": (library.experts_of, lambda: {"task": "a"}),
         "Library.save": (library.save, lambda: {"path": new()}),
         "Library.load": (Library.load, lambda: {"path": folder / "library"}),
+        "PagedLibrary.open": (PagedLibrary.open, lambda: {"path": folder / "library"}),
+        "PagedLibrary.__getitem__": (PagedLibrary.open(folder / "library").__getitem__, lambda: {"chosen": 0}),
         "Library.from_peft": (Library.from_peft, lambda: {"folders": folder / "library" / "a", "layers": 1}),
         "Library.from_mttl": (Library.from_mttl, lambda: {"paths": folder / "old.ckpt", "layers": 1}),
         "Library.of": (Library.of, lambda: {"adapters": list(library.adapters()), "layers": 1}),
@@ -96,8 +99,8 @@ def calls(library, folder):
 
 NAMES = """
     Library.__getitem__ Library.__add__ Library.expert_of Library.experts_of Library.save Library.load Library.from_peft
-    Library.from_mttl Library.of Library.from_arrays concatenate store.save store.load store.add store.drop peft.read
-    mttl.read Router.save load_router
+    Library.from_mttl Library.of Library.from_arrays PagedLibrary.open PagedLibrary.__getitem__ concatenate
+    store.save store.load store.add store.drop peft.read mttl.read Router.save load_router
 """
 
 
@@ -109,8 +112,9 @@ def test_arguments_of_wrong_types(calls, name):
 
 def test_every_public_function_is_tried(calls):
     # Those that take what another function of their module returns are not called from outside.
-    inner = {"peft.open_adapter", "peft.adapter_of", "peft.write"}
-    found = {f"Library.{name}" for name, value in vars(Library).items()
+    inner = {"peft.open_adapter", "peft.adapter_of", "peft.write", "store.listed", "store.read", "store.widths"}
+    found = {"PagedLibrary.open", "PagedLibrary.__getitem__"}
+    found |= {f"Library.{name}" for name, value in vars(Library).items()
              if not name.startswith("_") and callable(getattr(Library, name)) and _has_arguments(value)}  # fmt: skip
     for module in (store, peft, mttl):
         own = inspect.getmembers(module, lambda value, module=module: inspect.getmodule(value) is module)

@@ -1,5 +1,6 @@
 """Several processes: when they are detected, and that they train the same experts as one process."""
 
+import errno
 import json
 import os
 import pathlib
@@ -15,7 +16,8 @@ import pytest
 
 import modjax
 from modjax import data
-from modjax.errors import InputError
+from modjax.cli import ending
+from modjax.errors import Busy, InputError
 from modjax.eval.sample import Sample
 from modjax.experts.library import Library
 from modjax.model import load
@@ -104,10 +106,64 @@ def test_whether_there_are_others_is_in_the_environment(environment, many):
 
 
 def test_alone_nothing_is_started_and_this_process_writes():
-    distributed.start({})
+    distributed.start(environment={})
     assert distributed.is_writer()
     gathered = distributed.gather({"x": jnp.arange(3)})
     assert isinstance(gathered["x"], np.ndarray)
+
+
+@pytest.fixture
+def initialized(monkeypatch):
+    """What jax.distributed is started with."""
+    given = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **named: given.append(named))
+    return given
+
+
+TIMEOUTS = {"initialization_timeout": 300, "heartbeat_timeout_seconds": 100, "shutdown_timeout_seconds": 100}
+VARIABLES = {"JAX_COORDINATOR_ADDRESS": "host:1", "JAX_NUM_PROCESSES": "3", "JAX_PROCESS_ID": "2"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (("host:2", 2, 1), {}, ("host:2", 2, 1)),
+        ((), VARIABLES, ("host:1", 3, 2)),
+        (("host:2", None, None), VARIABLES, ("host:2", 3, 2)),
+        ((None, None, 1), VARIABLES, ("host:1", 3, 1)),
+        ((), {"SLURM_NTASKS": "2"}, (None, None, None)),  # jax finds them
+    ],
+)
+def test_processes_are_told_of_each_other(arguments, environment, expected, initialized):
+    assert distributed.start(*arguments, environment=environment)
+    names = ("coordinator_address", "num_processes", "process_id")
+    assert initialized == [dict(zip(names, expected, strict=True)) | TIMEOUTS]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("host:1", 2, None), {}, "process_id = None: The process id of the current process must be defined"),
+        ((None, 2, 1), {}, "coordinator_address = None, .*: coordinator_address should be defined"),
+        (("host:1", 2, 2), {}, r"process_id = 2: .*; expected all three, with 0 <= process < processes"),
+        (("host", 2, 0), {}, "coordinator = host: expected HOST:PORT"),
+        (("host:x", 2, 1), {}, "coordinator = host:x: expected HOST:PORT"),
+        ((), VARIABLES | {"JAX_PROCESS_ID": "last"}, "JAX_PROCESS_ID=last: expected a whole number"),
+        ((), {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number"),
+    ],
+)
+def test_a_process_that_cannot_join_is_told_why(arguments, environment, words, monkeypatch):
+    monkeypatch.setattr("jax._src.xla_bridge.backends_are_initialized", lambda: False)
+    with pytest.raises(InputError, match=words):
+        distributed.start(*arguments, environment=environment)
+
+
+def test_a_port_in_use_is_named():
+    with (
+        socket.create_server(("", 0)) as server,
+        pytest.raises(InputError, match="Address already in use; expected a port"),
+    ):
+        distributed.start(f"localhost:{server.getsockname()[1]}", 2, 0)
 
 
 @pytest.fixture
@@ -130,14 +186,31 @@ def test_the_first_process_works_and_all_get_its_result(as_process):
     assert distributed.from_first(lambda: pytest.fail("the second must not work")) == {"prompts": ["a"], "done": True}
 
 
-def test_an_input_error_of_the_first_is_raised_on_all(as_process):
+ERRORS = [
+    InputError("config.json: of another job"),
+    Busy("job: process 7 on host works in this folder"),
+    OSError(errno.ENOSPC, "No space left on device", "job/config.json"),
+    PermissionError(errno.EACCES, "Permission denied"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_of_the_first_that_is_no_bug_is_raised_on_all(error, as_process):
     def refuse():
-        raise InputError("config.json: of another job")
+        raise error
 
     for index in range(2):
         as_process(index)
-        with pytest.raises(InputError, match="config.json: of another job"):
+        with pytest.raises(type(error)) as raised:
             distributed.from_first(refuse if index == 0 else dict)
+        assert type(raised.value) is type(error) and ending.show(raised.value) == ending.show(error)
+
+
+def test_errors_of_lost_processes_are_known(monkeypatch):
+    lost = ValueError("UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:33483: Connection reset by peer")
+    assert not distributed.is_lost(lost)  # one process alone
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    assert distributed.is_lost(lost) and not distributed.is_lost(ValueError("odd"))
 
 
 @pytest.mark.slow

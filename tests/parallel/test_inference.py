@@ -53,6 +53,17 @@ def test_losses(split, model, library, router):  # noqa: F811
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_paged_library(split, model, library, tmp_path):  # noqa: F811
+    library.save(tmp_path / "library")
+    tokens_BT = np.arange(3 * 9).reshape(3, 9) % model.config.V
+
+    def logits(model):
+        paged = modjax.PagedLibrary.open(tmp_path / "library")
+        return model.logits(tokens_BT, paged, modjax.routing.two_stage(paged, candidates=2, top_k=2))
+
+    np.testing.assert_allclose(logits(split), logits(model), atol=2e-5)
+
+
 def test_each_device_computes_its_own_rows(model, library, router):  # noqa: F811
     """Eight rows on eight devices are an eighth of the arithmetic for each."""
     tokens_BT = np.arange(8 * 16).reshape(8, 16) % model.config.V

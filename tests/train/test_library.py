@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import fcntl
 import json
 import logging
 
@@ -10,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from modjax import lock
 from modjax.data.tasks import Task, Tasks
-from modjax.errors import InputError
+from modjax.errors import Busy, InputError
 from modjax.experts.library import Library
 from modjax.train import answers, metrics
 
@@ -73,6 +75,16 @@ def test_a_damaged_checkpoint_changes_nothing_but_the_time(train, killed_before,
     with pytest.warns(UserWarning, match="checkpoint 4 is damaged .* the run continues from checkpoint 2"):
         resumed = train({"copy": ("copy",)}, **settings)
     assert equal(train({"copy": ("copy",)}), resumed)
+
+
+def test_another_run_in_the_folder_is_refused(train, tmp_path):
+    with (tmp_path / lock.NAME).open("w") as file:
+        file.write("process 1 on a machine")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(Busy, match="process 1 on a machine works in this folder"):
+            train({"copy": ("copy",)}, workdir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
 
 
 def test_a_finished_run_is_read_back(train, tmp_path):
