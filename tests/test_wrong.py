@@ -38,7 +38,8 @@ PROTOTYPES = {
 COSTLY = """
     train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
-    studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint studies.plan:_planned
+    studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
+    studies.plan:outcome studies.search:candidates
 """
 
 
@@ -196,6 +197,14 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
                 | settings
             ),
         ),
+        "studies.search": (
+            studies.search,
+            lambda: (
+                {"model": str(tmp_path / "model"), "experts": 2, "topology": "h100:8", "slices": 1, "targets": 4}
+                | {"quantize": None, "compiled": 2, "workdir": None}
+                | settings
+            ),
+        ),
         "studies.demo": (
             studies.demo,
             lambda: (
@@ -232,7 +241,7 @@ NAMES = """
     merge.uniform merge.weighted merge.concatenate merge.svd merge.ties merge.dare merge.magnitude_prune
     merge.genknowsub merge.fold
     adapt.few adapt.lora adapt.mu adapt.poly adapt.cat adapt.lorahub adapt.retrieve adapt.nearness
-    studies.Experiment studies.leaderboard studies.plan studies.transfer studies.demo studies.seeds
+    studies.Experiment studies.leaderboard studies.plan studies.search studies.transfer studies.demo studies.seeds
     transfer.choose_pairs
     report.write report.text_table make_mesh
 """

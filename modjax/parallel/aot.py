@@ -1,4 +1,7 @@
-"""Programs for TPU pods, compiled on any machine from shapes alone: libtpu has the compiler and needs no TPU for it."""
+"""Devices that this machine need not have, and programs compiled for TPU pods among them from shapes alone.
+
+libtpu has the compiler and needs no TPU for it. There is no such compiler for GPUs.
+"""
 
 import atexit
 import contextlib
@@ -17,7 +20,10 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from modjax import arguments
 from modjax.errors import InputError
+from modjax.parallel.buffers import OPTIONS, Buffer, buffers
+from modjax.parallel.chips import GPUS, LAPTOP, TPUS, Chip
 from modjax.parallel.kernels import Kernel, kernels
+from modjax.parallel.program import Program
 
 # libtpu asks no metadata server and locks no file, so that several processes can compile at once.
 ENVIRONMENT = {
@@ -29,37 +35,22 @@ ENVIRONMENT = {
 }
 # It writes the final code of kernels, and nothing else, to a folder.
 FLAGS = "--xla_jf_dump_to={} --xla_jf_dump_llo_text --xla_jf_dump_llo_pass_label_regex=final_bundles"
-
-
 MOST = 64  # slices
-
-
-class Chip(NamedTuple):
-    """What a chip can do at most."""
-
-    memory: int  # bytes
-    flops: float  # bfloat16 operations per second
-    bandwidth: float  # bytes per second between its memory and its cores
-    wire: float  # bytes per second that it sends, all links to other chips together
-    clock: float  # cycles per second
-
-
-# Source: the page of each version at cloud.google.com/tpu/docs; clocks: the peak over what matrix units do in a cycle.
-CHIPS = {
-    "v4": Chip(32 << 30, 275e12, 1228e9, 300e9, 1.05e9),
-    "v5e": Chip(16 << 30, 197e12, 819e9, 200e9, 1.5e9),
-    "v5p": Chip(95 << 30, 459e12, 2765e9, 600e9, 1.75e9),
-    "v6e": Chip(32 << 30, 918e12, 1640e9, 448e9, 1.75e9),
-}
+SHARE_OF_GPU = 0.75  # of its memory, that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
 class Topology(NamedTuple):
-    """Devices to compile for."""
+    """Devices to plan for."""
 
     name: str
-    devices: list[jax.Device]
+    devices: list[jax.Device]  # to compile for; none where this machine has no compiler for them
     chip: Chip | None  # what one device can do; None: not known
     chips: int
+
+    @property
+    def size(self) -> int:
+        """The number of devices; a TPU v4 chip is two of them."""
+        return len(self.devices) or self.chips
 
 
 class Compiled(NamedTuple):
@@ -68,6 +59,7 @@ class Compiled(NamedTuple):
     text: str
     memory: Any  # bytes on a device: argument_size_in_bytes, temp_size_in_bytes, ...
     kernels: dict[str, Kernel]  # attention kernels, if it is for a TPU
+    buffers: list[Buffer]  # the largest
 
 
 class OutOfMemory(Exception):
@@ -75,52 +67,67 @@ class OutOfMemory(Exception):
 
 
 def topology(name: str, slices: int = 1) -> Topology:
-    """The devices of "cpu", which are those of this machine, or of TPUs such as "v5e:16x16", as libtpu names them.
+    """The devices with a name:
 
-    slices: how many of these TPU slices a data center network joins.
+    * "cpu": those of this machine.
+    * TPUs as libtpu names them, such as "v5e:16x16"; `slices` of them, joined by a data center network.
+    * GPUs of one machine, such as "h100:8", and "laptop": nothing can be compiled for them here.
 
     For TPUs, the environment of this process is changed: libtpu then compiles, and JAX finds no TPU of this machine.
-    Raises InputError for other names, and without libtpu.
+    Raises InputError for other names, and for TPUs without libtpu.
     """
-    arguments.text("topology", name)
-    arguments.whole("slices", slices, least=1, most=1 if name == "cpu" else MOST)
+    kind, _, shape = arguments.text("topology", name).partition(":")
+    tpus = kind in TPUS and re.fullmatch(r"\d+(x\d+)+", shape)
+    slices = arguments.whole("slices", slices, least=1, most=MOST if tpus else 1)
+    if tpus:
+        return _tpus(name, slices)
     if name == "cpu":
         devices = jax.devices("cpu")
         return Topology(name, devices, None, len(devices))
-    kind, _, shape = name.partition(":")
-    if kind not in CHIPS or not re.fullmatch(r"\d+(x\d+)+", shape):
-        raise arguments.refused("topology", name, f"cpu, or chips such as v5e:16x16, of {', '.join(CHIPS)}")
+    if name == "laptop":
+        return Topology(name, [], LAPTOP, 1)
+    if kind in GPUS and re.fullmatch(r"[1-9]\d?", shape):
+        own = GPUS[kind]
+        return Topology(name, [], own._replace(memory=int(SHARE_OF_GPU * own.memory)), int(shape))
+    tpus, gpus = ", ".join(TPUS), ", ".join(GPUS)
+    raise arguments.refused("topology", name, f"cpu, laptop, TPUs such as v5e:16x16 ({tpus}), or h100:8 ({gpus})")
+
+
+def _tpus(name, slices) -> Topology:
     if importlib.util.find_spec("libtpu") is None:
         raise InputError(f"topology={name!r}: libtpu, which compiles for TPUs, is missing; pip install 'modjax[plan]'")
     _dump()
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=int(slices))
+        found = topologies.get_topology_desc(platform="tpu", topology_name=name, num_slices=slices)
     except jax.errors.JaxRuntimeError as error:
         raise InputError(f"topology={name!r}: expected chips that libtpu knows ({_first_line(error)})") from error
     devices = list(found.devices)
     chips = len({(getattr(device, "slice_index", 0), *device.coords) for device in devices})
-    share = chips / len(devices)  # a v4 has two devices
-    own = CHIPS[kind]
-    device = Chip(int(own.memory * share), own.flops * share, own.bandwidth * share, own.wire * share, own.clock)
-    return Topology(name, devices, device, chips)
+    return Topology(name, devices, TPUS[name.partition(":")[0]].part(chips / len(devices)), chips)
 
 
 def compiled(program: jax.stages.Traced, target: Topology) -> Compiled:
     """The program for the devices that its shapes lie on. Raises OutOfMemory if these have too little memory."""
-    if target.chip is None:
-        made = program.lower().compile()
-        return Compiled(made.as_text(), made.memory_analysis(), {})
-    folder = _dump()
+    tpus = target.chip is not None
+    folder = _emptied(_dump()) if tpus else None
+    lowered = program.lower(lowering_platforms=("tpu",) if tpus else None)
+    with tempfile.TemporaryDirectory(prefix="modjax-plan-") as lists:
+        try:
+            with _uncached():
+                made = lowered.compile(compiler_options=OPTIONS | {"xla_dump_to": lists})
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise OutOfMemory(_first_line(error)) from error
+            raise
+        text = made.as_text()
+        largest = buffers(pathlib.Path(lists), Program(text))
+    return Compiled(text, made.memory_analysis(), kernels(folder) if tpus else {}, largest)
+
+
+def _emptied(folder) -> pathlib.Path:
     for old in folder.iterdir():
         old.unlink()
-    try:
-        with _uncached():
-            made = program.lower(lowering_platforms=("tpu",)).compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            raise OutOfMemory(_first_line(error)) from error
-        raise
-    return Compiled(made.as_text(), made.memory_analysis(), kernels(folder))
+    return folder
 
 
 @functools.cache
@@ -136,7 +143,7 @@ def _dump() -> pathlib.Path:
 
 @contextlib.contextmanager
 def _uncached() -> Iterator[None]:
-    """Turns off the cache of compiled programs: for a program from there, libtpu writes no code of kernels."""
+    """Turns off the cache of compiled programs: for a program from there, nothing is written to folders."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()

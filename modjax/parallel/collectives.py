@@ -1,4 +1,8 @@
-"""Collectives of a compiled program: the data that devices exchange, and along which mesh axes."""
+"""Collectives of a compiled program: the data that devices exchange, and along which mesh axes.
+
+A program for several TPU slices is that of one slice. What it exchanges with the others stands there as transfers to
+and from the host, which the runtime carries over the network.
+"""
 
 import math
 import re
@@ -18,6 +22,7 @@ KINDS = (
 )
 _INSTRUCTION = re.compile(rf"= (.+?) ({'|'.join(KINDS)})(-start)?\(")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+_TRANSFER = re.compile(r'= \((\w+\[[\d,]*\]).* recv\(.*_xla_megascale_transfer_type="(\w+)"')
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+)\w*\[([\d,]*)\]")
 _NUMBERS = r"\[([\d,]+)\]"
 _ORDER = r"(?:T\(([\d,]+)\))?"
@@ -33,7 +38,8 @@ class Collective(NamedTuple):
     shape: str  # of the result on one device, as XLA writes it
     axes: tuple[str, ...]  # mesh axes along which the devices of a group differ
     group: int  # devices that exchange data with each other
-    channel: int  # the same in all instructions of one asynchronous collective; 0: it has none
+    channel: int  # the same in all instructions of one asynchronous collective; 0: none; negative: between slices
+    network: bool = False  # between TPU slices, of which `group` counts
 
     @property
     def sent(self) -> int:
@@ -51,19 +57,39 @@ def collectives(text: str, mesh: jax.sharding.Mesh) -> list[Collective]:
 
     Raises ValueError for an unknown notation of device groups, so that no collective is overlooked.
     """
-    coordinates = np.indices(mesh.devices.shape).reshape(mesh.devices.ndim, -1)  # [axis, partition]
+    slices = np.array([_slice(device) for device in mesh.devices.flat])
+    own = np.flatnonzero(slices == slices[0])
+    every = np.indices(mesh.devices.shape).reshape(mesh.devices.ndim, -1)  # [axis, device]
+    coordinates = every[:, own]  # [axis, partition]
     found = []
     for line in text.split("\n"):
+        channel = _CHANNEL.search(line)
+        channel = int(channel[1]) if channel else 0
         if instruction := _INSTRUCTION.search(line):
-            groups = _groups(line, mesh.devices.size)
-            differs = [any(np.ptp(coordinate[group]) > 0 for group in groups) for coordinate in coordinates]
-            axes = tuple(name for name, different in zip(mesh.axis_names, differs, strict=True) if different)
+            groups = _groups(line, len(own))
             shape, kind, started = instruction.groups()
             if started and kind != "all-reduce":
                 shape = _result(shape)
-            channel = _CHANNEL.search(line)
-            found.append(Collective(kind, shape, axes, len(groups[0]), int(channel[1]) if channel else 0))
+            axes = _axes(mesh, coordinates, groups)
+            found.append(Collective(kind, shape, axes, len(groups[0]), channel))
+        elif transfer := _TRANSFER.search(line):
+            shape, kind = transfer[1], transfer[2].lower().replace("_", "-")
+            kind = kind if kind in KINDS else "collective-permute"
+            first = [np.flatnonzero(slices == number)[0] for number in np.unique(slices)]
+            axes = _axes(mesh, every, [first])
+            found.append(Collective(kind, shape, axes, len(first), -channel, network=True))
     return found
+
+
+def _slice(device) -> int:
+    """The TPU slice of a device; other devices form a single program."""
+    return device.slice_index if device.platform == "tpu" and hasattr(device, "slice_index") else 0
+
+
+def _axes(mesh, coordinates, groups) -> tuple[str, ...]:
+    """The axes along which devices of a group differ."""
+    differs = [any(np.ptp(coordinate[group]) > 0 for group in groups) for coordinate in coordinates]
+    return tuple(name for name, different in zip(mesh.axis_names, differs, strict=True) if different)
 
 
 def _result(shape):

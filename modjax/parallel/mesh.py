@@ -11,6 +11,7 @@ from modjax.arguments import instance, items, whole
 from modjax.errors import InputError
 
 AXES = ("expert", "fsdp", "tensor")
+TYPES = (jax.sharding.AxisType.Auto,) * len(AXES)
 
 
 def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> jax.sharding.Mesh:
@@ -25,17 +26,26 @@ def make_mesh(expert: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) ->
     devices = jax.devices() if devices is None else items("devices", devices, "a list of devices")
     for device in devices:
         instance("an item of devices", device, jax.Device)
-    sizes = [whole(name, size) for name, size in zip(AXES, (expert, fsdp, tensor), strict=True)]
+    return jax.sharding.Mesh(arranged(devices, _filled(len(devices), expert, fsdp, tensor)), AXES, axis_types=TYPES)
+
+
+def shapes_mesh(number: int, expert: int = -1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.AbstractMesh:
+    """The mesh of `make_mesh` over a number of devices that do not exist here: for shapes and shardings alone."""
+    return jax.sharding.AbstractMesh(tuple(_filled(number, expert, fsdp, tensor)), AXES, axis_types=TYPES)
+
+
+def _filled(number, *sizes) -> list[int]:
+    """The sizes of the axes, of which one may be -1, for a number of devices."""
+    sizes = [whole(name, size) for name, size in zip(AXES, sizes, strict=True)]
     given = [size for size in sizes if size != -1]
-    rest = len(devices) // max(1, math.prod(given))
+    rest = number // max(1, math.prod(given))
     filled = [rest if size == -1 else size for size in sizes]
-    if len(given) < 2 or min(filled) < 1 or math.prod(filled) != len(devices):
+    if len(given) < 2 or min(filled) < 1 or math.prod(filled) != number:
         raise InputError(
-            f"mesh {dict(zip(AXES, sizes, strict=True))}: expected sizes whose product is {len(devices)}, the number "
+            f"mesh {dict(zip(AXES, sizes, strict=True))}: expected sizes whose product is {number}, the number "
             "of devices; one size may be -1, for the remaining devices"
         )
-    types = (jax.sharding.AxisType.Auto,) * len(AXES)
-    return jax.sharding.Mesh(arranged(devices, filled), AXES, axis_types=types)
+    return filled
 
 
 def arranged(devices: Sequence[jax.Device], sizes: Sequence[int]) -> np.ndarray:

@@ -5,21 +5,26 @@ What is in a loop counts once for each round. Pallas kernels are not in these es
 """
 
 import collections
+import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
-from modjax.parallel.collectives import collectives
+from modjax.parallel.collectives import Collective, collectives
 
-TABLES = ("FileNames", "FileLocations", "StackFrames")
+TABLES = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+PASSES = {"rematted_computation": "recomputed", "transpose(jvp": "backward", "jvp(": "forward", "": "update"}
+OUTER = ("layer", "loss_sum")  # functions outside of which the calls are the same for all layers, or rows
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) [^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _LOOP = re.compile(r" while\(.*condition=%([\w.-]+), body=%([\w.-]+)")
 _CALL = re.compile(r" call\(.*to_apply=%([\w.-]+)")
 _BRANCHES = re.compile(r" conditional\(.*?(?:branch|true)_computations?=(.*)")
 _FUSED = re.compile(r" calls=%([\w.-]+)")
 _NAME = re.compile(r"%([\w.-]+)")
+_SLICED = " dynamic-update-slice("
+_RESULT = re.compile(r" *(?:ROOT )?%([\w.-]+) = ")
 _KERNEL = re.compile(r'%(\w+)[\w.]* = \(\w+\[([\d,]+)\].*custom_call_target="tpu_custom_call"')
 
 
@@ -29,10 +34,33 @@ class Program:
     def __init__(self, text: str):
         found = _COMPUTATION.findall(text)
         self.lines = {name: body.split("\n") for _, name, body in found}
-        self.files, self.locations, self.frames = (_table(text, title) for title in TABLES)
+        self.files, self.functions, self.locations, self.frames = (_table(text, title) for title in TABLES)
         self.unknown_loops = 0  # loops whose number of rounds is not in the text; they count as one round
         self._times = collections.Counter()  # {computation: how often it runs}, without those within fusions
         self._visit(next(name for entry, name, _ in found if entry), 1)
+
+    @functools.cached_property
+    def _instructions(self) -> dict[str, str]:
+        """{name: instruction}."""
+        every = (line for lines in self.lines.values() for line in lines)
+        return {found[1]: line for line in every if (found := _RESULT.match(line))}
+
+    def origin(self, name: str, shape: str) -> str:
+        """The pass of training and the functions of modjax that make an array of an instruction; "" if unknown.
+
+        Such as "backward: Block/feed_forward/maps/Linear". What the forward pass collects over layers, by writing a
+        slice of the array in each, is kept for the backward pass.
+        """
+        line = self._instructions.get(name, "")
+        calls = [_called(function) for _, function in self._places(line)]
+        if not calls:
+            return ""
+        outer = next((number for number, call in enumerate(calls) if call in OUTER), len(calls))
+        found = re.search(r'op_name="([^"]*)"', line)
+        during = next(words for part, words in PASSES.items() if part in (found[1] if found else ""))
+        if during == "forward" and any(f" = {shape}{{" in one and _SLICED in one for one in self._inside(line)):
+            during = "kept for backward"
+        return f"{during}: {'/'.join(call for call in calls[:outer][::-1] if call[0] != '<')}"
 
     @property
     def kernels(self) -> set[str]:
@@ -54,18 +82,24 @@ class Program:
                 total[part_of(self._file(line))] += times * cycles
         return total
 
-    def wire(self, mesh: jax.sharding.Mesh) -> dict[str, int]:
+    def wire(self, mesh: jax.sharding.Mesh, network: bool = False) -> dict[str, int]:
         """{mesh axes joined by "+": bytes that a device sends along them in one run}, at most, by ring algorithms.
 
         An asynchronous collective stands in several instructions with one channel id, and counts once.
+        network: what goes between slices of TPUs in place of what stays within them.
         """
         total = collections.Counter()
+        for one, times in self._exchange(mesh):
+            if one.network == network:
+                total["+".join(one.axes)] += times * one.sent
+        return {axes: sent for axes, sent in sorted(total.items()) if axes and sent}
+
+    def _exchange(self, mesh) -> Iterator[tuple[Collective, int]]:
+        """(collective, how often it runs), each once."""
         for name, times in self._times.items():
             found = collectives("\n".join(self._with_fused(name)), mesh)
             once = {one.channel or f"none {number}": one for number, one in enumerate(found)}
-            for one in once.values():
-                total["+".join(one.axes)] += times * one.sent
-        return {axes: sent for axes, sent in sorted(total.items()) if axes and sent}
+            yield from ((one, times) for one in once.values())
 
     def _visit(self, name, times):
         """Counts a computation, and those that its loops, calls and branches run; of branches each counts."""
@@ -94,20 +128,35 @@ class Program:
     def _with_fused(self, name) -> Iterator[str]:
         """The instructions of a computation and of the fusions in it."""
         for line in self.lines[name]:
-            yield line
-            if fused := _FUSED.search(line):
-                yield from self._with_fused(fused[1])
+            yield from self._inside(line)
+
+    def _inside(self, line) -> Iterator[str]:
+        """An instruction, and those of a fusion that it calls."""
+        yield line
+        if fused := _FUSED.search(line):
+            yield from self._with_fused(fused[1])
 
     def _file(self, line) -> str:
         """The source file of the innermost line of modjax that an instruction comes from."""
-        frame = _number(r"stack_frame_id=(\d+)", line)
+        return next((file for file, _ in self._places(line)), "")
+
+    def _places(self, line) -> list[tuple[str, str]]:
+        """(file, function) of the calls within modjax that an instruction comes from, the innermost first."""
+        found, frame = [], _number(r"stack_frame_id=(\d+)", line)
         while frame:
             location = self.locations[_number(r"file_location_id=(\d+)", self.frames[frame])]
             path = self.files[_number(r"file_name_id=(\d+)", location)].strip('"')
             if "/modjax/" in path:
-                return path.rsplit("/modjax/", 1)[1]
+                function = self.functions[_number(r"function_name_id=(\d+)", location)].strip('"')
+                found.append((path.rsplit("/modjax/", 1)[1], function))
             frame = _number(r"parent_frame_id=(\d+)", self.frames[frame]) - 1
-        return ""
+        return found
+
+
+def _called(function) -> str:
+    """The name of a function without those around it; the name of the class for a call of an object."""
+    outer, _, name = function.rpartition(".")
+    return outer.rpartition(".")[2] if name == "__call__" else name
 
 
 def _table(text, title) -> dict[int, str]:

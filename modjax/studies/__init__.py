@@ -8,7 +8,8 @@ from modjax.studies.experiment import Experiment
 from modjax.studies.leaderboard import leaderboard
 from modjax.studies.libraries import Libraries
 from modjax.studies.plan import plan
+from modjax.studies.search import search
 from modjax.studies.seeds import seeds
 from modjax.studies.transfer import transfer
 
-__all__ = ["Experiment", "Libraries", "demo", "leaderboard", "plan", "seeds", "transfer"]
+__all__ = ["Experiment", "Libraries", "demo", "leaderboard", "plan", "search", "seeds", "transfer"]

@@ -31,25 +31,35 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Training of E experts in lockstep. Its mesh may be of devices that this machine does not have."""
+    """Training of E experts, S at a time, in lockstep. Its mesh may be of devices that this machine does not have."""
 
     config: ModelConfig
     settings: Settings
-    experts: int  # E, without idle members that fill the mesh
+    experts: int  # E
     targets: int  # target tokens of a row, M
     mesh: jax.sharding.Mesh | None = None
     dtype: Any = jnp.bfloat16  # of the weights of the base
     quantize: str | None = None  # as in `modjax.load`
 
     @property
+    def slots(self) -> int:
+        """Experts in work at a time, S, without idle members that fill the mesh."""
+        return min(self.settings.slots or self.experts, self.experts)
+
+    @property
+    def waves(self) -> int:
+        """How often all slots are filled until every expert has been in one, if none stops early."""
+        return -(-self.experts // self.slots)
+
+    @property
     def idle(self) -> Idle:
         """What only fills the mesh."""
-        return Idle.of(self.experts, self.settings.batch, self.mesh)
+        return Idle.of(self.slots, self.settings.batch, self.mesh)
 
     @property
     def members(self) -> int:
-        """Experts and idle members."""
-        return self.experts + self.idle.members
+        """Slots and idle members."""
+        return self.slots + self.idle.members
 
     @property
     def rows(self) -> int:
@@ -66,13 +76,24 @@ class Job:
         )
         return dataclasses.replace(self, settings=dataclasses.replace(self.settings, **chosen))
 
+    def bytes_per_row(self) -> int:
+        """Bytes that one row more holds from the forward to the backward pass; see `memory.held_bytes`."""
+        given = self.arguments
+        own = given.decoder, self._recipe, given.state.trained, given.frozen, given.batch
+        one, two = (memory.held_bytes(*own, rows, self.settings) for rows in (1, 2))
+        return two - one
+
     def traced(self) -> jax.stages.Traced:
         """The training step, as `modjax train` runs it."""
         return self._programs.step.trace(*self.arguments)
 
-    @functools.cached_property
+    @property
     def arguments(self) -> Arguments:
-        """The arguments of the step."""
+        """The arguments of the step, in which the rows at a time and recomputation change nothing."""
+        settings = dataclasses.replace(self.settings, micro=1, remat=False)
+        return _arguments(dataclasses.replace(self, settings=settings))
+
+    def _arguments(self) -> Arguments:
         abstract = weights.abstract(self.config, self.dtype, self.quantize)
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
@@ -108,6 +129,9 @@ class Job:
 
     def _place(self, partition):
         return lambda leaf: _like(leaf, None if self.mesh is None else rules.sharding(leaf, partition, self.mesh))
+
+
+_arguments = functools.lru_cache(maxsize=16)(Job._arguments)
 
 
 def _like(leaf, sharding):

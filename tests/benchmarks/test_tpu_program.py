@@ -29,6 +29,6 @@ def test_parts_of_files(path, part):
 def test_what_is_described_of_a_step():
     line = '%a = f32[8]{0} add(%x, %x), backend_config={"estimated_cycles":"10"}'
     memory = jax.jit(lambda: 1.0).lower().compile().memory_analysis()
-    step = aot.Compiled(f"ENTRY %main () -> f32[8] {{\n  {line}\n}}\n", memory, {})
+    step = aot.Compiled(f"ENTRY %main () -> f32[8] {{\n  {line}\n}}\n", memory, {}, [])
     found = tpu_program.described(step, 1024)
     assert found["cycles"] == {"rest": 10} and found["shares"] == {"rest": 1.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from modjax.errors import InputError
-from modjax.parallel.mesh import AXES, arranged, make_mesh
+from modjax.parallel.mesh import AXES, arranged, make_mesh, shapes_mesh
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,14 @@ def test_sizes_and_the_rest(sizes, shape):
     mesh = make_mesh(**sizes)
     assert mesh.axis_names == AXES and mesh.devices.shape == shape
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+def test_a_mesh_of_devices_that_do_not_exist():
+    mesh = shapes_mesh(1000, fsdp=10, tensor=2)
+    assert dict(mesh.shape) == {"expert": 50, "fsdp": 10, "tensor": 2}
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+    with pytest.raises(InputError, match="product is 1000"):
+        shapes_mesh(1000, fsdp=3)
 
 
 def test_some_devices():

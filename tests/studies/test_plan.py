@@ -8,15 +8,18 @@ import pytest
 
 from modjax.errors import InputError
 from modjax.parallel import aot
+from modjax.parallel.buffers import Buffer
+from modjax.parallel.chips import Chip
 from modjax.parallel.kernels import Kernel
 from modjax.studies.plan import plan
 from modjax.train import memory
 from modjax.train.job import Job
 
 plans = importlib.import_module("modjax.studies.plan")  # in the package, the name is that of the function
+outcomes = importlib.import_module("modjax.studies.outcome")
 SETTINGS = {"batch": 4, "length": 32, "rank": 2, "steps": 360, "sites": ("attn.q", "mlp.down"), "loss_chunk": 8}
 GIB = 2**30
-CHIP = aot.Chip(memory=GIB, flops=1e12, bandwidth=1e12, wire=1e6, clock=1e6)
+CHIP = Chip(memory=GIB, flops=1e12, bandwidth=1e12, wire=1e6, clock=1e6)
 RECORDED = """
 %body (p: f32[8]) -> f32[8] {
   %sum = f32[1000]{0} all-reduce(%x), channel_id=1, replica_groups=[4,2]<=[8], to_apply=%add
@@ -56,12 +59,16 @@ def test_on_this_machine(folder):
     assert arguments["optimizer"] == 2 * 4 * numbers + 2 * 4 * 2
     assert used["total"] == sum(arguments.values()) + used["temporaries"] + used["results"] + used["code"]
     assert used["temporaries"] > 0 and found["wire"]["fsdp"] > 0 and "step" not in found
+    sizes = [one["size"] for one in found["buffers"]]
+    assert sizes == sorted(sizes, reverse=True) and 0 < sizes[0] <= used["temporaries"]
+    assert any(one["origin"].startswith(("forward: ", "backward: ", "kept for backward: ")) for one in found["buffers"])
     json.dumps(found)
 
 
 def test_idle_experts_and_the_rows_at_a_time_are_told(folder, monkeypatch):
     monkeypatch.setattr(aot, "compiled", lambda program, target: pytest.fail("compiled"))
-    monkeypatch.setattr(plans, "_room", lambda target: 0)
+    monkeypatch.setattr(outcomes, "room", lambda target: 0)
+    monkeypatch.setattr(plans, "room", lambda target: 0)
     found = plan(folder, 7, mesh={"expert": 4, "fsdp": 2}, **SETTINGS)
     assert (found["fits"], found["idle"], found["alternatives"]) == (False, {"members": 1, "rows": 0}, [])
     assert "arguments of a step alone" in found["reason"]
@@ -77,16 +84,17 @@ def chip(monkeypatch):
     class Memory:
         argument_size_in_bytes = output_size_in_bytes = alias_size_in_bytes = generated_code_size_in_bytes = 0
 
-    def make(needs=lambda job: 100):
+    def make(needs=lambda job: 100, chip=CHIP):
         def compiled(job, target):
             memory = Memory()
             memory.temp_size_in_bytes = needs(job)
             if memory.temp_size_in_bytes is None:
                 raise aot.OutOfMemory("Ran out of memory")
-            return aot.Compiled(RECORDED, memory, {"attention_forward": Kernel(5, 4, 1, 3)})
+            buffers = [Buffer(8, 1, "f32[2]", "forward: Linear")]
+            return aot.Compiled(RECORDED, memory, {"attention_forward": Kernel(5, 4, 1, 3)}, buffers)
 
         monkeypatch.setattr(Job, "traced", lambda self: self)
-        monkeypatch.setattr(aot, "topology", lambda name, slices: aot.Topology(name, jax.devices(), CHIP, 4))
+        monkeypatch.setattr(aot, "topology", lambda name, slices: aot.Topology(name, jax.devices(), chip, 4))
         monkeypatch.setattr(aot, "compiled", compiled)
 
     return make
@@ -106,7 +114,7 @@ def test_time_and_cost_on_a_chip(folder, chip):
     operations = rows * (4 * weights * 32 + 4 * 32 * 61 * 8 + 12 * 3 * 32 * pairs)
     assert step["compute"] == pytest.approx(operations / 8 / 1e12)
     assert found["share_of_peak"] == pytest.approx(operations / 8 / 1e12 / step["seconds"])
-    assert found["hours"] == pytest.approx(step["seconds"] / 10) and found["chip_hours"] == 4 * found["hours"]
+    assert found["hours"] == pytest.approx(step["seconds"] * 361 / 3600) and found["chip_hours"] == 4 * found["hours"]
     assert found["dtype"] == "bfloat16" and found["notes"] == []
     again = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, remat=True, **SETTINGS)["step"]
     assert again["compute"] > 1.3 * step["compute"] and again["memory"] > step["memory"]
@@ -135,6 +143,64 @@ def test_the_largest_micro_that_fits(folder, chip):
     found = plan(folder, 8, "chips", 1, {"expert": 4, "fsdp": 2}, micro=8, **SETTINGS | {"batch": 8})
     assert not found["fits"] and found["reason"] == "Ran out of memory"
     assert [(one["fits"], one["micro"], one["mesh"]["fsdp"]) for one in found["alternatives"]] == [(True, 2, 2)]
+
+
+def test_fewer_experts_at_a_time_that_fit(folder, chip, monkeypatch):
+    """The arguments of all experts are too much for a device; those of a quarter are not."""
+    chip()
+    held = {
+        experts: sum(outcomes.argument_bytes(plans.asked(*_given(folder, experts))[1]).values()) for experts in (64, 32)
+    }
+    room = (held[64] + held[32]) // 2
+    monkeypatch.setattr(outcomes, "room", lambda target: room)
+    monkeypatch.setattr(plans, "room", lambda target: room)
+    found = plan(folder, 128, "chips", 1, {"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    assert not found["fits"] and "arguments of a step alone" in found["reason"]
+    assert [(one["slots"], one["waves"], one["fits"]) for one in found["alternatives"]] == [(32, 4, True)]
+
+
+def _given(folder, experts):
+    return folder, experts, "chips", 1, {"expert": 4, "fsdp": 2}, None, None, SETTINGS
+
+
+def test_waves_repeat_the_job_of_the_slots(folder, chip):
+    chip()
+    asked = folder, 10, "chips", 1, {"expert": 4, "fsdp": 2}
+    found, of_slots = plan(*asked, micro=2, slots=4, **SETTINGS), plan(asked[0], 4, *asked[2:], micro=2, **SETTINGS)
+    assert (found["experts"], found["slots"], found["waves"]) == (10, 4, 3)
+    assert found["hours"] == pytest.approx(3 * of_slots["hours"]) and found["step"] == of_slots["step"]
+    assert found["memory"] == of_slots["memory"]
+    # More experts need as much again for each; the recorded program has no gradients, which would be a fifth.
+    more = plan(asked[0], found["experts_that_fit"], *asked[2:], micro=2, **SETTINGS)["memory"]
+    assert 0.78 * GIB < more["total"] <= GIB
+
+
+def test_what_goes_between_slices(folder, chip, monkeypatch):
+    wire = outcomes.Program.wire
+    between = lambda self, mesh, network=False: {"fsdp": 5000} if network else wire(self, mesh)  # noqa: E731
+    monkeypatch.setattr(outcomes.Program, "wire", between)
+    asked = folder, 8, "chips", 2, {"expert": 4, "fsdp": 2}
+    chip()
+    found = plan(*asked, micro=2, **SETTINGS)
+    assert found["network"] == {"fsdp": 5000} and "network" not in found["step"]
+    assert found["notes"] == ["the speed of the network between slices is not known, and counts nothing"]
+    chip(chip=CHIP._replace(network=1000))
+    found = plan(*asked, micro=2, **SETTINGS)
+    assert found["step"]["network"] == found["step"]["seconds"] == 5 and found["notes"] == []
+
+
+def test_without_a_compiler_formulas_are_said_to_be_formulas(folder, monkeypatch):
+    monkeypatch.setattr(aot, "compiled", lambda *given: pytest.fail("compiled"))
+    found = plan(folder, 8, "h100:8", mesh={"expert": 4, "fsdp": 2}, micro=2, **SETTINGS)
+    assert found["fits"] and found["source"] == "formulas" and "nothing was compiled" in found["notes"][-1]
+    used = found["memory"]
+    assert used["total"] == sum(used["arguments"].values()) + used["temporaries"]
+    assert found["wire"]["fsdp"] > 0 and found["step"]["seconds"] == max(found["step"].values())
+    assert "buffers" not in found and "share_of_peak" not in found
+    large = plan(folder, 500_000, "l4:1", micro=400_000, **SETTINGS)
+    (smaller,) = large["alternatives"]
+    assert not large["fits"] and smaller["fits"] and smaller["micro"] < 400_000 and smaller["source"] == "formulas"
+    assert plan(folder, 8, "laptop", **SETTINGS)["dtype"] == "float32"
 
 
 def test_a_mesh_that_fits(folder, chip):
