@@ -24,13 +24,14 @@ CHECKSUMS = "checksums.json"
 
 
 class Checkpoints:
-    """The last two checkpoints in a folder; as a context manager, it waits on exit until all writes are complete."""
+    """The newest checkpoints in a folder; as a context manager, it waits on exit until all writes are complete."""
 
-    def __init__(self, path: str | pathlib.Path, every: int):
+    def __init__(self, path: str | pathlib.Path, every: int, keep: int = 2):
         """Moves damaged checkpoints that are newer than the newest sound one aside, with a warning.
 
         Args:
           every: steps between checkpoints.
+          keep: how many are kept; older ones are deleted.
 
         Raises InputError if all checkpoints are damaged.
         """
@@ -42,7 +43,7 @@ class Checkpoints:
             path,
             context=context,
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
-            preservation_policy=ocp.training.preservation_policies.LatestN(2),
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,  # those of killed runs
         )
 

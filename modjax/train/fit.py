@@ -23,7 +23,7 @@ from modjax.train.settings import Settings, StopBy
 
 # Settings that change nothing but files and the order of work, so that a run may go on with others. All others are
 # recorded: the last bits may depend on remat and loss_chunk.
-UNRECORDED = ("save_every", "log_every", "slots")
+UNRECORDED = ("save_every", "keep", "log_every", "slots")
 
 
 class Fitted(NamedTuple):

@@ -6,7 +6,6 @@ from typing import Unpack
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from modjax import arguments
 from modjax.data.tasks import Tasks
@@ -39,7 +38,7 @@ class GateTraining(Recipe):
     def __init__(self, library: Library):
         self.library = library
         self.shapes = {site: (len(lora.b), lora.a.shape[-1]) for site, lora in library.loras.items()}
-        self.frozen = jax.tree.map(np.asarray, library.loras)
+        self.frozen = library.loras
 
     def made_of(self):
         return {"library": self.library.fingerprint}

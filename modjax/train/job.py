@@ -15,6 +15,7 @@ from modjax.parallel import rules
 from modjax.train import memory
 from modjax.train.lora import lora_recipe
 from modjax.train.programs import Idle, Programs, along_members, programs
+from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
 from modjax.train.step import State
 
@@ -31,7 +32,10 @@ class Arguments(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """Training of E experts, S at a time, in lockstep. Its mesh may be of devices that this machine does not have."""
+    """Training of E experts, S at a time, in lockstep. Its mesh may be of devices that this machine does not have.
+
+    A recipe of another kind than LoRA is one of S members; its arrays may be jax.ShapeDtypeStruct.
+    """
 
     config: ModelConfig
     settings: Settings
@@ -40,6 +44,7 @@ class Job:
     mesh: jax.sharding.Mesh | None = None
     dtype: Any = jnp.bfloat16  # of the weights of the base
     quantize: str | None = None  # as in `modjax.load`
+    recipe: Recipe | None = None  # None: new LoRA experts
 
     @property
     def slots(self) -> int:
@@ -98,18 +103,17 @@ class Job:
         layout = (lambda path, leaf: None) if self.mesh is None else rules.layout(self.mesh)
         leaves = [_like(leaf, layout(path, leaf)) for path, leaf in weights.leaves(abstract).items()]
         state = jax.eval_shape(self._programs.fresh, self._recipe.given)
-        frozen = jax.eval_shape(lambda: self._recipe.frozen)
         return Arguments(
             decoder=jax.tree.unflatten(jax.tree.structure(abstract), leaves),
             state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
             batch=jax.tree.map(self._place(rules.of_members(self.members)), self._batch()),
             keys_E=self._keys,
-            frozen=jax.tree.map(lambda leaf: self._place(rules.EXPERT if leaf.ndim == 1 else rules.LORA)(leaf), frozen),
+            frozen=jax.tree.map(self._place_frozen, self._recipe.frozen),
         )
 
     @functools.cached_property
     def _recipe(self):
-        return lora_recipe(self.config, self.settings, self.members)
+        return self.recipe or lora_recipe(self.config, self.settings, self.members)
 
     @functools.cached_property
     def _programs(self) -> Programs:
@@ -126,6 +130,9 @@ class Job:
         types = Rows(*[jnp.int32] * len(widths))._replace(weights=jnp.float32)
         before = (self.members, self.rows)
         return jax.tree.map(lambda width, of: jax.ShapeDtypeStruct((*before, width), of), widths, types)
+
+    def _place_frozen(self, leaf):
+        return self._place(rules.EXPERT if leaf.ndim == 1 else rules.LORA)(leaf)
 
     def _place(self, partition):
         return lambda leaf: _like(leaf, None if self.mesh is None else rules.sharding(leaf, partition, self.mesh))

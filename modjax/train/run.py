@@ -62,7 +62,7 @@ class Run:
         self.programs = self._programs()
         self.state = self.programs.fresh(self.placed.given)
         if folder and settings.save_every:
-            with Checkpoints(folder / CHECKPOINTS, settings.save_every) as checkpoints:
+            with Checkpoints(folder / CHECKPOINTS, settings.save_every, settings.keep) as checkpoints:
                 self._resume(checkpoints)
                 self._loop(checkpoints, progress)
         else:

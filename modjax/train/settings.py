@@ -42,12 +42,13 @@ class Settings:
     stop_by: StopBy = "loss"  # validation metric of early stopping: "loss", or "rouge_l" of generated answers
     max_new_tokens: int = 64  # tokens at which answers are cut in validations by stop_by="rouge_l"
     save_every: int = 0  # steps between checkpoints; 0 turns them off
+    keep: int = 2  # the newest checkpoints, which are not deleted
     log_every: int = 1  # steps between lines of metrics
     remat: bool = False  # recompute blocks in the backward pass: less memory, a third more time
     loss_chunk: int = 64  # target positions per row whose logits are in memory at one time
 
     def __post_init__(self):
-        counts = ("steps", "batch", "length", "rank", "log_every", "loss_chunk", "max_new_tokens")
+        counts = ("steps", "batch", "length", "rank", "keep", "log_every", "loss_chunk", "max_new_tokens")
         check_fields(self, counts, whole, least=1, most=MOST)
         check_fields(self, ("slots", "micro", "evaluate_every", "patience", "save_every"), whole, least=0, most=MOST)
         check_fields(self, ("learning_rate", "weight_decay"), number, least=0)
@@ -93,6 +94,7 @@ class SettingsFields(TypedDict, total=False):
     stop_by: StopBy
     max_new_tokens: int
     save_every: int
+    keep: int
     log_every: int
     remat: bool
     loss_chunk: int

@@ -93,6 +93,11 @@ def test_a_finished_run_is_read_back(train, tmp_path):
     assert equal(first, again)
 
 
+def test_the_newest_checkpoints_are_kept(train, tmp_path):
+    train({"copy": ("copy",)}, workdir=tmp_path, save_every=1, keep=3)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["4", "5", "6"]
+
+
 def test_a_broken_expert_stops_alone(train, together, caplog):
     """Experts start from a library in which one has a NaN."""
 

@@ -79,6 +79,15 @@ def test_experts_that_stop_early_make_room(train, two_tasks, tmp_path):
         assert steps == list(range(1, dict(info.training)["steps"] + 1))
 
 
+def test_answers_are_those_of_the_experts_in_the_slots(train, two_tasks):
+    settings = {"steps": 4, "evaluate_every": 2, "patience": 1, "stop_by": "rouge_l", "max_new_tokens": 4}
+    groups = {"noisy": ("noisy",), "steady": ("steady",), "both": ("steady", "noisy")}
+    whole, found = (train(groups, tasks=two_tasks, learning_rate=5e-2, slots=slots, **settings) for slots in (0, 2))
+    assert_close(found, whole, atol=1e-5)
+    assert found.infos == whole.infos
+    assert len({info.scores for info in found.infos}) > 1
+
+
 @pytest.fixture(scope="module")
 def in_twos(train):
     """Four experts in two slots."""
