@@ -155,7 +155,7 @@ def load_router(path: str | os.PathLike) -> Router:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
     except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"{path}: is not a readable router file ({error})") from error
-    known = {_kind(cls): cls for cls in _subclasses(Router)}
+    known = {_kind(cls): cls for cls in _subclasses(Router) if not cls.__name__.startswith("_")}
     name = metadata.get("router")
     if name not in known:
         module = str(name).rpartition(".")[0]

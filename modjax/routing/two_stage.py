@@ -71,7 +71,7 @@ class TwoStage(PromptRouter):
         page = loras.pages.slots
         heard_LS = {site: heard(prototype_LSI) for site, prototype_LSI in page.prototypes.items()}
         candidates = {site: candidates_BS[None] & own_LS[:, None] for site, own_LS in heard_LS.items()}
-        return Bound(page.loras, Among(self.arrow(page.prototypes), candidates))
+        return Bound(page.loras, _Among(self.arrow(page.prototypes), candidates))
 
     @jax.jit
     def scores(self, decoder: Decoder, prototypes: dict[str, jax.Array], rows: PromptRows) -> jax.Array:
@@ -104,7 +104,7 @@ class TwoStage(PromptRouter):
         return kept_E[np.argsort(-score_BE, axis=1, kind="stable")[:, : self.count]]
 
 
-class Among(Router):
+class _Among(Router):
     """Arrow among the candidates of each row alone."""
 
     arrow: Arrow

@@ -58,7 +58,7 @@ def test_prototypes(library):
 
 
 def test_the_similarity_of_experts(library):
-    blocks = [factor for lora in library.loras.values() for factor in lora.factors]
+    blocks = [factor for lora in library.loras.values() for factor in (lora.a, lora.b)]
     k_E = jax.ShapeDtypeStruct((EXPERTS,), jnp.int32)
     found = similarity._similarity.lower(blocks, k_E, components=4)
     found.compile()

@@ -23,7 +23,7 @@ def held(word_model):
     def call(function, *rest, **given):
         settings = Settings(length=T, batch=B, rank=2, **given)
         recipe = LoRATraining(word_model.config, settings, E)
-        trained = jax.eval_shape(recipe.start, jax.random.key(0), None)
+        trained = jax.eval_shape(lambda: recipe.start(jax.random.key(0), None, E))
         ints, floats = (jnp.zeros((E, B, T), dtype) for dtype in (jnp.int32, jnp.float32))
         batch = Rows(ints, ints, ints, ints[..., :M], ints[..., :M], floats[..., :M], ints[..., :1])
         return function(word_model.params, recipe, trained, recipe.frozen, batch, *rest, settings)
