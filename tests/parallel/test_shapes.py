@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from modjax import model as model_file
-from modjax.cluster import similarity
+from modjax.cluster.similarity import _similarity
 from modjax.experts.library import ExpertInfo, Library
 from modjax.ops.lora import LoRA
 from modjax.parallel import rules
@@ -60,7 +60,7 @@ def test_prototypes(library):
 def test_the_similarity_of_experts(library):
     blocks = [factor for lora in library.loras.values() for factor in (lora.a, lora.b)]
     k_E = jax.ShapeDtypeStruct((EXPERTS,), jnp.int32)
-    found = similarity._similarity.lower(blocks, k_E, components=4)
+    found = _similarity.lower(blocks, k_E, components=4)
     found.compile()
     assert found.out_info.shape == (EXPERTS, EXPERTS)
 
