@@ -8,6 +8,7 @@ import pytest
 from modjax.models import local
 from modjax.parallel.collectives import collectives
 from modjax.parallel.mesh import make_mesh
+from modjax.parallel.program import Program
 from modjax.train import memory, run
 from modjax.train.job import Job
 from modjax.train.lora import LoRATraining
@@ -85,3 +86,15 @@ def test_with_a_large_vocabulary_too_no_expert_hears_of_another(sizes):
     settings = Settings(batch=4, length=256, micro=16)
     program = Job(config, settings, 8, 64, mesh, "float32").traced().lower().compile()
     assert not [one for one in collectives(program.as_text(), mesh) if "expert" in one.axes]
+
+
+def test_what_does_not_divide_a_mesh_sends_no_more_than_what_does(word_model, small):
+    """Idle members and rows fill it: nothing is replicated, and no weight is split in another way."""
+    mesh = make_mesh(expert=4, fsdp=2)
+
+    def sent(experts, batch):
+        job = Job(word_model.config, Settings(**small | {"batch": batch, "micro": 1}), experts, 16, mesh, "float32")
+        return Program(job.traced().lower().compile().as_text()).wire(mesh)
+
+    found = sent(7, 3)
+    assert found == sent(8, 4) and set(found) == {"fsdp"}
