@@ -53,8 +53,8 @@ def padded(
 
 
 def width(rows: Iterable[Rows]) -> int:
-    """The number of targets that all rows are padded to: few distinct ones, so few compilations."""
-    widest = max(part.labels.shape[1] for part in rows)
+    """The number of targets that all rows are padded to: few distinct ones, so few compilations; 0 without rows."""
+    widest = max((part.labels.shape[1] for part in rows), default=0)
     return widest + -widest % 16
 
 

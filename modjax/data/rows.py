@@ -93,6 +93,12 @@ def filled(examples: Sequence[Encoded], length: int, task: int = 0, split: int |
     return Rows(tokens, positions, ends, np.concatenate(at), labels, np.ones(len(labels), np.float32), np.int32([task]))
 
 
+def empty(length: int) -> Rows:
+    """One row of `length` tokens that are all padding, without targets."""
+    tokens, targets = np.zeros((1, length), np.int32), np.zeros((1, 0), np.int32)
+    return Rows(tokens, tokens, tokens, targets, targets, np.zeros((1, 0), np.float32), np.zeros((1, 1), np.int32))
+
+
 def joined(parts: Sequence[Rows]) -> Rows:
     """The rows of all parts, padded to the largest number of targets."""
     n_targets = max(part.labels.shape[1] for part in parts)

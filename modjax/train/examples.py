@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from modjax.data import inputs, loader
 from modjax.data.loader import key_of
-from modjax.data.rows import Rows, joined, pack
+from modjax.data.rows import Rows, empty, joined, pack
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
@@ -35,11 +33,12 @@ class MemberRows(NamedTuple):
     own: dict[str, Rows]  # of the members whose data this process reads
     n_rows: dict[str, int]  # of all members
     targets: int  # target tokens of every row, M
+    length: int  # tokens of every row, T
 
     def of(self, members: Sequence[str]) -> dict[str, Rows]:
         """The rows of members; one without tokens for a member of another process, and for other names."""
-        empty = Rows(*(np.zeros_like(field[:1]) for field in next(iter(self.own.values()))))
-        return {name: self.own.get(name, empty) for name in members}
+        padding = empty(self.length)
+        return {name: self.own.get(name, padding) for name in members}
 
 
 def member_rows(
@@ -65,7 +64,7 @@ def member_rows(
     own = distributed.on_each(packed)
     found = [own[name].n_rows if name in own else 0 for name in groups]
     *n_rows, targets = distributed.largest([*found, loader.width(own.values())])
-    return MemberRows(own, dict(zip(groups, n_rows, strict=True)), targets)
+    return MemberRows(own, dict(zip(groups, n_rows, strict=True)), targets, settings.length)
 
 
 def _packed(model, name, tasks, recipe, settings, split) -> Rows:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from modjax.data import loader
 from modjax.parallel.mesh import make_mesh
 from modjax.train import metrics
+from modjax.train.examples import MemberRows
 from modjax.train.slots import EMPTY, Slots
 from tests.meshes import on
 from tests.train.test_library import assert_close, equal
@@ -33,6 +35,15 @@ def test_an_expert_stays_with_the_processes_that_read_its_data():
     slots.empty([1])
     assert slots.fill() == [] and slots.waiting == [2, 4]
     assert [slots.is_own(expert) for expert in range(5)] == [True, False, True, False, True]
+
+
+def test_a_process_without_experts_has_rows_without_tokens():
+    """As where a mesh has more hosts along `expert` than there are experts."""
+    rows = MemberRows({}, {"copy": 3}, 16, 8).of(["copy", " "])
+    (batch,) = loader.batches(rows, 2, 1, 0, targets=16)
+    assert batch.tokens.shape == (2, 2, 8) and batch.labels.shape == (2, 2, 16)
+    assert not batch.ends.any() and not batch.weights.any() and batch.weights.dtype == np.float32
+    assert loader.width([]) == 0
 
 
 def test_slots_are_taken_again_only_where_they_are_the_same():
