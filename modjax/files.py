@@ -111,10 +111,15 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """
     path = pathlib.Path(path)
     check_file(path)
+    text = json.dumps(value, indent=2, default=_plain)
+    replace(path, (_NUMBERS.sub(_one_line, text) + "\n").encode())
+
+
+def replace(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file under another name and then moves it to its place; creates missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(path.name + ".writing")
-    text = json.dumps(value, indent=2, default=_plain)
-    draft.write_text(_NUMBERS.sub(_one_line, text) + "\n", encoding="utf-8")
+    draft.write_bytes(content)
     os.replace(draft, path)
 
 

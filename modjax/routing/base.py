@@ -16,7 +16,7 @@ from modjax import arguments
 from modjax.data.inputs import Reader
 from modjax.errors import InputError
 from modjax.experts.library import Library
-from modjax.files import check_file, os_errors, plain
+from modjax.files import check_file, os_errors, plain, replace
 from modjax.models.decoder import Decoder
 from modjax.ops.lora import Loras, Mix, Plan, mixture
 from modjax.ops.top_k import Weights
@@ -103,10 +103,7 @@ class Router:
         metadata = {"router": _kind(type(self)), "settings": json.dumps(plain(settings))}
         with os_errors(path, "written"):
             check_file(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(path.name + ".writing")
-            draft.write_bytes(safetensors.numpy.save(arrays, metadata))
-            os.replace(draft, path)
+            replace(path, safetensors.numpy.save(arrays, metadata))
 
 
 def check(router: Router, library: Library) -> None:

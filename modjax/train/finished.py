@@ -4,7 +4,6 @@ finished/
   0.safetensors   the `Result` of the first expert; written before the first checkpoint without the expert
 """
 
-import os
 import pathlib
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import safetensors.numpy
 
 from modjax import digest
-from modjax.files import os_errors
+from modjax.files import os_errors, replace
 
 FOLDER = "finished"
 DIGEST = 8  # bytes
@@ -71,10 +70,7 @@ class Finished:
         path, leaves = self._path(expert), jax.tree.leaves_with_path(self.results[expert])
         arrays = {jax.tree_util.keystr(place): np.asarray(leaf, order="C") for place, leaf in leaves}
         with os_errors(path, "written"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(path.name + ".writing")
-            draft.write_bytes(safetensors.numpy.save(arrays))
-            os.replace(draft, path)
+            replace(path, safetensors.numpy.save(arrays))
         return digest.of_file(path)
 
     def _path(self, expert):
