@@ -3,6 +3,7 @@
 A *method* is a dictionary, as in `modjax.studies.methods`; an `Experiment` holds what methods are made of.
 """
 
+from modjax.studies.benchmarks import benchmarks
 from modjax.studies.demo import demo
 from modjax.studies.experiment import Experiment
 from modjax.studies.leaderboard import leaderboard
@@ -12,4 +13,4 @@ from modjax.studies.search import search
 from modjax.studies.seeds import seeds
 from modjax.studies.transfer import transfer
 
-__all__ = ["Experiment", "Libraries", "demo", "leaderboard", "plan", "search", "seeds", "transfer"]
+__all__ = ["Experiment", "Libraries", "benchmarks", "demo", "leaderboard", "plan", "search", "seeds", "transfer"]

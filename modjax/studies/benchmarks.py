@@ -1,0 +1,115 @@
+"""The ten zero-shot benchmarks of one method, kept part by part in a folder, so that an interrupted run goes on."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Unpack
+
+from modjax import arguments, digest
+from modjax.claim import claim
+from modjax.eval.benchmarks import records, scoring
+from modjax.eval.benchmarks.benchmark import Benchmark
+from modjax.eval.benchmarks.catalogue import BENCHMARKS
+from modjax.eval.benchmarks.result import Result, joined, mean
+from modjax.eval.benchmarks.scoring import PART, Asking, AskingFields
+from modjax.eval.method import Method
+from modjax.files import plain, read_json, write_json
+from modjax.parallel.distributed import from_first
+from modjax.progress import progress_bar
+from modjax.studies import methods
+from modjax.studies.experiment import Experiment
+
+
+def benchmarks(
+    experiment: Experiment,
+    method: Mapping[str, Any],
+    data: str | os.PathLike | None = None,
+    names: Iterable[str] = (),
+    progress: bool = True,
+    **settings: Unpack[AskingFields],
+) -> dict[str, Result]:
+    """Scores a method on benchmarks, {name: result}, and leaves them in the experiment's workdir.
+
+    There, each benchmark has a folder of its results, and benchmarks.json has the means of all. What was measured is
+    used again as long as the model, the method, the questions and the version of the benchmark are the same; benchmarks
+    may be added from run to run.
+
+    Args:
+      experiment: with a workdir; its tasks are read only by routers and adaptation.
+      method: {"library": ..., "router": ...}, see `modjax.studies.methods`; {"library": ""} is the base model.
+      data: a folder with a file or a folder per benchmark, by name; None reads the Hugging Face hub.
+      names: of `modjax.eval.BENCHMARKS`; () is all ten.
+      progress: show bars.
+      settings: the fields of `modjax.eval.Asking`: examples, seed, chat, execute, batch, limits.
+
+    Raises InputError for unknown names, records that cannot be read, and benchmarks of programs without
+    `execute`, before anything is scored; and for a folder with results of another model, method or questions.
+    """
+    folder = arguments.instance("experiment", experiment, Experiment).workdir
+    if folder is None:
+        raise arguments.refused("experiment", experiment, "an experiment with a workdir, which results are kept in")
+    data = arguments.optional(arguments.path)("data", data)
+    chosen = [scoring.named(name) for name in arguments.texts("names", names) or BENCHMARKS]
+    line, progress = methods.normalised(method), arguments.flag("progress", progress)
+    methods.check(line, experiment)
+    asking = arguments.made(Asking, settings)
+    for own in chosen:
+        asking.check(own)
+    asked = {own.name: _questions(own, data, asking) for own in chosen}
+    made_of = _made_of(line, experiment)
+    for own in chosen:
+        _claim(folder / own.name, own, asked[own.name], asking, made_of)
+    made = methods.make("evaluated", line, experiment)
+    found = {own.name: _kept(folder, own, asked[own.name], experiment, made, asking, progress) for own in chosen}
+    from_first(lambda: write_json(folder / "benchmarks.json", summary(found)))
+    return found
+
+
+def summary(results: Mapping[str, Result]) -> dict[str, Any]:
+    """The unweighted mean of the headlines, and what `Result.as_json` gives of each benchmark, without single answers."""
+    whole = {name: one.as_json() for name, one in results.items()}
+    for one in whole.values():
+        del one["each"]
+    return {"mean": mean(results), "benchmarks": whole}
+
+
+def _questions(own: Benchmark, data: pathlib.Path | None, asking: Asking) -> list[Any]:
+    path = None if data is None else records.locate(data, own.name)
+    return own.sample(own.questions(path), asking.examples, asking.seed)
+
+
+def _made_of(line, experiment) -> dict[str, Any]:
+    """The inputs of the method's answers; of the base model alone, which reads no tasks, its own."""
+    routed = methods.libraries_of(line) or "adapt" in line
+    common = experiment.made_of() if routed else {"model": experiment.model.content}
+    return methods.made_of(line, experiment) | plain(common)
+
+
+def _claim(folder, own, questions, asking, made_of) -> None:
+    """Ties a benchmark's folder to what its results are made of."""
+    inputs = {
+        **{"version": own.version, "questions": digest.of_json(questions), "chat": asking.chat},
+        **({"limits": dataclasses.asdict(asking.limits)} if own.runs_code else {}),
+        **made_of,
+    }
+    from_first(lambda: claim(folder / "inputs.json", inputs, sorted(folder.glob("part-*.json"))))
+
+
+def _kept(folder, own, questions, experiment: Experiment, made: Method, asking, progress) -> Result:
+    """The result of a benchmark: the parts that an earlier run has left, and then the others."""
+    files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // PART))]
+    done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
+    found = from_first(lambda: [read_json(file) for file in files[:done]])
+    found = [Result.from_json(one) for one in found]
+    with progress_bar(len(questions), f"{own.name} question", sum(one.examples for one in found), progress) as bar:
+        later = scoring.parts(experiment.model, made, own, questions, asking, done)
+        for file, part in zip(files[done:], later, strict=True):
+            _write(file, part)
+            found.append(part)
+            bar.update(part.examples)
+    return joined(found)
+
+
+def _write(file, part):
+    from_first(lambda: write_json(file, part.as_json()))
