@@ -12,6 +12,7 @@ imports nothing of modjax.
 Both filters stay until the process ends, and hold its threads too.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -68,7 +69,8 @@ def main() -> None:
     told.write(json.dumps(isolation) + "\n")
     execute(job.pop("program"))
     told.write(job["token"] + "\n")
-    told.flush()
+    with contextlib.suppress(Exception):  # the program may have closed or replaced it
+        sys.stdout.flush()
     os._exit(0)  # threads of the program and its atexit functions are not waited for
 
 

@@ -67,7 +67,7 @@ def benchmarks(
 
 
 def summary(results: Mapping[str, Result]) -> dict[str, Any]:
-    """The unweighted mean of the headlines, and what `Result.as_json` gives of each benchmark, without single answers."""
+    """The unweighted mean of the headlines, and of each benchmark `Result.as_json` without single answers."""
     whole = {name: one.as_json() for name, one in results.items()}
     for one in whole.values():
         del one["each"]

@@ -24,7 +24,7 @@ from modjax.parallel.distributed import from_first
 from modjax.progress import progress_bar
 from modjax.routing.base import Router
 
-PART = 512  # questions that are scored together
+PART = 256  # questions that are scored together
 
 
 @dataclasses.dataclass(frozen=True)
