@@ -3,7 +3,8 @@
     {activity}: {context}| {ending}
 
 Texts are cleaned as in mttl and in lm-evaluation-harness (hellaswag, version 1.0): " [title]" becomes ". ", other
-brackets are dropped, double spaces become single ones, once. Records of {ctx, label, endings} are cleaned already.
+brackets are dropped, double spaces become single ones, once; the unfinished sentence begins with a capital letter, and
+has no other. Records of {ctx, label, endings} are cleaned already but for that letter.
 """
 
 import re
@@ -31,8 +32,11 @@ def _original(record, where):
 
 
 def _cleaned(record, where):
-    endings = record.texts("endings")
-    return _asked(record.text("ctx"), endings, record.index("label", len(endings)))
+    endings, context = record.texts("endings"), record.text("ctx")
+    before, stop, last = context.rpartition(". ")
+    if last[:1].islower():
+        context = f"{before}{stop}{last.capitalize()}"
+    return _asked(context, endings, record.index("label", len(endings)))
 
 
 HELLASWAG = Benchmark(

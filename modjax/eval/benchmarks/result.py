@@ -1,6 +1,7 @@
 """Results of benchmarks, example by example, with their standard errors, intervals, and the mean of all benchmarks."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ class Result:
       values: {metric: float64[n]}, 1 for a right answer, else 0; see `modjax.eval.benchmarks.likelihood.METRICS`.
       groups: n names of tasks within the benchmark, as of BBH; "" where there are none.
       said: for each question the log-likelihoods of its choices, or the text of the answer.
-      notes: what limits programs had, where answers were run.
+      notes: of programs that were run, how many ended in which way, {"ends": {status: number}}, and what held them.
     """
 
     name: str
@@ -82,7 +83,10 @@ def joined(parts: Sequence[Result]) -> Result:
     first = parts[0]
     values = {metric: np.concatenate([part.values[metric] for part in parts]) for metric in first.values}
     groups = tuple(name for part in parts for name in part.groups)
-    return dataclasses.replace(first, values=values, groups=groups, said=[one for part in parts for one in part.said])
+    said = [one for part in parts for one in part.said]
+    ends = sum((Counter(part.notes.get("ends", {})) for part in parts), Counter())
+    notes = dict(first.notes) | ({"ends": dict(ends)} if ends else {})
+    return dataclasses.replace(first, values=values, groups=groups, said=said, notes=notes)
 
 
 def mean(results: Mapping[str, Result]) -> float:

@@ -33,7 +33,7 @@ CASES = {
     "hellaswag": (BOAT, [
         {"activity_label": "Sailing", "ctx_a": "A boat  leaves [header] the port.", "ctx_b": "the crew", "ctx": "x",
          "endings": ["sets the sails.", "eats [substeps] the sails."], "label": "0"},
-        {"ctx": "Sailing: A boat leaves the port. The crew", "label": 0,
+        {"ctx": "Sailing: A boat leaves the port. the crew", "label": 0,
          "endings": ["sets the sails.", "eats the sails."]},
     ]),
     "openbookqa": (ICE, [
