@@ -12,7 +12,7 @@ from modjax.eval.benchmarks import records, scoring
 from modjax.eval.benchmarks.benchmark import Benchmark
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
 from modjax.eval.benchmarks.result import Result, joined, mean
-from modjax.eval.benchmarks.scoring import PART, Asking, AskingFields
+from modjax.eval.benchmarks.scoring import Asking, AskingFields
 from modjax.eval.method import Method
 from modjax.files import plain, read_json, write_json
 from modjax.parallel.distributed import from_first
@@ -89,7 +89,7 @@ def _made_of(line, experiment) -> dict[str, Any]:
 def _claim(folder, own, questions, asking, made_of) -> None:
     """Ties a benchmark's folder to what its results are made of."""
     inputs = {
-        **{"version": own.version, "questions": digest.of_json(questions), "chat": asking.chat},
+        **{"version": own.version, "questions": digest.of_json(questions), "chat": asking.chat, "part": scoring.PART},
         **({"limits": dataclasses.asdict(asking.limits)} if own.runs_code else {}),
         **made_of,
     }
@@ -98,7 +98,7 @@ def _claim(folder, own, questions, asking, made_of) -> None:
 
 def _kept(folder, own, questions, experiment: Experiment, made: Method, asking, progress) -> Result:
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
-    files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // PART))]
+    files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // scoring.PART))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
     found = from_first(lambda: [read_json(file) for file in files[:done]])
     found = [Result.from_json(one) for one in found]
