@@ -72,11 +72,15 @@ class Figures:
         return Estimate.of(self.values[metric][at] @ w_M, self.drawn[metric][:, at] @ w_M)
 
     def share(self, metric: str, method: str, bottom: str, top: str) -> Estimate:
-        """The share of the gap from one method to another that a method closes: 0 at `bottom`, 1 at `top`."""
+        """The share of the gap from one method to another that a method closes: 0 at `bottom`, 1 at `top`.
+
+        NaN where there is no gap.
+        """
         m, b, t = (self.methods.index(name) for name in (method, bottom, top))
-        value_M, drawn_DM = self.values[metric], self.drawn[metric]
-        drawn_D = (drawn_DM[:, m] - drawn_DM[:, b]) / (drawn_DM[:, t] - drawn_DM[:, b])
-        return Estimate.of((value_M[m] - value_M[b]) / (value_M[t] - value_M[b]), drawn_D)
+        all_DM = np.concatenate([self.values[metric][None], self.drawn[metric]])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share_D = (all_DM[:, m] - all_DM[:, b]) / (all_DM[:, t] - all_DM[:, b])
+        return Estimate.of(share_D[0], share_D[1:])
 
 
 def _of(run, number, method) -> Mapping[str, Score]:
