@@ -19,10 +19,10 @@ from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Figures, Run
 from modjax.eval.intervals import Estimate
 from modjax.eval.sample import Sample
-from modjax.eval.score import as_json, from_json, summary
+from modjax.eval.score import Score, as_json, from_json, joined, summary
 from modjax.files import plain
 from modjax.model import Model
-from modjax.studies import methods
+from modjax.studies import methods, results
 from modjax.studies.claims import CLAIMS, Results
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
@@ -40,7 +40,7 @@ class Study:
     """All that a study's results depend on.
 
     Attributes:
-      tasks: those to train on, and held-out ones.
+      tasks: those to train on, and held-out ones; held_out: names of more that are kept out of training.
       lines: {method: its line, or a list of lines of which the best on the development tasks is taken}. A line's
         "library" is a kind of `modjax.studies.libraries`.
       development: the tasks, trained on and held out, by which settings are chosen; they are not reported.
@@ -57,6 +57,7 @@ class Study:
     lines: Mapping[str, Line | Sequence[Line]]
     settings: Mapping[str, Any]
     cluster: Mapping[str, Any]
+    held_out: Sequence[str] = ()
     development: Sequence[str] = ()
     seeds: Sequence[int] = (0, 1, 2)
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -73,6 +74,11 @@ class Study:
         checked_tasks(self.tasks)
         lines = {name: _alternatives(name, line) for name, line in self.lines.items()}
         object.__setattr__(self, "lines", lines)
+        held_out = set(self.tasks.select(self.held_out))
+        tasks = (
+            dataclasses.replace(task, held_out=task.held_out or task.name in held_out) for task in self.tasks.values()
+        )
+        object.__setattr__(self, "tasks", Tasks(tasks))
         object.__setattr__(self, "development", tuple(self.tasks.select(self.development)))
         if not self.seeds:
             raise InputError("no seeds; expected at least one")
@@ -97,20 +103,28 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
     Args:
       folder: for seed-0/, seed-1/, ..., each with libraries, choices and scores.
 
-    Returns plain data: "methods", {method: {part: {metric: estimate}}} with intervals over seeds, tasks and examples;
-    "claims", see `modjax.studies.claims`; "chosen", {seed: {method: its line}}; and the "tasks" of each part.
+    Returns results for `modjax.report`, with intervals over seeds, tasks and examples; among them "claims", see
+    `modjax.studies.claims`; "chosen", {seed: {method: its line}}; and "development", the tasks of these choices.
     """
     folder = arguments.path("folder", folder)
     runs = [_Seed(arguments.instance("plan", plan, Study), folder / f"seed-{seed}", seed) for seed in plan.seeds]
     scores = [run.scores() for run in runs]
     parts = {"in_distribution": plan.reported.training, "held_out": plan.reported.held_out}
     figures = {part: _figures(scores, plan, list(tasks)) for part, tasks in parts.items()}
-    results = Results(**figures, transfer=runs[0].transfer() if plan.pairs else None)
+    judged = Results(**figures, transfer=runs[0].transfer() if plan.pairs else None)
+    seconds = {f"seed {run.seed}: {name}": time for run in runs for name, time in run.stages.seconds.items()}
     return {
-        "methods": {name: {part: _means(own, name) for part, own in figures.items()} for name in plan.lines},
-        "claims": [claim.judged(results, metric) for claim in CLAIMS for metric in JUDGED],
+        "title": "Libraries of experts at equal compute",
+        "subtitle": f"{len(plan.tasks.training)} tasks in training, {len(parts['held_out'])} held out, "
+        f"{len(runs)} seeds, on {plan.model.name}",
+        "facts": results.facts(plan.model, plan.tasks, seconds),
+        "resampled": "seeds and tasks, and examples within their tasks, resampled",
+        "claims": [claim.judged(judged, metric) for claim in CLAIMS for metric in JUDGED],
+        "methods": [_row(name, lines, figures) for name, lines in plan.lines.items()],
+        "tasks": [results.task(task, _over_seeds(scores, task.name)) for task in plan.reported.values()],
+        "stages": results.stages(seconds),
         "chosen": {str(run.seed): run.chosen() for run in runs},
-        "tasks": {part: list(tasks) for part, tasks in parts.items()} | {"development": list(plan.development)},
+        "development": list(plan.development),
     }
 
 
@@ -194,7 +208,20 @@ def _figures(scores, plan, tasks) -> Figures:
     return Figures(scores, known, tasks)
 
 
-def _means(figures: Figures, name) -> dict[str, dict[str, float]] | None:
+def _row(name, lines, figures: Mapping[str, Figures]) -> dict[str, Any]:
+    """One line of the comparison: the means of each part, with their intervals."""
+    return {"name": name, "note": lines[0].get("note", "")} | {part: _means(own, name) for part, own in figures.items()}
+
+
+def _means(figures: Figures, name) -> dict[str, Any]:
     if name not in figures.methods:
-        return None
-    return {metric.name: figures.mean(metric.name, name).as_json() for metric in metrics.METRICS}
+        return {}
+    found = {metric.name: figures.mean(metric.name, name) for metric in metrics.METRICS}
+    means = {metric: one.value for metric, one in found.items()}
+    return means | {"intervals": {metric: [one.low, one.high] for metric, one in found.items()}}
+
+
+def _over_seeds(scores: Sequence[Run], task) -> dict[str, dict[str, Score]]:
+    """{method: {task: the score of the examples under all seeds}}."""
+    known = [name for name in scores[0] if all(task in run[name] for run in scores)]
+    return {name: {task: joined([run[name][task] for run in scores])} for name in known}

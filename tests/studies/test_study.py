@@ -1,10 +1,12 @@
 """The study on a tiny model: equal compute, choices on development tasks alone, what is kept, and its claims."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 
+from modjax import report
 from modjax.data.tasks import Example, Task, Tasks
 from modjax.errors import InputError
 from modjax.eval.hierarchy import Figures
@@ -16,6 +18,7 @@ from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
 from modjax.studies.study import Study, study
 
+MODULE = sys.modules["modjax.studies.study"]
 WORDS = {"a": "yes", "b": "no", "c": "cat", "d": "dog", "new": "bird", "other": "two"}
 LINES = {
     "base": {"library": ""},
@@ -43,7 +46,7 @@ def many():
         Task(
             name,
             tuple(Example(f"what is {fill[i]} {fill[n]}", target, split) for split, i in splits),
-            held_out=name in ("new", "other"),
+            held_out=name == "new",
         )
         for n, (name, target) in enumerate(WORDS.items())
     )
@@ -57,8 +60,9 @@ def plan(model, many):
         LINES,
         SETTINGS,
         {"clusters": 2, "restarts": 2},
+        held_out=("other",),
         development=("a", "other"),
-        seeds=(0, 1),
+        seeds=(0,),
         clustering=0.4,
         sample=Sample(examples=2, length=32, system=""),
         max_new_tokens=2,
@@ -70,21 +74,22 @@ def plan(model, many):
 
 def test_a_study_reports_on_tasks_that_nothing_was_chosen_by_and_is_not_repeated(plan, tmp_path, monkeypatch):
     found = study(tmp_path, plan)
-    assert found["tasks"] == {
-        "in_distribution": ["b", "c", "d"],
-        "held_out": ["new"],
-        "development": ["a", "other"],
-    }
-    assert set(found["methods"]) == set(LINES)
-    assert found["methods"]["oracle (MBC)"]["held_out"] is None  # it covers the tasks of its experts alone
-    assert found["methods"]["adapt MBC 10"]["in_distribution"] is None
-    loss = found["methods"]["Arrow (private)"]["in_distribution"]["loss"]
-    assert 0 < loss["low"] <= loss["value"] <= loss["high"]
+    assert [task["name"] for task in found["tasks"]] == ["b", "c", "d", "new"]
+    assert found["development"] == ["a", "other"]
+    scored = {one["name"]: one for one in found["methods"]}
+    assert list(scored) == list(LINES)
+    assert scored["oracle (MBC)"]["held_out"] == {}  # it covers the tasks of its experts alone
+    assert scored["adapt MBC 10"]["in_distribution"] == {}
+    own = scored["Arrow (private)"]["in_distribution"]
+    low, high = own["intervals"]["loss"]
+    assert 0 < low <= own["loss"] <= high
+    assert found["tasks"][0]["loss"].keys() == LINES.keys() - {"adapt LoRA 10", "adapt MBC 10"}
     verdicts = {(one["claim"], one["metric"]): one["verdict"] for one in found["claims"]}
     assert verdicts["a", "loss"] == "not measured" == verdicts["c, base", "loss"]
     assert verdicts["b", "loss"] != "not measured" != verdicts["e, 10", "rouge_l"]
+    assert "(b) MBC's clusters" in report.text_claims(found) and "oracle (MBC)" in report.text_table(found)
 
-    monkeypatch.setattr("modjax.studies.study.evaluate", None)  # nothing is scored again
+    monkeypatch.setattr(MODULE, "evaluate", None)  # nothing is scored again
     assert study(tmp_path, plan) == found
     with pytest.raises(InputError, match="train.steps"):
         study(tmp_path, dataclasses.replace(plan, settings=SETTINGS | {"steps": 6}))
@@ -100,18 +105,19 @@ def test_settings_are_chosen_by_the_development_tasks(plan, tmp_path, monkeypatc
         values = {"loss": np.ones(2) + worse, "exact_match": np.zeros(2), "rouge_l": np.zeros(2)}
         return {name: Score(values, np.ones(2, int)) for name in tasks}
 
-    monkeypatch.setattr("modjax.studies.study.evaluate", scored)
-    only = dataclasses.replace(plan, lines={"Arrow (private)": LINES["Arrow (private)"]}, seeds=(0,))
+    monkeypatch.setattr(MODULE, "evaluate", scored)
+    only = dataclasses.replace(plan, lines={"Arrow (private)": LINES["Arrow (private)"]}, seeds=(0, 1))
     found = study(tmp_path, only)
     assert found["chosen"]["0"]["Arrow (private)"]["router"]["top_k"] == 1
-    assert seen[:2] == [(("a", "other"), "validation", 1)] * 2
-    assert seen[2:] == [(("b", "c", "d", "new"), "test", 2)]
+    assert found["chosen"]["1"] == found["chosen"]["0"]
+    once = [(("a", "other"), "validation", 1)] * 2 + [(("b", "c", "d", "new"), "test", 2)]
+    assert seen == once * 2
 
 
 def test_libraries_of_clusters_read_what_their_clustering_leaves(model, many, tmp_path):
     settings = SETTINGS | {"steps": 10, "batch": 2}
     own = Libraries(model, many.training, Stages(tmp_path), settings, {"clusters": 2}, clustering=0.4)
-    rows = 10 * 2 * 4
+    rows = 10 * 2 * 5
     assert own.equal_rows("shared", 1)["steps"] * 2 == rows
     assert own.equal_rows("mbc", 2)["steps"] * 2 * 2 == rows * 6 // 10
     assert dict(own.library("brief").infos[0].training)["steps"] == 4
