@@ -2,7 +2,7 @@
 WinoGrande by length-normalised likelihood, BBH by exact match, HumanEval and MBPP by pass@1; and their unweighted mean.
 
 Cost: the base model reads 3 million tokens, most of them HellaSwag's, and writes 7,000 short answers; minutes on a GPU,
-hours on a CPU (`evaluate.examples=100` for a first look). Expect: docs/measurements.md for SmolLM2-135M-Instruct.
+hours on a CPU (`evaluate.examples=100` for a first look). Expect: docs/benchmarks.md for SmolLM2-135M-Instruct.
 
     modjax evaluate --config=configs/benchmarks.py:data=DIR,execute=True --workdir=workdir/benchmarks
     modjax evaluate --config=configs/benchmarks.py:data=DIR,execute=True,library=workdir/mbc/library \\

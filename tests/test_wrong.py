@@ -21,7 +21,8 @@ from modjax import eval as evaluation
 from modjax.adapt.lorahub import LoraHubSettings
 from modjax.data import sources
 from modjax.errors import InputError
-from modjax.eval import intervals
+from modjax.eval import execution, intervals
+from modjax.eval.benchmarks.result import Result, mean, resample
 from modjax.eval.score import Score
 from modjax.files import write_json
 from modjax.generation import Request
@@ -37,7 +38,8 @@ PROTOTYPES = {
 }
 COSTLY = """
     train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
-    eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
+    eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each eval.benchmarks.scoring:_scored
+    eval.benchmarks.records:_from_hub eval.execution:_run
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
     studies.plan:outcome studies.search:candidates
 """
@@ -75,6 +77,10 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     write_json(tmp_path / "clusters.json", clusters.as_json(library))
     score = Score({name: np.ones(3) for name in ("loss", "exact_match", "rouge_l")}, np.ones(3, int))
     method = evaluation.Method("arrow", library, routing.arrow(library))
+    result = Result("piqa", 1, "acc", {"acc": np.ones(3)}, ("",) * 3, [[0.0]] * 3)
+    limits, asking = dataclasses.asdict(evaluation.Limits()), dataclasses.asdict(evaluation.Asking(examples=1))
+    asking["limits"] = evaluation.Limits()
+    (tmp_path / "piqa.jsonl").write_text('{"goal": "red", "sol1": "yes", "sol2": "no", "label": 0}\n')
     request = dataclasses.asdict(Request(max_new_tokens=2))
     prompts = {"prompts": ["what is red"], **experts, "router": routing.uniform(library), **request}
     study, alike = {"sample": sample, "seed": 0}, settings | {"rank": library.rank, "alpha": library.infos[0].alpha}
@@ -113,6 +119,18 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "eval.summary": (evaluation.summary, lambda: {"scores": {"a": score}, "tasks": ["a"]}),
         "eval.Method": (evaluation.Method, lambda: {"name": "x", **experts, "router": prompts["router"]}),
         "eval.Sample": (evaluation.Sample, dict),
+        "eval.benchmark": (
+            evaluation.benchmark,
+            lambda: (
+                {"model": model, "name": "piqa", "path": tmp_path / "piqa.jsonl", **experts}
+                | {"router": prompts["router"], "progress": False, **asking}
+            ),
+        ),
+        "eval.Asking": (evaluation.Asking, lambda: asking),
+        "eval.Limits": (evaluation.Limits, lambda: limits),
+        "execution.run": (execution.run, lambda: {"programs": ["x = 1"], "workers": 1}),
+        "benchmarks.mean": (mean, lambda: {"results": {"piqa": result}}),
+        "benchmarks.resample": (resample, lambda: {"results": [{"piqa": result}], "resamples": 2}),
         "intervals.draws": (intervals.draws, lambda: {"task": "a", "n_examples": 3, "resamples": 2}),
         "intervals.resample": (intervals.resample, lambda: {"scores": [{"a": score}], "tasks": ["a"], "resamples": 2}),
         "data.load": (data.load, lambda: {"name_or_path": tmp_path / "tasks"}),
@@ -181,6 +199,13 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "adapt.retrieve": (adapt.retrieve, lambda: experts | {"tasks": few, "n": 1, "own": two}),
         "adapt.nearness": (adapt.nearness, lambda: experts | {"expert": one}),
         "studies.Experiment": (studies.Experiment, lambda: {"model": model, "tasks": tasks}),
+        "studies.benchmarks": (
+            studies.benchmarks,
+            lambda: (
+                {"experiment": experiment(), "method": {"library": ""}, "data": tmp_path, "names": ["piqa"]}
+                | {"progress": False, **asking}
+            ),
+        ),
         "studies.leaderboard": (
             studies.leaderboard,
             lambda: {"experiment": experiment(), "lines": {"x": {"router": "uniform"}}},
@@ -229,7 +254,8 @@ LEFT_OUT = {"studies.seeds": ["study"], "studies.leaderboard": ["load_model"]}
 NAMES = """
     load Model.logits Model.generate Model.stream Model.bind Model.check Model.fold Model.save
     train_library train_full train_poly Settings Request
-    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample
+    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample eval.benchmark eval.Asking
+    eval.Limits execution.run benchmarks.mean benchmarks.resample
     intervals.draws intervals.resample
     data.load data.write data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
@@ -241,7 +267,8 @@ NAMES = """
     merge.uniform merge.weighted merge.concatenate merge.svd merge.ties merge.dare merge.magnitude_prune
     merge.genknowsub merge.fold
     adapt.few adapt.lora adapt.mu adapt.poly adapt.cat adapt.lorahub adapt.retrieve adapt.nearness
-    studies.Experiment studies.leaderboard studies.plan studies.search studies.transfer studies.demo studies.seeds
+    studies.Experiment studies.benchmarks studies.leaderboard studies.plan studies.search studies.transfer studies.demo
+    studies.seeds
     transfer.choose_pairs
     report.write report.text_table make_mesh
 """
@@ -256,8 +283,8 @@ def test_arguments_of_wrong_types(calls, name):
 # Not called from outside with values of their own: results of functions, router classes (made by their builders and
 # `load_router`, which tests/experts tries), and parts of routers for the code inside jit.
 INNER = """
-    Analysis Comparison Cost Metric Score Nearest Sweep Form SPLITS Bound Context PromptRouter PromptRows Router Settled
-    hook named per_site static routed settle top_k_softmax load_router Clusters Libraries
+    Analysis BENCHMARKS Comparison Cost Metric Result Score Nearest Sweep Form SPLITS Bound Context PromptRouter
+    PromptRows Router Settled hook named per_site static routed settle top_k_softmax load_router Clusters Libraries
 """
 
 
@@ -280,6 +307,8 @@ UNKNOWN = [
     "Model.stream",
     "routing.arrow",
     "adapt.lorahub",
+    "eval.benchmark",
+    "studies.benchmarks",
 ]
 
 

@@ -47,6 +47,7 @@ from modjax.eval import sandbox
 
 MIB = 2**20
 START = 60.0  # seconds that Python may take to start on a busy machine
+PASSED = "passed"  # the status of a program that has run to its end
 TEXT = 4096  # characters of an outcome's text
 
 
@@ -83,7 +84,7 @@ class Outcome:
 
     @property
     def passed(self) -> bool:
-        return self.status == "passed"
+        return self.status == PASSED
 
 
 def check() -> None:
@@ -172,5 +173,5 @@ def _outcome(told, printed, over, token, code) -> Outcome:
     if over or code == -signal.SIGXCPU:
         return Outcome(over or "time", text, isolation)
     if token in told[1:]:
-        return Outcome("passed", text, isolation)
+        return Outcome(PASSED, text, isolation)
     return Outcome("killed" if code < 0 else "failed", text, isolation)

@@ -15,6 +15,15 @@ from modjax.studies.study import Study, study
 from modjax.studies.transfer import transfer
 
 __all__ = [
-    *("Experiment", "Libraries", "Study"),
-    *("benchmarks", "demo", "leaderboard", "plan", "search", "seeds", "study", "transfer"),
+    "Experiment",
+    "Libraries",
+    "Study",
+    "benchmarks",
+    "demo",
+    "leaderboard",
+    "plan",
+    "search",
+    "seeds",
+    "study",
+    "transfer",
 ]

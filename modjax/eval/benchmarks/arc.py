@@ -15,11 +15,11 @@ def _asked(question: str, choices: list[str], gold: int) -> Choices:
     return Choices((f"Question: {question}\nAnswer:",) * len(choices), tuple(choices), gold)
 
 
-def _original(record, where):
+def _original(record):
     return _asked(record.text("question"), *record.labelled("choices", "answerKey"))
 
 
-def _query(record, where):
+def _query(record):
     choices = record.texts("choices")
     return _asked(record.text("query"), choices, record.index("gold", len(choices)))
 

@@ -42,7 +42,7 @@ def right(answer: str, problem: Problem) -> bool:
     return answer.split() == problem.target.split()
 
 
-def _asked(record, where):
+def _asked(record):
     prompt = f"Solve the following problem: {record.text('input')}\nAnswer:"
     return Problem(prompt, record.text("target"), record.group)
 

@@ -17,18 +17,18 @@ def _asked(passage: str, question: str, gold: int) -> Choices:
     return Choices((context,) * 2, CHOICES, gold)
 
 
-def _original(record, where):
+def _original(record):
     return _asked(record.text("passage"), record.text("question"), record.index("answer", 2))
 
 
-def _super_glue(record, where):
+def _super_glue(record):
     return _asked(record.text("passage"), record.text("question"), record.index("label", 2))
 
 
-def _query(record, where):
+def _query(record):
     passage, found, question = record.text("query").removeprefix("Passage: ").rpartition("\nQuestion: ")
     if not found or record.texts("choices") != list(CHOICES):
-        raise InputError(f"{where}: expected a passage, a line 'Question: ...', and the choices no and yes")
+        raise InputError(f"{record.where}: expected a passage, a line 'Question: ...', and the choices no and yes")
     return _asked(passage, question, record.index("gold", 2))
 
 

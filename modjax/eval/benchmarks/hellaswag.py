@@ -24,14 +24,14 @@ def _asked(context, endings, gold) -> Choices:
     return Choices((context,) * len(endings), tuple(endings), gold)
 
 
-def _original(record, where):
+def _original(record):
     scene = f"{record.text('ctx_a')} {record.text('ctx_b').capitalize()}"
     endings = [cleaned(ending) for ending in record.texts("endings")]
     context = cleaned(f"{record.text('activity_label')}: {scene}")
     return _asked(context, endings, record.index("label", len(endings)))
 
 
-def _cleaned(record, where):
+def _cleaned(record):
     endings, context = record.texts("endings"), record.text("ctx")
     before, stop, last = context.rpartition(". ")
     if last[:1].islower():
@@ -43,5 +43,8 @@ HELLASWAG = Benchmark(
     "hellaswag",
     1,
     Hub("Rowan/hellaswag", (None,), "validation"),
-    (Form(("activity_label", "ctx_a", "ctx_b", "endings"), _original), Form(("ctx", "label", "endings"), _cleaned)),
+    (
+        Form(("activity_label", "ctx_a", "ctx_b", "endings", "label"), _original),
+        Form(("ctx", "label", "endings"), _cleaned),
+    ),
 )

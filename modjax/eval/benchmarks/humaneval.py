@@ -14,7 +14,7 @@ from modjax.eval.benchmarks.records import Form, Hub
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
 
-def _asked(record, where):
+def _asked(record):
     prompt = record.text("prompt")
     tests = f"{record.text('test')}\ncheck({record.text('entry_point')})\n"
     return Problem(prompt, tests, start=prompt)

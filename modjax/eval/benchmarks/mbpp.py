@@ -19,25 +19,25 @@ from modjax.eval.benchmarks.records import Form, Hub
 TEST = range(11, 511)  # ids of the split test
 
 
-def _described(record, where):
-    return _asked(record, where, record.text("text"), record.get("test_setup_code"))
+def _described(record):
+    return _asked(record, record.text("text"), record.get("test_setup_code"))
 
 
-def _sanitized(record, where):
+def _sanitized(record):
     imports = record.get("test_imports")
-    return _asked(record, where, record.text("prompt"), "\n".join(imports) if imports else "")
+    return _asked(record, record.text("prompt"), "\n".join(imports) if imports else "")
 
 
-def _asked(record, where, task, setup):
+def _asked(record, task, setup):
     number = record["task_id"]
     if not isinstance(number, int):
-        raise InputError(f"{where}: key 'task_id' is {number!r}; expected a number")
+        raise InputError(f"{record.where}: key 'task_id' is {number!r}; expected a number")
     if number not in TEST:
         return None
     tests = record.texts("test_list")
     head, colon, _ = record.text("code").replace("\r\n", "\n").partition(":")
     if not colon:
-        raise InputError(f"{where}: key 'code' has no colon; expected a function")
+        raise InputError(f"{record.where}: key 'code' has no colon; expected a function")
     lines = [f"{head}:", '\t"""', f"\t{task}", *(f"\t{test}" for test in tests), '\t"""', ""]
     prompt = "\n".join(lines)
     return Problem(prompt, "\n".join([setup or "", *tests, ""]), start=prompt)

@@ -14,11 +14,11 @@ def _asked(question, choices, gold) -> Choices:
     return Choices((question,) * len(choices), tuple(choices), gold)
 
 
-def _original(record, where):
+def _original(record):
     return _asked(record.text("question_stem"), *record.labelled("choices", "answerKey"))
 
 
-def _query(record, where):
+def _query(record):
     choices = record.texts("choices")
     return _asked(record.text("query"), choices, record.index("gold", len(choices)))
 

@@ -9,7 +9,7 @@ from modjax.eval.benchmarks.benchmark import Benchmark, Choices
 from modjax.eval.benchmarks.records import Form, Hub
 
 
-def _asked(record, where):
+def _asked(record):
     context = f"Question: {record.text('goal')}\nAnswer:"
     return Choices((context,) * 2, (record.text("sol1"), record.text("sol2")), record.index("label", 2))
 

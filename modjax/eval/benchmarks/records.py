@@ -24,11 +24,11 @@ class Hub(NamedTuple):
 class Form(NamedTuple):
     """One way in which records are written: the keys they have, and the question that one of them asks.
 
-    `question(record, where)` may return None for a record that is not scored, as one of another split.
+    `question(record)` may return None for a record that is not scored, as one of another split.
     """
 
     keys: tuple[str, ...]
-    question: Callable[["Record", str], Any]
+    question: Callable[["Record"], Any]
 
 
 class Record(dict):
@@ -78,7 +78,7 @@ def questions(source: str | os.PathLike | None, hub: Hub, forms: Sequence[Form])
     """
     found = []
     for record in _from_hub(hub) if source is None else _from_files(pathlib.Path(source), hub):
-        one = _form(record, forms).question(record, record.where)
+        one = _form(record, forms).question(record)
         if one is not None:
             found.append(one)
     if not found:
@@ -101,9 +101,10 @@ def locate(folder: str | os.PathLike, name: str) -> pathlib.Path:
     Raises InputError if there is none.
     """
     folder = pathlib.Path(folder)
-    for path in (folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)):
-        if path.exists():
-            return path
+    with os_errors(folder, "read"):
+        for path in (folder / name, *(folder / f"{name}{suffix}" for suffix in SUFFIXES)):
+            if path.exists():
+                return path
     raise InputError(f"{folder}: has no {name}, as a folder or with one of {', '.join(SUFFIXES)}")
 
 

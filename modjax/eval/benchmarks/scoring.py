@@ -165,9 +165,12 @@ def _judged(own, questions, answers, asking) -> tuple[dict[str, np.ndarray], dic
     if not own.runs_code:
         return {own.metric: np.asarray([float(own.answering.right(answer, one)) for one, answer in pairs])}, {}
     programs = [f"{one.start}{answer}\n{one.target}" for one, answer in pairs]
-    outcomes = from_first(lambda: execution.run(programs, asking.limits))
-    ends = Counter(one.status for one in outcomes)
-    return {own.metric: np.asarray([float(one.passed) for one in outcomes])}, {
-        "ends": dict(ends.most_common()),
-        "isolation": dict(outcomes[0].isolation),
-    }
+    ends, isolation = from_first(lambda: _ended(programs, asking.limits))
+    passed = np.asarray([float(end == execution.PASSED) for end in ends])
+    return {own.metric: passed}, {"ends": dict(Counter(ends).most_common()), "isolation": isolation}
+
+
+def _ended(programs: list[str], limits: Limits) -> tuple[list[str], dict[str, str]]:
+    """How each program ended, and what held them."""
+    outcomes = execution.run(programs, limits)
+    return [one.status for one in outcomes], dict(outcomes[0].isolation)

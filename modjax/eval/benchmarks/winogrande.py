@@ -11,16 +11,18 @@ from modjax.eval.benchmarks.benchmark import Benchmark, Choices
 from modjax.eval.benchmarks.records import Form, Hub
 
 
-def _original(record, where):
+def _original(record):
     before, blank, after = record.text("sentence").partition("_")
     answer = record.text("answer")
     if not blank or answer not in ("1", "2"):
-        raise InputError(f"{where}: expected a sentence with the blank _, and the answer 1 or 2; found {answer!r}")
+        raise InputError(
+            f"{record.where}: expected a sentence with the blank _, and the answer 1 or 2; found {answer!r}"
+        )
     options = (record.text("option1"), record.text("option2"))
     return Choices(tuple(before + option for option in options), (after.strip(),) * 2, int(answer) - 1)
 
 
-def _options(record, where):
+def _options(record):
     contexts = record.texts("context_options")
     gold = record.index("gold", len(contexts))
     return Choices(tuple(contexts), (record.text("continuation"),) * len(contexts), gold)
