@@ -78,8 +78,8 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     score = Score({name: np.ones(3) for name in ("loss", "exact_match", "rouge_l")}, np.ones(3, int))
     method = evaluation.Method("arrow", library, routing.arrow(library))
     result = Result("piqa", 1, "acc", {"acc": np.ones(3)}, ("",) * 3, [[0.0]] * 3)
-    limits, asking = dataclasses.asdict(evaluation.Limits()), dataclasses.asdict(evaluation.Asking(examples=1))
-    asking["limits"] = evaluation.Limits()
+    limits = dataclasses.asdict(evaluation.Limits())
+    asking = {field.name: field.default for field in dataclasses.fields(evaluation.BenchmarkSettings)} | {"examples": 1}
     (tmp_path / "piqa.jsonl").write_text('{"goal": "red", "sol1": "yes", "sol2": "no", "label": 0}\n')
     request = dataclasses.asdict(Request(max_new_tokens=2))
     prompts = {"prompts": ["what is red"], **experts, "router": routing.uniform(library), **request}
@@ -126,7 +126,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
                 | {"router": prompts["router"], "progress": False, **asking}
             ),
         ),
-        "eval.Asking": (evaluation.Asking, lambda: asking),
+        "eval.BenchmarkSettings": (evaluation.BenchmarkSettings, lambda: asking),
         "eval.Limits": (evaluation.Limits, lambda: limits),
         "execution.run": (execution.run, lambda: {"programs": ["x = 1"], "workers": 1}),
         "benchmarks.mean": (mean, lambda: {"results": {"piqa": result}}),
@@ -254,8 +254,8 @@ LEFT_OUT = {"studies.seeds": ["study"], "studies.leaderboard": ["load_model"]}
 NAMES = """
     load Model.logits Model.generate Model.stream Model.bind Model.check Model.fold Model.save
     train_library train_full train_poly Settings Request
-    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample eval.benchmark eval.Asking
-    eval.Limits execution.run benchmarks.mean benchmarks.resample
+    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample
+    eval.benchmark eval.BenchmarkSettings eval.Limits execution.run benchmarks.mean benchmarks.resample
     intervals.draws intervals.resample
     data.load data.write data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor

@@ -6,7 +6,7 @@ import importlib
 _MODULES = {
     "Analysis": "analysis",
     "analyse": "analysis",
-    "Asking": "benchmarks.scoring",
+    "BenchmarkSettings": "benchmarks.scoring",
     "BENCHMARKS": "benchmarks.catalogue",
     "benchmark": "benchmarks.scoring",
     "Comparison": "comparison",

@@ -12,7 +12,7 @@ from modjax.eval.benchmarks import records, scoring
 from modjax.eval.benchmarks.benchmark import Benchmark
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
 from modjax.eval.benchmarks.result import Result, joined, mean
-from modjax.eval.benchmarks.scoring import Asking, AskingFields
+from modjax.eval.benchmarks.scoring import BenchmarkFields, BenchmarkSettings
 from modjax.eval.method import Method
 from modjax.files import plain, read_json, write_json
 from modjax.parallel.distributed import from_first
@@ -27,7 +27,7 @@ def benchmarks(
     data: str | os.PathLike | None = None,
     names: Iterable[str] = (),
     progress: bool = True,
-    **settings: Unpack[AskingFields],
+    **settings: Unpack[BenchmarkFields],
 ) -> dict[str, Result]:
     """Scores a method on benchmarks, {name: result}, and leaves them in the experiment's workdir.
 
@@ -41,7 +41,7 @@ def benchmarks(
       data: a folder with a file or a folder per benchmark, by name; None reads the Hugging Face hub.
       names: of `modjax.eval.BENCHMARKS`; () is all ten.
       progress: show bars.
-      settings: the fields of `modjax.eval.Asking`: examples, seed, chat, execute, batch, limits.
+      settings: the fields of `modjax.eval.BenchmarkSettings`: examples, seed, chat, execute, batch, limits.
 
     Raises InputError for unknown names, records that cannot be read, and benchmarks of programs without
     `execute`, before anything is scored; and for a folder with results of another model, method or questions.
@@ -53,15 +53,15 @@ def benchmarks(
     chosen = [scoring.named(name) for name in arguments.texts("names", names) or BENCHMARKS]
     line, progress = methods.normalised(method), arguments.flag("progress", progress)
     methods.check(line, experiment)
-    asking = arguments.made(Asking, settings)
+    given = arguments.made(BenchmarkSettings, settings)
     for own in chosen:
-        asking.check(own)
-    asked = {own.name: _questions(own, data, asking) for own in chosen}
+        given.check(own)
+    asked = {own.name: _questions(own, data, given) for own in chosen}
     made_of = _made_of(line, experiment)
     for own in chosen:
-        _claim(folder / own.name, own, asked[own.name], asking, made_of)
+        _claim(folder / own.name, own, asked[own.name], given, made_of)
     made = methods.make("evaluated", line, experiment)
-    found = {own.name: _kept(folder, own, asked[own.name], experiment, made, asking, progress) for own in chosen}
+    found = {own.name: _kept(folder, own, asked[own.name], experiment, made, given, progress) for own in chosen}
     from_first(lambda: write_json(folder / "benchmarks.json", summary(found)))
     return found
 
@@ -74,9 +74,9 @@ def summary(results: Mapping[str, Result]) -> dict[str, Any]:
     return {"mean": mean(results), "benchmarks": whole}
 
 
-def _questions(own: Benchmark, data: pathlib.Path | None, asking: Asking) -> list[Any]:
+def _questions(own: Benchmark, data: pathlib.Path | None, given: BenchmarkSettings) -> list[Any]:
     path = None if data is None else records.locate(data, own.name)
-    return own.sample(own.questions(path), asking.examples, asking.seed)
+    return own.sample(own.questions(path), given.examples, given.seed)
 
 
 def _made_of(line, experiment) -> dict[str, Any]:
@@ -86,24 +86,24 @@ def _made_of(line, experiment) -> dict[str, Any]:
     return methods.made_of(line, experiment) | plain(common)
 
 
-def _claim(folder, own, questions, asking, made_of) -> None:
+def _claim(folder, own, questions, given, made_of) -> None:
     """Ties a benchmark's folder to what its results are made of."""
     inputs = {
-        **{"version": own.version, "questions": digest.of_json(questions), "chat": asking.chat, "part": scoring.PART},
-        **({"limits": dataclasses.asdict(asking.limits)} if own.runs_code else {}),
+        **{"version": own.version, "questions": digest.of_json(questions), "chat": given.chat, "part": scoring.PART},
+        **({"limits": dataclasses.asdict(given.limits)} if own.runs_code else {}),
         **made_of,
     }
     from_first(lambda: claim(folder / "inputs.json", inputs, sorted(folder.glob("part-*.json"))))
 
 
-def _kept(folder, own, questions, experiment: Experiment, made: Method, asking, progress) -> Result:
+def _kept(folder, own, questions, experiment: Experiment, made: Method, given, progress) -> Result:
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
     files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // scoring.PART))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
     found = from_first(lambda: [read_json(file) for file in files[:done]])
     found = [Result.from_json(one) for one in found]
     with progress_bar(len(questions), f"{own.name} question", sum(one.examples for one in found), progress) as bar:
-        later = scoring.parts(experiment.model, made, own, questions, asking, done)
+        later = scoring.parts(experiment.model, made, own, questions, given, done)
         for file, part in zip(files[done:], later, strict=True):
             _write(file, part)
             found.append(part)

@@ -57,11 +57,11 @@ def test_it_leaves_each_part_and_a_summary(run, tmp_path):
 def test_a_killed_run_goes_on_where_it_was(run, tmp_path, monkeypatch):
     whole, scored, one = run(folder="whole"), [], scoring._scored
 
-    def cut_short(model, method, own, questions, asking):
+    def cut_short(model, method, own, questions, given):
         scored.append(own.name)
         if len(scored) == 3:
             raise KeyboardInterrupt
-        return one(model, method, own, questions, asking)
+        return one(model, method, own, questions, given)
 
     monkeypatch.setattr(scoring, "_scored", cut_short)
     with pytest.raises(KeyboardInterrupt):

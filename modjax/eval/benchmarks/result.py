@@ -21,7 +21,7 @@ class Result:
       metric: the headline, one of `values`.
       values: {metric: float64[n]}, 1 for a right answer, else 0; see `modjax.eval.benchmarks.likelihood.METRICS`.
       groups: n names of tasks within the benchmark, as of BBH; "" where there are none.
-      said: for each question the log-likelihoods of its choices, or the text of the answer.
+      answers: for each question the log-likelihoods of its choices, or the text of the answer.
       notes: of programs that were run, how many ended in which way, {"ends": {status: number}}, and what held them.
     """
 
@@ -30,7 +30,7 @@ class Result:
     metric: str
     values: Mapping[str, np.ndarray]
     groups: tuple[str, ...]
-    said: list[Any]
+    answers: list[Any]
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> float:
@@ -66,7 +66,7 @@ class Result:
             **errors,
             "groups": self.by_group(),
             "notes": dict(self.notes),
-            "each": {"values": each, "groups": list(self.groups), "said": self.said},
+            "each": {"values": each, "groups": list(self.groups), "answers": self.answers},
         }
 
     @classmethod
@@ -75,7 +75,7 @@ class Result:
         each = value["each"]
         values = {metric: np.asarray(own, np.float64) for metric, own in each["values"].items()}
         about = (value["name"], value["version"], value["metric"])
-        return cls(*about, values, tuple(each["groups"]), each["said"], value["notes"])
+        return cls(*about, values, tuple(each["groups"]), each["answers"], value["notes"])
 
 
 def joined(parts: Sequence[Result]) -> Result:
@@ -83,10 +83,10 @@ def joined(parts: Sequence[Result]) -> Result:
     first = parts[0]
     values = {metric: np.concatenate([part.values[metric] for part in parts]) for metric in first.values}
     groups = tuple(name for part in parts for name in part.groups)
-    said = [one for part in parts for one in part.said]
+    answers = [one for part in parts for one in part.answers]
     ends = sum((Counter(part.notes.get("ends", {})) for part in parts), Counter())
     notes = dict(first.notes) | ({"ends": dict(ends)} if ends else {})
-    return dataclasses.replace(first, values=values, groups=groups, said=said, notes=notes)
+    return dataclasses.replace(first, values=values, groups=groups, answers=answers, notes=notes)
 
 
 def mean(results: Mapping[str, Result]) -> float:

@@ -28,7 +28,7 @@ PART = 256  # questions that are scored together
 
 
 @dataclasses.dataclass(frozen=True)
-class Asking:
+class BenchmarkSettings:
     """How questions are chosen and asked.
 
     Attributes:
@@ -65,8 +65,8 @@ class Asking:
             execution.check()
 
 
-class AskingFields(TypedDict, total=False):
-    """The fields of `Asking` as keyword arguments."""
+class BenchmarkFields(TypedDict, total=False):
+    """The fields of `BenchmarkSettings` as keyword arguments."""
 
     examples: int
     seed: int
@@ -90,7 +90,7 @@ def benchmark(
     library: Library | PagedLibrary | None = None,
     router: Router | None = None,
     progress: bool = True,
-    **settings: Unpack[AskingFields],
+    **settings: Unpack[BenchmarkFields],
 ) -> Result:
     """Scores the base model, or a library with a router, on one benchmark.
 
@@ -99,43 +99,43 @@ def benchmark(
       path: a file or folder of its records; None reads them from the Hugging Face hub.
       library: None is the base model; a library of one expert needs no router.
       progress: show a bar.
-      settings: the fields of `Asking`: examples, seed, chat, execute, batch, limits.
+      settings: the fields of `BenchmarkSettings`: examples, seed, chat, execute, batch, limits.
 
     Raises InputError for records that cannot be read, a library that does not fit the model, a router that needs to be
     told an expert, and without `execute` for a benchmark of programs.
     """
     arguments.instance("model", model, Model)
     own, path = named(name), arguments.optional(arguments.path)("path", path)
-    asking = arguments.made(Asking, settings)
-    asking.check(own)
+    given = arguments.made(BenchmarkSettings, settings)
+    given.check(own)
     method, progress = Method("evaluated", library, router), arguments.flag("progress", progress)
-    questions = own.sample(own.questions(path), asking.examples, asking.seed)
+    questions = own.sample(own.questions(path), given.examples, given.seed)
     with progress_bar(len(questions), "question", show=progress) as bar:
         found = []
-        for part in parts(model, method, own, questions, asking):
+        for part in parts(model, method, own, questions, given):
             found.append(part)
             bar.update(part.examples)
     return joined(found)
 
 
 def parts(
-    model: Model, method: Method, own: Benchmark, questions: Sequence[Any], asking: Asking, done: int = 0
+    model: Model, method: Method, own: Benchmark, questions: Sequence[Any], given: BenchmarkSettings, done: int = 0
 ) -> Iterator[Result]:
     """The results of the questions, PART of them at a time, from the part of number `done` on."""
     for first in range(done * PART, len(questions), PART):
-        yield _scored(model, method, own, questions[first : first + PART], asking)
+        yield _scored(model, method, own, questions[first : first + PART], given)
 
 
-def _scored(model, method, own, questions, asking) -> Result:
+def _scored(model, method, own, questions, given) -> Result:
     choice, notes = _choice(method, own), {}
     if own.answering is None:
         bound = model.bind(method.library, method.router)
-        values, said = likelihood.scores(model, bound, questions, choice, asking.batch, asking.chat)
+        values, answers = likelihood.scores(model, bound, questions, choice, given.batch, given.chat)
     else:
-        said = _answers(model, method, own, questions, choice, asking)
-        values, notes = _judged(own, questions, said, asking)
+        answers = _answers(model, method, own, questions, choice, given)
+        values, notes = _judged(own, questions, answers, given)
     groups = tuple(getattr(one, "group", "") for one in questions)
-    return Result(own.name, own.version, own.metric, values, groups, said, notes)
+    return Result(own.name, own.version, own.metric, values, groups, answers, notes)
 
 
 def _choice(method: Method, own: Benchmark) -> int | None:
@@ -151,21 +151,21 @@ def _choice(method: Method, own: Benchmark) -> int | None:
     return choice
 
 
-def _answers(model, method, own, questions, choice, asking) -> list[str]:
+def _answers(model, method, own, questions, choice, given) -> list[str]:
     answering = own.answering
-    prompts = [encoding.prompt(model, one.prompt, answering.max_new_tokens, asking.chat) for one in questions]
+    prompts = [encoding.prompt(model, one.prompt, answering.max_new_tokens, given.chat) for one in questions]
     choices = None if choice is None else [choice] * len(prompts)
-    settings = {"max_new_tokens": answering.max_new_tokens, "stop": answering.stop, "batch": asking.batch}
+    settings = {"max_new_tokens": answering.max_new_tokens, "stop": answering.stop, "batch": given.batch}
     return model.generate(prompts, method.library, method.router, choices, **settings)
 
 
-def _judged(own, questions, answers, asking) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _judged(own, questions, answers, given) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The values of the headline, and of programs how they ended and what held them."""
     pairs = list(zip(questions, answers, strict=True))
     if not own.runs_code:
         return {own.metric: np.asarray([float(own.answering.right(answer, one)) for one, answer in pairs])}, {}
     programs = [f"{one.start}{answer}\n{one.target}" for one, answer in pairs]
-    ends, isolation = from_first(lambda: _ended(programs, asking.limits))
+    ends, isolation = from_first(lambda: _ended(programs, given.limits))
     passed = np.asarray([float(end == execution.PASSED) for end in ends])
     return {own.metric: passed}, {"ends": dict(Counter(ends).most_common()), "isolation": isolation}
 

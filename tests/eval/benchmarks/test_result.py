@@ -37,7 +37,7 @@ def test_json_keeps_all():
 def test_parts_are_put_together():
     parts = [_result(n=4, seed=1, groups=("a",) * 4), _result(n=3, seed=2, groups=("b",) * 3)]
     whole = joined(parts)
-    assert whole.examples == 7 == len(whole.said) and whole.groups == ("a",) * 4 + ("b",) * 3
+    assert whole.examples == 7 == len(whole.answers) and whole.groups == ("a",) * 4 + ("b",) * 3
     assert whole.headline == pytest.approx((4 * parts[0].headline + 3 * parts[1].headline) / 7)
     assert mean({"a": parts[0], "b": parts[1]}) == pytest.approx((parts[0].headline + parts[1].headline) / 2)
 

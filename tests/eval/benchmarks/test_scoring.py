@@ -12,7 +12,7 @@ from modjax.errors import InputError
 from modjax.eval import execution
 from modjax.eval.benchmarks import scoring
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
-from modjax.eval.benchmarks.scoring import Asking
+from modjax.eval.benchmarks.scoring import BenchmarkSettings
 from modjax.model import Model
 from modjax.routing import arrow, oracle
 
@@ -47,15 +47,15 @@ def test_parts_batches_and_samples_do_not_change_a_question(model, library, piqa
     assert (whole.name, whole.version, whole.metric, whole.examples) == ("piqa", 1, "acc_token", 8)
     monkeypatch.setattr(scoring, "PART", 3)
     apart = modjax.eval.benchmark(*given, progress=False, batch=2)
-    np.testing.assert_allclose(whole.said, apart.said, rtol=1e-5)
+    np.testing.assert_allclose(whole.answers, apart.answers, rtol=1e-5)
     assert {name: own.tolist() for name, own in whole.values.items()} == {
         name: own.tolist() for name, own in apart.values.items()
     }
     few = modjax.eval.benchmark(*given, progress=False, examples=3, seed=1)
     chosen = BENCHMARKS["piqa"].sample(range(8), 3, 1)
-    np.testing.assert_allclose(few.said, np.asarray(whole.said)[chosen], rtol=1e-5)
+    np.testing.assert_allclose(few.answers, np.asarray(whole.answers)[chosen], rtol=1e-5)
     base = modjax.eval.benchmark(model, "piqa", piqa, progress=False)
-    assert np.abs(np.asarray(base.said) - whole.said).max() > 1e-3
+    assert np.abs(np.asarray(base.answers) - whole.answers).max() > 1e-3
 
 
 def test_the_oracle_covers_a_benchmark_that_an_expert_was_trained_on(model, library, piqa):
@@ -67,7 +67,7 @@ def test_the_oracle_covers_a_benchmark_that_an_expert_was_trained_on(model, libr
     named = dataclasses.replace(library, infos=infos)
     found = modjax.eval.benchmark(model, "piqa", piqa, named, oracle(named), progress=False)
     alone = modjax.eval.benchmark(model, "piqa", piqa, library["c"], progress=False)
-    np.testing.assert_allclose(found.said, alone.said, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.answers, alone.answers, rtol=1e-5, atol=1e-5)
 
 
 def test_answers_are_compared_with_targets(model, tmp_path, monkeypatch):
@@ -77,7 +77,7 @@ def test_answers_are_compared_with_targets(model, tmp_path, monkeypatch):
     monkeypatch.setitem(scoring.BENCHMARKS, "bbh", own)
     rows = [{"input": f"what is {word}", "target": "red"} for word in WORDS[:9]]
     (tmp_path / "words.json").write_text(json.dumps({"examples": rows}))
-    answers = modjax.eval.benchmark(model, "bbh", tmp_path / "words.json", progress=False).said
+    answers = modjax.eval.benchmark(model, "bbh", tmp_path / "words.json", progress=False).answers
     prompts = [one.prompt for one in own.questions(tmp_path / "words.json")]
     plain = [np.int32(model.tokenizer(prompt)["input_ids"])[-60:] for prompt in prompts]
     assert answers == model.generate(plain, max_new_tokens=4, stop="\n\n") and len(answers) == 4
@@ -101,7 +101,7 @@ def test_programs_are_prompt_answer_and_tests(model, code, monkeypatch):
     monkeypatch.setattr(Model, "generate", generate)
     monkeypatch.setattr(scoring.encoding, "prompt", lambda model, text, room, chat: text)
     found = modjax.eval.benchmark(model, "humaneval", code, execute=True, progress=False)
-    assert found.values["pass_at_1"].tolist() == [1, 0, 0, 0] and found.said == said
+    assert found.values["pass_at_1"].tolist() == [1, 0, 0, 0] and found.answers == said
     assert found.notes["ends"] == {"failed": 3, "passed": 1} and set(found.notes["isolation"]) >= {"network"}
     assert asked == {"prompts": 4, "max_new_tokens": 512, "stop": BENCHMARKS["humaneval"].answering.stop, "batch": 32}
 
@@ -117,7 +117,7 @@ def test_programs_need_permission_and_a_sandbox(model, code, monkeypatch):
 def test_wrong_names_and_settings(model, piqa):
     with pytest.raises(InputError, match="no benchmark 'piqua'; did you mean 'piqa'"):
         modjax.eval.benchmark(model, "piqua", piqa)
-    with pytest.raises(InputError, match="sedd: no such setting of Asking; did you mean 'seed'"):
+    with pytest.raises(InputError, match="sedd: no such setting of BenchmarkSettings; did you mean 'seed'"):
         modjax.eval.benchmark(model, "piqa", piqa, sedd=1)
     with pytest.raises(InputError, match="batch=0: expected a whole number, at least 1"):
-        Asking(batch=0)
+        BenchmarkSettings(batch=0)
