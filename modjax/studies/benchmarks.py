@@ -89,7 +89,7 @@ def _made_of(line, experiment) -> dict[str, Any]:
 def _claim(folder, own, questions, given, made_of) -> None:
     """Ties a benchmark's folder to what its results are made of."""
     inputs = {
-        **{"version": own.version, "questions": digest.of_json(questions), "chat": given.chat, "part": scoring.PART},
+        **{"version": own.version, "questions": digest.of_json(questions), "chat": given.chat, "part": own.part},
         **({"limits": dataclasses.asdict(given.limits)} if own.runs_code else {}),
         **made_of,
     }
@@ -98,7 +98,7 @@ def _claim(folder, own, questions, given, made_of) -> None:
 
 def _kept(folder, own, questions, experiment: Experiment, made: Method, given, progress) -> Result:
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
-    files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // scoring.PART))]
+    files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // own.part))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
     found = from_first(lambda: [read_json(file) for file in files[:done]])
     found = [Result.from_json(one) for one in found]

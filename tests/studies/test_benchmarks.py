@@ -8,6 +8,7 @@ import pytest
 from modjax import studies
 from modjax.errors import InputError
 from modjax.eval.benchmarks import scoring
+from modjax.eval.benchmarks.benchmark import Benchmark
 
 NAMES = ("piqa", "openbookqa")
 
@@ -15,7 +16,7 @@ NAMES = ("piqa", "openbookqa")
 @pytest.fixture(autouse=True)
 def parts(monkeypatch):
     """Three questions a part."""
-    monkeypatch.setattr(scoring, "PART", 3)
+    monkeypatch.setattr(Benchmark, "part", 3)
 
 
 @pytest.fixture

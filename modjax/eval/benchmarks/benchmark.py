@@ -71,6 +71,11 @@ class Benchmark:
     prepared: Callable[[list[Any]], list[Any]] = list
 
     @property
+    def part(self) -> int:
+        """The number of questions that are scored, and kept, together: of those with long answers fewer."""
+        return 256 if self.answering is None else 64
+
+    @property
     def runs_code(self) -> bool:
         """Whether answers are programs, which are run."""
         return self.answering is not None and self.answering.right is None

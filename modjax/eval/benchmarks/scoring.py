@@ -24,8 +24,6 @@ from modjax.parallel.distributed import from_first
 from modjax.progress import progress_bar
 from modjax.routing.base import Router
 
-PART = 256  # questions that are scored together
-
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkSettings:
@@ -121,9 +119,9 @@ def benchmark(
 def parts(
     model: Model, method: Method, own: Benchmark, questions: Sequence[Any], given: BenchmarkSettings, done: int = 0
 ) -> Iterator[Result]:
-    """The results of the questions, PART of them at a time, from the part of number `done` on."""
-    for first in range(done * PART, len(questions), PART):
-        yield _scored(model, method, own, questions[first : first + PART], given)
+    """The results of the questions, part by part, from the part of number `done` on."""
+    for first in range(done * own.part, len(questions), own.part):
+        yield _scored(model, method, own, questions[first : first + own.part], given)
 
 
 def _scored(model, method, own, questions, given) -> Result:

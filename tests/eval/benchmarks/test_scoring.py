@@ -11,6 +11,7 @@ import modjax
 from modjax.errors import InputError
 from modjax.eval import execution
 from modjax.eval.benchmarks import scoring
+from modjax.eval.benchmarks.benchmark import Benchmark
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
 from modjax.eval.benchmarks.scoring import BenchmarkSettings
 from modjax.model import Model
@@ -45,7 +46,7 @@ def test_parts_batches_and_samples_do_not_change_a_question(model, library, piqa
     given = (model, "piqa", piqa, library, arrow(library))
     whole = modjax.eval.benchmark(*given, progress=False)
     assert (whole.name, whole.version, whole.metric, whole.examples) == ("piqa", 1, "acc_token", 8)
-    monkeypatch.setattr(scoring, "PART", 3)
+    monkeypatch.setattr(Benchmark, "part", 3)
     apart = modjax.eval.benchmark(*given, progress=False, batch=2)
     np.testing.assert_allclose(whole.answers, apart.answers, rtol=1e-5)
     assert {name: own.tolist() for name, own in whole.values.items()} == {
