@@ -46,8 +46,9 @@ WRITING = """
     rename 82 -; renameat 264 38; renameat2 316 276; link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36
     mknod 133 -; mknodat 259 33
 """  # denied where there is no Landlock, as is opening a file to write
-CLONE, PRLIMIT, OPEN, OPENAT = (56, 220), (302, 261), (2, None), (257, 56)
-CLONE_THREAD, EPERM, ENOSYS = 0x10000, 1, 38
+CLONE, PRLIMIT, FCNTL, OPEN, OPENAT = (56, 220), (302, 261), (72, 25), (2, None), (257, 56)
+CLONE_THREAD, SET_OWNER, EPERM, ENOSYS = 0x10000, (8, 15), 1, 38  # an owner of a pipe is sent signals
+EQUAL, AT_LEAST, COMMON_BIT = 0x15, 0x35, 0x45  # comparisons of the filter
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/local/lib", "/lib", "/lib64", "/usr/share/zoneinfo")
@@ -142,18 +143,19 @@ def allow(ruleset: int, path: str, rights: int) -> None:
 def filter_calls(landlocked: bool) -> None:
     """Installs the filter of system calls."""
     column, architecture = MACHINES[platform.machine()]
-    code = [load(4), jump(0x15, architecture, 1, 0), give(0x80000000), load(0)]  # another architecture: killed
-    code += [jump(0x35, 0x40000000, 0, 1), refuse(EPERM)] if column == 0 else []  # the x32 calls of x86-64
+    code = [load(4), jump(EQUAL, architecture, 1, 0), give(0x80000000), load(0)]  # another architecture: killed
+    code += [jump(AT_LEAST, 0x40000000, 0, 1), refuse(EPERM)] if column == 0 else []  # the x32 calls of x86-64
     for table, error in ((DENIED + ("" if landlocked else WRITING), EPERM), (UNKNOWN, ENOSYS)):
         for number in numbers(table, column):
-            code += [jump(0x15, number, 0, 1), refuse(error)]
-    code += [jump(0x15, CLONE[column], 0, 4), load(16), jump(0x45, CLONE_THREAD, 1, 0), refuse(EPERM), ALLOWED]
-    code += [jump(0x15, PRLIMIT[column], 0, 4), load(16), jump(0x15, 0, 1, 0), refuse(EPERM), ALLOWED]
+            code += [jump(EQUAL, number, 0, 1), refuse(error)]
+    code += by_argument(CLONE[column], 0, COMMON_BIT, CLONE_THREAD, refused=False)
+    code += by_argument(PRLIMIT[column], 0, EQUAL, 0, refused=False)  # limits of this process alone
+    for command in SET_OWNER:
+        code += by_argument(FCNTL[column], 1, EQUAL, command, refused=True)
     for call, argument in ((OPEN, 1), (OPENAT, 2)) if not landlocked else ():
         if call[column] is not None:
-            flags = load(16 + 8 * argument)
-            code += [jump(0x15, call[column], 0, 4), flags, jump(0x45, WRITES, 0, 1), refuse(EPERM), ALLOWED]
-    code.append(ALLOWED)
+            code += by_argument(call[column], argument, COMMON_BIT, WRITES, refused=True)
+    code.append(give(0x7FFF0000))  # all other calls are allowed
 
     class Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_void_p)]
@@ -161,6 +163,13 @@ def filter_calls(landlocked: bool) -> None:
     instructions = ctypes.create_string_buffer(b"".join(code))
     program = Program(len(code), ctypes.addressof(instructions))
     checked(libc.prctl(22, 2, ctypes.byref(program), 0, 0), "seccomp")
+
+
+def by_argument(number: int, argument: int, comparison: int, value: int, refused: bool) -> list[bytes]:
+    """Refuses a call where the comparison of one of its arguments with a value is `refused`."""
+    skips = (0, 1) if refused else (1, 0)
+    compared = [load(16 + 8 * argument), jump(comparison, value, *skips), refuse(EPERM), load(0)]
+    return [jump(EQUAL, number, 0, len(compared)), *compared]
 
 
 def numbers(table: str, column: int) -> list[int]:
@@ -174,24 +183,23 @@ def load(offset: int) -> bytes:
     return instruction(0x20, 0, 0, offset)
 
 
-def jump(operation: int, value: int, if_true: int, if_false: int) -> bytes:
-    """Skips instructions as the loaded bits compare: 0x15 equal, 0x35 at least, 0x45 with a common bit."""
-    return instruction(operation, if_true, if_false, value)
+def jump(comparison: int, value: int, if_true: int, if_false: int) -> bytes:
+    """Skips `if_true` or `if_false` instructions as the loaded bits compare with the value."""
+    return instruction(comparison, if_true, if_false, value)
 
 
 def give(action: int) -> bytes:
+    """Ends the filter with an action of seccomp."""
     return instruction(0x06, 0, 0, action)
 
 
 def refuse(error: int) -> bytes:
+    """Lets the call fail with an error."""
     return give(0x00050000 | error)
 
 
 def instruction(operation: int, if_true: int, if_false: int, value: int) -> bytes:
     return operation.to_bytes(2, "little") + bytes([if_true, if_false]) + value.to_bytes(4, "little")
-
-
-ALLOWED = give(0x7FFF0000)
 
 
 def checked(result: int, what: str) -> int:

@@ -88,6 +88,7 @@ FORBIDDEN = {
     "the network": "import socket\nsocket.create_connection(('127.0.0.1', 80))",
     "a signal to all": "import os\nos.kill(-1, 9)",
     "a signal to modjax": "import os\nos.kill(os.getppid(), 9)",
+    "a signal to modjax by a pipe": "import fcntl, os\nfcntl.fcntl(1, fcntl.F_SETOWN, os.getppid())",
     "limits of modjax": "import os, resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))",
     "limits of its own": "import resource\nresource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
     "shared memory": "import os\nos.memfd_create('x')",

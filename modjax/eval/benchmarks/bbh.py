@@ -8,6 +8,7 @@ arXiv 2405.11157, which asks for no chain of thought. There, the five examples a
 answer is right if it equals the target without case, punctuation and further white space, as in mttl. A target of
 punctuation alone, as the brackets of dyck_languages, is compared as it is: mttl takes any brackets for it.
 lm-evaluation-harness has other prompts: bbh_fewshot (three examples, direct) and bbh_cot_fewshot (chain of thought).
+On the Hub it is read from the copy that the harness reads, since lukaemon/bbh has a loading script.
 """
 
 import string
@@ -64,7 +65,7 @@ def _after_examples(problems: list[Problem]) -> list[Problem]:
 BBH = Benchmark(
     "bbh",
     1,
-    Hub("lukaemon/bbh", TASKS, "test"),
+    Hub("SaylorTwift/bbh", TASKS, "test"),
     (Form(("input", "target"), _asked),),
     "exact_match",
     Answering(("\n\n",), 128, right),

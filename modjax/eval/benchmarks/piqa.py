@@ -2,7 +2,8 @@
 
     Question: {goal}\\nAnswer:| {solution}
 
-The prompt of mttl and of lm-evaluation-harness (piqa, version 1.0).
+The prompt of mttl and of lm-evaluation-harness (piqa, version 1.0). On the Hub it is read from the copy that the
+harness reads, since ybisk/piqa has a loading script, which `datasets` no longer runs.
 """
 
 from modjax.eval.benchmarks.benchmark import Benchmark, Choices
@@ -15,5 +16,5 @@ def _asked(record):
 
 
 PIQA = Benchmark(
-    "piqa", 1, Hub("ybisk/piqa", (None,), "validation"), (Form(("goal", "sol1", "sol2", "label"), _asked),)
+    "piqa", 1, Hub("baber/piqa", (None,), "validation"), (Form(("goal", "sol1", "sol2", "label"), _asked),)
 )

@@ -77,7 +77,7 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(
-        InputError, match="ybisk/piqa: cannot be loaded from the hub .Couldn't reach the Hub.; expected"
+        InputError, match="baber/piqa: cannot be loaded from the hub .Couldn't reach the Hub.; expected"
     ):
         PIQA.questions()
 
