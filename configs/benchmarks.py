@@ -13,11 +13,7 @@ Hugging Face hub. HumanEval and MBPP run programs that the model writes, as modj
 `execute=True` they must be left out by `names`.
 """
 
-import dataclasses
-
 from common import base, with_variants
-
-from modjax.eval.execution import Limits
 
 
 def get_config(variants: str | None = None):
@@ -29,6 +25,11 @@ def get_config(variants: str | None = None):
         "chat": False,  # ask through the chat template
         "execute": False,  # run the programs of HumanEval and MBPP
         "batch": 32,  # questions computed at once
-        "limits": dataclasses.asdict(Limits()),  # of each program: seconds, bytes
+        "limits": {  # of each program
+            "seconds": 5,  # of the processor
+            "wall": 10.0,  # seconds of the clock
+            "memory": 2**30,  # bytes of address space
+            "output": 2**20,  # bytes of printed text, and of each file
+        },
     }
     return with_variants(config, variants)

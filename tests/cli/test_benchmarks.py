@@ -48,6 +48,14 @@ def test_more_benchmarks_may_follow_but_no_other_settings(modjax, config, tmp_pa
     assert code != 0 and "config.evaluate.seed = 0; found 3" in err
 
 
+def test_the_limits_of_the_config_are_the_defaults(monkeypatch):
+    from modjax.cli import config_file
+    from modjax.eval.execution import Limits
+
+    monkeypatch.syspath_prepend(str(CONFIG.parent))
+    assert Limits(**config_file.load(str(CONFIG)).benchmarks.limits) == Limits()
+
+
 def test_programs_are_not_run_unasked(modjax, config, tmp_path):
     code, _, err = modjax("evaluate", config, f"--workdir={tmp_path / 'out'}")
     assert code != 0 and "'humaneval' runs the programs that the model writes; expected execute=True" in err
