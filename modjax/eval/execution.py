@@ -163,6 +163,11 @@ def _watched(process, verdict, job: bytes, limits: Limits) -> tuple[bytes, bytes
                 elif key.fileobj is verdict and not found[verdict]:
                     deadline = time.monotonic() + limits.wall  # the program begins
                 found[key.fileobj] += chunk[: 65536 if key.fileobj is process.stdout else 256]
+    try:
+        process.wait(max(deadline - time.monotonic(), 0))
+    except subprocess.TimeoutExpired:  # the program has closed its pipes
+        process.kill()
+        return found[verdict], found[process.stdout], "time"
     return found[verdict], found[process.stdout], ""
 
 

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import sys
 import types
 
@@ -96,6 +97,7 @@ def hold(job: dict) -> dict[str, str]:
         if most != resource.RLIM_INFINITY:
             soft, hard = min(soft, most), min(hard, most)
         resource.setrlimit(limit, (soft, hard))
+    checked(libc.prctl(1, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")  # it ends with the process that started it
     drop_capabilities()
     landlocked = restrict_files()
     filter_calls(landlocked)

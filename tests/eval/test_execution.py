@@ -34,6 +34,7 @@ NOT_PASSED = {
     "processor": ("while True:\n    pass\n", "time"),
     "sleep": ("import time\ntime.sleep(1000)\n", "time"),
     "sleep without output": ("import os, time\nos.close(1)\nos.close(2)\ntime.sleep(1000)\n", "time"),
+    "sleep without any pipe": ("import os, time\nos.closerange(0, 64)\ntime.sleep(1000)\n", "time"),
     "memory": ("x = bytearray(2**30)\n", "failed"),
     "threads": ("import threading as t, time\nwhile 1:\n    t.Thread(target=time.sleep, args=[9]).start()\n", "time"),
     "output": ("while True:\n    print('x' * 100)\n", "output"),
@@ -155,6 +156,38 @@ def test_a_plain_user_is_held_too(tmp_path):
         os.close(write)
         with os.fdopen(read) as told:
             assert (told.read().split("\n")[1:2] == ["t"]) == passes, program
+
+
+def test_a_program_ends_with_the_process_that_runs_it():
+    code = "from modjax.eval.execution import *; run(['import time\\ntime.sleep(1000)'], Limits(wall=1000))"
+    runner = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        until = time.monotonic() + 120
+        while not (found := _children(runner.pid)) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(0.5)  # until the program sleeps
+    finally:
+        runner.kill()
+        runner.wait()
+    while any(map(_alive, found)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert found and not any(map(_alive, found))
+
+
+def _children(pid):
+    return [child for child in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _state(child)[1] == str(pid)]
+
+
+def _alive(pid):
+    return _state(pid)[0] not in ("", "Z")
+
+
+def _state(pid):
+    """The state of a process and its parent; nothing if there is none."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except OSError:
+        return ["", ""]
 
 
 def test_programs_run_side_by_side():
