@@ -14,11 +14,13 @@ from modjax.eval import execution
 from modjax.eval.benchmarks import encoding, likelihood
 from modjax.eval.benchmarks.benchmark import Benchmark
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
+from modjax.eval.benchmarks.continuation import continuations
 from modjax.eval.benchmarks.result import Result, joined
 from modjax.eval.execution import Limits
 from modjax.eval.method import Method
 from modjax.experts.library import Library
 from modjax.experts.paged import PagedLibrary
+from modjax.generation import Request
 from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.progress import progress_bar
@@ -153,8 +155,8 @@ def _answers(model, method, own, questions, choice, given) -> list[str]:
     answering = own.answering
     prompts = [encoding.prompt(model, one.prompt, answering.max_new_tokens, given.chat) for one in questions]
     choices = None if choice is None else [choice] * len(prompts)
-    settings = {"max_new_tokens": answering.max_new_tokens, "stop": answering.stop, "batch": given.batch}
-    return model.generate(prompts, method.library, method.router, choices, **settings)
+    request = Request(answering.max_new_tokens, stop=answering.stop, batch=given.batch)
+    return continuations(model, method, prompts, choices, request)
 
 
 def _judged(own, questions, answers, given) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -14,7 +14,7 @@ from modjax.eval.benchmarks import scoring
 from modjax.eval.benchmarks.benchmark import Benchmark
 from modjax.eval.benchmarks.catalogue import BENCHMARKS
 from modjax.eval.benchmarks.scoring import BenchmarkSettings
-from modjax.model import Model
+from modjax.generation import Request
 from modjax.routing import arrow, oracle
 
 PIQA = [
@@ -81,12 +81,13 @@ def test_answers_are_compared_with_targets(model, tmp_path, monkeypatch):
     answers = modjax.eval.benchmark(model, "bbh", tmp_path / "words.json", progress=False).answers
     prompts = [one.prompt for one in own.questions(tmp_path / "words.json")]
     plain = [np.int32(model.tokenizer(prompt)["input_ids"])[-60:] for prompt in prompts]
-    assert answers == model.generate(plain, max_new_tokens=4, stop="\n\n") and len(answers) == 4
+    generated = model.generate(plain, max_new_tokens=4, stop="\n\n")
+    assert [answer.strip() for answer in answers] == generated and len(answers) == 4
     for i in (0, 2):
-        rows[5 + i]["target"] = answers[i].upper() + "."
+        rows[5 + i]["target"] = generated[i].upper() + "."
     (tmp_path / "words.json").write_text(json.dumps({"examples": rows}))
     found = modjax.eval.benchmark(model, "bbh", tmp_path / "words.json", progress=False)
-    expected = [float(i in (0, 2) or answers[i] == "red") for i in range(4)]
+    expected = [float(i in (0, 2) or generated[i] == "red") for i in range(4)]
     assert found.values["exact_match"].tolist() == expected and found.metric == "exact_match"
     assert found.by_group() == {"words": pytest.approx(np.mean(expected))}
 
@@ -95,16 +96,16 @@ def test_programs_are_prompt_answer_and_tests(model, code, monkeypatch):
     said = ["    return a + b", "    return a + b", "    return a *\n", "    exit(0)"]
     asked = {}
 
-    def generate(self, prompts, library, router, choices, **settings):
-        asked.update(settings, prompts=len(prompts))
+    def continuations(model, method, prompts, choices, request):
+        asked.update(prompts=len(prompts), request=request)
         return said
 
-    monkeypatch.setattr(Model, "generate", generate)
+    monkeypatch.setattr(scoring, "continuations", continuations)
     monkeypatch.setattr(scoring.encoding, "prompt", lambda model, text, room, chat: text)
     found = modjax.eval.benchmark(model, "humaneval", code, execute=True, progress=False)
     assert found.values["pass_at_1"].tolist() == [1, 0, 0, 0] and found.answers == said
     assert found.notes["ends"] == {"failed": 3, "passed": 1} and set(found.notes["isolation"]) >= {"network"}
-    assert asked == {"prompts": 4, "max_new_tokens": 512, "stop": BENCHMARKS["humaneval"].answering.stop, "batch": 32}
+    assert asked == {"prompts": 4, "request": Request(512, stop=BENCHMARKS["humaneval"].answering.stop)}
 
 
 def test_programs_need_permission_and_a_sandbox(model, code, monkeypatch):
