@@ -161,7 +161,7 @@ def _batches(generator, prompts, choices, request) -> Iterable[Batch]:
 def _answered(generator, own: Batch, request) -> Iterator[Piece]:
     config = generator.params.config
     bound = settle(generator.params, generator.bound, own.prompts)
-    n_branches = bucket(max(member.targets.stop for member in own.members), 1)
+    n_branches = min(bucket(max(member.targets.stop for member in own.members), 1), own.rows.at.shape[1])
     ids_BX = np.zeros((own.rows.n_rows, n_branches), np.int32)
     for prompt, row, targets in own.members:
         ids_BX[row, targets] = prompt

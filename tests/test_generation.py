@@ -87,6 +87,13 @@ def test_what_prompts_begin_with_is_read_once(word_model, monkeypatch):
     assert [(one.ends_BT > 0).sum() for one in read] == [8 + 5, 3, 1 + 2 + 1]
 
 
+def test_a_row_has_any_number_of_prompts(word_model):
+    """Forty prompts of one instruction: more than 32, and fewer than the next power of two has room for."""
+    prompts = ["w1 w2 w3 w4 w5 w6 w7 w8 " + f"w{i} w{59 - i}" for i in range(40)]
+    together = word_model.generate(prompts, max_new_tokens=3)
+    assert together == [word_model.generate([prompt], max_new_tokens=3)[0] for prompt in prompts]
+
+
 def test_prompts_of_other_lengths_get_other_programs(word_model):
     model = dataclasses.replace(word_model, params=_with_context(word_model.params, 512))
     before = generation._prefill._cache_size()
