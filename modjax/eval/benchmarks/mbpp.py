@@ -7,8 +7,9 @@
     \t"""
 
 The prompt is that of mttl, the reference code of arXiv 2405.11157: zero-shot, the first line taken from the record's
-solution, indented by tabs. The answer ends where other code begins at the left margin; mttl also ends it at the first
-empty line, and samples at temperature 0.05. lm-evaluation-harness (mbpp) has three examples in its prompt.
+solution, indented by tabs; here without its last line break, as in HumanEval. The answer ends where other code begins
+at the left margin; mttl also ends it at the first empty line, and samples at temperature 0.05. lm-evaluation-harness
+(mbpp) has three examples in its prompt.
 '''
 
 from modjax.errors import InputError
@@ -38,7 +39,7 @@ def _asked(record, task, setup):
     head, colon, _ = record.text("code").replace("\r\n", "\n").partition(":")
     if not colon:
         raise InputError(f"{record.where}: key 'code' has no colon; expected a function")
-    lines = [f"{head}:", '\t"""', f"\t{task}", *(f"\t{test}" for test in tests), '\t"""', ""]
+    lines = [f"{head}:", '\t"""', f"\t{task}", *(f"\t{test}" for test in tests), '\t"""']
     prompt = "\n".join(lines)
     return Problem(prompt, "\n".join([setup or "", *tests, ""]), start=prompt)
 

@@ -118,7 +118,7 @@ ADD = {
 
 def test_humaneval(tmp_path):
     (found,) = _questions("humaneval", [ADD], tmp_path)
-    assert found.prompt == found.start == ADD["prompt"]
+    assert found.prompt == found.start == "def add(a, b):\n    '''Sum.'''"
     assert found.target == "def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(add)\n"
     assert BENCHMARKS["humaneval"].answering.stop == ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 
@@ -132,7 +132,7 @@ def test_mbpp_takes_the_first_line_of_the_solution_and_the_split_test(tmp_path):
                  "test_imports": ["x = 1"], "test_list": one["test_list"]}  # fmt: skip
     prompt = (
         'import math\ndef add(a, b):\n\t"""\n\tAdd two numbers.\n'
-        '\tassert add(1, 2) == 3\n\tassert add(0, 0) == 0\n\t"""\n'
+        '\tassert add(1, 2) == 3\n\tassert add(0, 0) == 0\n\t"""'
     )
     expected = Problem(prompt, "x = 1\nassert add(1, 2) == 3\nassert add(0, 0) == 0\n", start=prompt)
     assert _questions("mbpp", [one, *others], tmp_path) == [expected]

@@ -93,7 +93,7 @@ def test_answers_are_compared_with_targets(model, tmp_path, monkeypatch):
 
 
 def test_programs_are_prompt_answer_and_tests(model, code, monkeypatch):
-    said = ["    return a + b", "    return a + b", "    return a *\n", "    exit(0)"]
+    said = [f"\n    {line}" for line in ("return a + b", "return a + b", "return a *", "exit(0)")]
     asked = {}
 
     def continuations(model, method, prompts, choices, request):
