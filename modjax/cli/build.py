@@ -25,7 +25,8 @@ def model(config: ConfigDict, name: str | None = None) -> Model:
 
 def tasks(config: ConfigDict) -> Tasks:
     """The collection, or the part of it that `config.only` names."""
-    return data.load(config.tasks, only=tuple(config.only) or None)
+    named = plain(config.tasks) if isinstance(config.tasks, ConfigDict) else config.tasks
+    return data.load(named, only=tuple(config.only) or None)
 
 
 def library(config: ConfigDict) -> Library:

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterable
 
-from modjax.data.tasks import SPLITS, Example, Task, Tasks
+from modjax.data.example import SPLITS, Example
+from modjax.data.tasks import Task, Tasks
 
 __all__ = ["SPLITS", "Example", "Task", "Tasks", "load"]
 

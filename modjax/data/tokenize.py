@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from modjax import arguments
+from modjax.data.example import Example
 from modjax.data.messages import conversation
-from modjax.data.tasks import Example, Task
+from modjax.data.tasks import Task
 from modjax.data.template import render, turn
 from modjax.errors import InputError
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data import inputs
-from modjax.data.tasks import SPLITS, Example, Task
+from modjax.data.example import SPLITS, Example
+from modjax.data.tasks import Task
 from modjax.data.tokenize import Encoded, TooLong
 from modjax.errors import InputError
 from modjax.model import Model

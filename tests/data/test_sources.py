@@ -7,7 +7,8 @@ import pytest
 
 from modjax import data
 from modjax.data import sources
-from modjax.data.tasks import Example, Task, Tasks, assign_split
+from modjax.data.example import Example, assign_split
+from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
 
 LINE = {"id": "t-0", "split": "train", "input": "wolf", "outputs": ["wolves"]}
@@ -108,7 +109,7 @@ def test_marks_and_line_ends_are_no_text_in_any_form(tmp_path, end):
     (tmp_path / "lines").mkdir()
     write_lines(tmp_path / "lines" / "a.jsonl", {"task": within, "source": within, "target": "x"})
     forms = (tmp_path, tmp_path / "official", tmp_path / "lines")
-    expected = [dict(data.load(form)) for form in forms]
+    expected = [{name: tuple(task) for name, task in data.load(form).items()} for form in forms]
     assert expected[0]["plural"][1].source == f"{within}\n\n{within}" and within in expected[2]
     for file in tmp_path.rglob("*.*"):
         text = json.dumps(json.loads(file.read_text()), ensure_ascii=False) if file.suffix == ".json" else None
@@ -117,7 +118,7 @@ def test_marks_and_line_ends_are_no_text_in_any_form(tmp_path, end):
         ]
         text = text or end.join(lines) or file.read_text().replace("\n", end)
         file.write_bytes(("\ufeff" + text).encode())
-    assert [dict(data.load(form)) for form in forms] == expected
+    assert [{name: tuple(task) for name, task in data.load(form).items()} for form in forms] == expected
 
 
 def test_what_is_written_reads_back_equal(tmp_path):
@@ -148,7 +149,9 @@ def test_open48_reads_back_equal_and_is_written_in_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["open49", "hub:owner/name"])
 def test_an_unknown_name_lists_what_is_accepted(name):
-    with pytest.raises(InputError, match=rf"no tasks at '{name}'; expected \"open48\", a folder with index.json"):
+    with pytest.raises(
+        InputError, match=rf"no tasks at '{name}'; expected \"open48\", \"flan\", a folder with"
+    ):
         data.load(name)
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from modjax.data.tasks import Example, Task, Tasks, assign_split, checked_tasks
+from modjax.data.example import Example, assign_split
+from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.errors import InputError
 
 

@@ -1,0 +1,100 @@
+"""Local files of tables, Parquet, Arrow, CSV, JSON and JSON lines: which there are, and which split each has."""
+
+import glob
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from modjax import arguments, digest
+from modjax.data.table import SPLIT_NAMES
+from modjax.errors import InputError
+
+KINDS = {"parquet": "parquet", "arrow": "arrow", "csv": "csv", "json": "json", "jsonl": "json"}  # {suffix: its reader}
+IN_FOLDERS = (".parquet", ".arrow", ".csv", ".json", ".json.gz")  # those that are read without settings
+BESIDE = ("state.json", "dataset_info.json")
+WHOLE = "rows"  # the part of files that name no split
+PATHS = "a path, a shell pattern, a list of them, or {split: such}"
+
+Files = dict[str, list[str]]  # {split or WHOLE: paths}
+
+
+def at(path: pathlib.Path) -> Files:
+    """The files at a path: itself, those in the folder, or those that `DatasetDict.save_to_disk` wrote there."""
+    if path.is_file():
+        return _by_split([str(path)]) if path.name.endswith(IN_FOLDERS) else {}
+    if (path / "dataset_dict.json").is_file():
+        return found({one.name: one for one in sorted(path.iterdir()) if one.is_dir()})
+    return _by_split(_in_folder(path))
+
+
+def found(value: Any) -> Files:
+    """The files that a setting names. Raises InputError for a name without files, and for files of several formats."""
+    if isinstance(value, Mapping):
+        files = {_split(name): _expanded(one) for name, one in value.items()}
+    else:
+        files = _by_split(_expanded(value))
+    if len(kinds := {_kind(path) for path in listed(files)}) > 1:
+        raise InputError(f"files: found {' and '.join(sorted(kinds))}; expected files of one format")
+    return files
+
+
+def listed(files: Files) -> list[str]:
+    """All paths."""
+    return list(itertools.chain.from_iterable(files.values()))
+
+
+def kind(files: Files) -> str:
+    """The reader of `datasets` for these files."""
+    return _kind(listed(files)[0])
+
+
+def content(files: Files) -> str:
+    """The digest of all files and their splits; each file is read."""
+    return digest.of_json({split: [digest.of_file(pathlib.Path(path)) for path in own] for split, own in files.items()})
+
+
+def title(files: Files) -> str:
+    """What the files are called together: a file by its name, several by their folder."""
+    first, *others = listed(files)
+    path = pathlib.Path(first)
+    return os.path.basename(os.path.dirname(os.path.abspath(first))) if others else path.name.partition(".")[0]
+
+
+def _expanded(value) -> list[str]:
+    paths = []
+    for path in arguments.paths("files", value):
+        own = _in_folder(path) if path.is_dir() else sorted(glob.glob(str(path), recursive=True)) or [str(path)]
+        if not own or not all(map(os.path.isfile, own)):
+            raise InputError(f"files: {str(path)!r} names no file; expected {PATHS}")
+        paths += own
+    return paths
+
+
+def _in_folder(path: pathlib.Path) -> list[str]:
+    """The files in a folder; those that `datasets` writes beside its own are left out."""
+    return [str(one) for one in sorted(path.glob("*")) if one.name.endswith(IN_FOLDERS) and one.name not in BESIDE]
+
+
+def _by_split(paths: list[str]) -> Files:
+    """The files by the split that each name begins with, as in test-00000-of-00001.parquet, if all do."""
+    splits = [re.match(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", os.path.basename(path).lower()) for path in paths]
+    if not all(splits):
+        return {WHOLE: paths}
+    files: Files = {}
+    for path, split in zip(paths, splits, strict=True):
+        files.setdefault(SPLIT_NAMES[split[1]], []).append(path)
+    return files
+
+
+def _split(name) -> str:
+    return SPLIT_NAMES[arguments.choice("files: the name of a split", name, SPLIT_NAMES)]
+
+
+def _kind(path) -> str:
+    suffix = path.lower().removesuffix(".gz").rpartition(".")[2]
+    if suffix not in KINDS:
+        raise InputError(f"files: {path!r}; expected a file that ends in {', '.join(KINDS)}, or those and .gz")
+    return KINDS[suffix]
