@@ -30,9 +30,9 @@ def base() -> ConfigDict:
         {
             "model": "smollm2-135m",  # the embedded model, a Hugging Face directory or id, or a .gguf file
             "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
-            # "open48", the embedded ones; "flan"; files of one of the forms in modjax/data/sources; the id of a data set on
-            # the hub, or {"id": ..., "columns": {"source": ..., "target": ...}, ...}: see modjax/data/sources/dataset.py
-            "tasks": FieldReference("open48", field_type=object),
+            "tasks": FieldReference(
+                "open48", field_type=object
+            ),  # or "flan", files, an id on the hub; see configs/data.py
             "only": (),  # shell patterns of task names, families and groups; (): all
             "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights
             "poly": {
@@ -130,7 +130,7 @@ def mhr(config: ConfigDict) -> None:
     config.poly.heads = 64
 
 
-VARIANTS = {"phi2": phi2, "mistral": mistral, "flan": flan, "quick": quick, "demo": demo, "mhr": mhr, "uniform": uniform}
+VARIANTS = {one.__name__: one for one in (phi2, mistral, flan, quick, demo, mhr, uniform)}
 
 
 def adaptation(config: ConfigDict) -> None:

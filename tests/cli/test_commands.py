@@ -20,7 +20,7 @@ FILES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 LAUNCHED = r"(?:local|slurm)\.sh(?: --dry-run)?|(?:tpu_pod|gke)\.sh(?: --dry-run)? (?:all|run|xpk)"
-RUN = re.compile(rf"(?:(?<!-C )modjax|{LAUNCHED}) +([a-z]+) +(--[^`\n]+)")
+RUN = re.compile(rf"(?:(?<!-C )modjax|{LAUNCHED}) +([a-z]+) +((?:[a-z]+ +)?--[^`\n]+)")
 
 
 def named(text):
@@ -30,7 +30,7 @@ def named(text):
         if "=..." in rest:
             continue
         words = shlex.split(rest, comments=True)
-        end = next((i for i, word in enumerate(words) if not word.startswith("--")), len(words))  # such as > FILE
+        end = next((i for i, word in enumerate(words) if i and not word.startswith("--")), len(words))  # such as > FILE
         yield verb, words[:end]
 
 

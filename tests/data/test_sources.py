@@ -149,9 +149,7 @@ def test_open48_reads_back_equal_and_is_written_in_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["open49", "hub:owner/name"])
 def test_an_unknown_name_lists_what_is_accepted(name):
-    with pytest.raises(
-        InputError, match=rf"no tasks at '{name}'; expected \"open48\", \"flan\", a folder with"
-    ):
+    with pytest.raises(InputError, match=rf"no tasks at '{name}'; expected \"open48\", \"flan\", a folder with"):
         data.load(name)
 
 

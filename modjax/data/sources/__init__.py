@@ -13,7 +13,7 @@ from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
 from modjax.files import os_errors
 
-__all__ = ["load", "write"]
+__all__ = ["fetch", "load", "write"]
 
 ACCEPTED = (
     '"open48", "flan", a folder with index.json, a folder with tasks/*.json (Super-NaturalInstructions), a file or a '
@@ -49,6 +49,24 @@ def load(name_or_path: str | os.PathLike | Mapping[str, Any], only: Iterable[str
     return tasks
 
 
+def fetch(source: str | Mapping[str, Any]) -> list[str]:
+    """Downloads a data set of the hub to the cache of `datasets`, and returns the folders in which it lies there.
+
+    Args:
+      source: the id, "flan", or the settings of `modjax.data.sources.dataset` with an id.
+
+    Raises InputError for a source that is not on the hub, and as `load`.
+    """
+    from modjax.data.sources import dataset
+
+    given = {"id": source} if dataset.is_id(source) and not os.path.exists(source) else source
+    if isinstance(given, Mapping) or given == "flan":
+        reader, settings = _reader(given)
+        if "files" not in settings:
+            return dataset.fetch(reader.settings(settings))
+    raise InputError(f"{_shown(source)}: is no data set of the hub; expected its id as owner/name")
+
+
 def _shown(source) -> str:
     return arguments.shown(dict(source)) if isinstance(source, Mapping) else os.fspath(source)
 
@@ -67,7 +85,8 @@ def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
 
 def _read(source, wanted: Callable[..., bool]) -> Iterator[Task]:
     if isinstance(source, Mapping) or source == "flan":
-        return _described({"form": "flan"} if source == "flan" else source, wanted)
+        reader, settings = _reader(source)
+        return reader.read(settings, wanted)
     if source == "open48":
         from modjax.data import open48
 
@@ -86,16 +105,17 @@ def _table(source, path, wanted) -> Iterator[Task]:
     """Tasks of files in other formats, and of data sets on the hub."""
     from modjax.data.sources import dataset, table_files
 
-    if files := table_files.at(path):
-        return dataset.read({"files": files}, wanted)
+    if table_files.at(path):
+        return dataset.read({"files": path}, wanted)
     if not path.exists() and dataset.is_id(source):
         return dataset.read({"id": source}, wanted)
     raise InputError(f"no tasks at {os.fspath(source)!r}; expected {ACCEPTED}")
 
 
-def _described(settings, wanted) -> Iterator[Task]:
+def _reader(source):
+    """The module that reads a data set, and what it is given."""
     from modjax.data.sources import dataset, flan
 
-    given = dict(settings)
+    given = {"form": "flan"} if source == "flan" else dict(source)
     form = arguments.choice("form", given.pop("form", "columns"), ("columns", "flan"))
-    return (flan if form == "flan" else dataset).read(given, wanted)
+    return (flan if form == "flan" else dataset), given

@@ -9,6 +9,7 @@ Arrow files in the cache of `datasets`, which are mapped into memory.
 """
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -99,6 +100,17 @@ def read(
         return found if found is not None and wanted(found) else None
 
     yield from table.tasks(settings.place, parts, columns, choice, _origin(settings, parts), own_name)
+
+
+def settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings that are given."""
+    return given
+
+
+def fetch(given: Mapping[str, Any]) -> list[str]:
+    """Downloads the data set that `given` names, unless it is in the cache; the folders in which it lies there."""
+    loaded = _loaded(dataclasses.replace(arguments.made(Settings, given), streaming=False))
+    return sorted({os.path.dirname(file["filename"]) for part in loaded.values() for file in part.cache_files})
 
 
 def _prepared(part, columns):

@@ -24,9 +24,14 @@ SHORT = re.compile(r"arc[ce]?\d*")  # whole names, because others may contain th
 
 
 def read(given: Mapping[str, Any], wanted: Callable[..., bool]) -> Iterator[Task]:
-    """The tasks for training; `given` may name local files in the same form, and change other settings of `dataset`."""
+    """The tasks for training; `given` as for `settings`."""
+    return dataset.read(settings(given), wanted, training_name)
+
+
+def settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of `dataset`; `given` may name local files in the same form, and change others."""
     place = {} if given.get("files") else {"id": ID}
-    return dataset.read({**place, **SETTINGS, **given}, wanted, training_name)
+    return {**place, **SETTINGS, **given}
 
 
 def training_name(name: str) -> str | None:

@@ -21,17 +21,15 @@ PATHS = "a path, a shell pattern, a list of them, or {split: such}"
 Files = dict[str, list[str]]  # {split or WHOLE: paths}
 
 
-def at(path: pathlib.Path) -> Files:
-    """The files at a path: itself, those in the folder, or those that `DatasetDict.save_to_disk` wrote there."""
-    if path.is_file():
-        return _by_split([str(path)]) if path.name.endswith(IN_FOLDERS) else {}
-    if (path / "dataset_dict.json").is_file():
-        return found({one.name: one for one in sorted(path.iterdir()) if one.is_dir()})
-    return _by_split(_in_folder(path))
+def at(path: pathlib.Path) -> bool:
+    """Whether there is a table at a path: a file, files in a folder, or what `DatasetDict.save_to_disk` wrote there."""
+    return path.is_file() and path.name.endswith(IN_FOLDERS) or _is_saved(path) or bool(_in_folder(path))
 
 
 def found(value: Any) -> Files:
     """The files that a setting names. Raises InputError for a name without files, and for files of several formats."""
+    if isinstance(value, str | os.PathLike) and _is_saved(pathlib.Path(value)):
+        value = {one.name: one for one in sorted(pathlib.Path(value).iterdir()) if one.is_dir()}
     if isinstance(value, Mapping):
         files = {_split(name): _expanded(one) for name, one in value.items()}
     else:
@@ -71,6 +69,10 @@ def _expanded(value) -> list[str]:
             raise InputError(f"files: {str(path)!r} names no file; expected {PATHS}")
         paths += own
     return paths
+
+
+def _is_saved(path: pathlib.Path) -> bool:
+    return (path / "dataset_dict.json").is_file()
 
 
 def _in_folder(path: pathlib.Path) -> list[str]:
