@@ -13,10 +13,10 @@ from safetensors.numpy import load_file, save
 
 from modjax import digest
 from modjax.data.inputs import Reader
-from modjax.data.messages import Message
 from modjax.data.tasks import Task
 from modjax.data.template import QUESTION, render
 from modjax.data.tokenize import Encoded
+from modjax.errors import InputError
 
 FORM = 1  # of the files; a change in how examples become tokens needs another number
 VARIABLE = "MODJAX_TOKEN_CACHE"
@@ -50,13 +50,11 @@ class TokenCache:
 
     def __init__(self, model: Reader):
         self.folder = folder()
-        backend = getattr(model.tokenizer, "backend_tokenizer", None)
-        if backend is None:
-            self.folder = None  # a tokenizer in Python does not tell all of its rules
-        if self.folder is not None:
-            words, config = model.tokenizer, model.config
-            texts = [backend.to_str(), str(words.special_tokens_map), words.chat_template, _today(words)]
-            self.made_of = digest.of_json([FORM, _versions(), texts, config.V, config.reach])
+        texts = _rules(model.tokenizer) if self.folder else None
+        if texts is None:
+            self.folder = None
+        else:
+            self.made_of = digest.of_json([FORM, _versions(), texts, model.config.V, model.config.reach])
 
     def get(self, task: Task, settings: Mapping[str, Any], make: Callable[[], list[Encoded]]) -> list[Encoded]:
         """The encoded examples of a task, read from the cache or else made and kept there.
@@ -81,10 +79,19 @@ def _versions() -> list[str]:
     return [transformers.__version__, tokenizers.__version__]
 
 
-def _today(words) -> str:
-    """What the chat template makes of a question: some write the date."""
-    question: list[Message] = [QUESTION]
-    return render(words, question) if words.chat_template else ""
+def _rules(words) -> list[Any] | None:
+    """All that decides on the tokens of a text; None if it is not known.
+
+    A tokenizer in Python does not tell its rules. A chat template may write the date, so what it makes of a question
+    today is one of them; one that refuses the question is not known.
+    """
+    if getattr(words, "backend_tokenizer", None) is None:
+        return None
+    try:
+        today = render(words, [QUESTION]) if words.chat_template else ""
+    except InputError:
+        return None
+    return [words.backend_tokenizer.to_str(), str(words.special_tokens_map), words.chat_template, today]
 
 
 def _read(path) -> list[Encoded] | None:

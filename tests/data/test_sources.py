@@ -240,3 +240,47 @@ def test_a_missing_key_of_json_lines_is_named(tmp_path, key):
     path = write_lines(tmp_path / "tasks.jsonl", record, {k: v for k, v in record.items() if k != key})
     with pytest.raises(InputError, match=f"tasks.jsonl, line 2: key '{key}' is missing"):
         data.load(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("inputs", "targets"),
+        ("inputs_pretokenized", "targets_pretokenized"),
+        ("prompt", "completion"),
+        ("question", "answer"),
+    ],
+)
+def test_a_file_of_lines_without_tasks_is_a_task(tmp_path, source, target):
+    """As P3's files: one for each prompt of a data set."""
+    beside = {"inputs": [1, 2], "targets": [3]} if source == "inputs_pretokenized" else {}
+    lines = [{source: "x", target: "y"}, {source: "x", target: ["y", "z"], "id": 7}]
+    write_lines(tmp_path / "imdb_Sentiment.jsonl", *(beside | line for line in lines))
+    (tmp_path / "rte_GPT.jsonl.gz").write_bytes(gzip.compress(json.dumps({source: "u", target: "v"}).encode()))
+    tasks = data.load(tmp_path)
+    assert {name: [(e.source, e.target, e.references, e.id) for e in task] for name, task in tasks.items()} == {
+        "imdb_Sentiment": [("x", "y", (), ""), ("x", "y", ("y", "z"), "7")],
+        "rte_GPT": [("u", "v", (), "")],
+    }
+    assert list(data.load(tmp_path, only="rte*")) == ["rte_GPT"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"inputs": "a", "targets": "b"}, {"inputs": "a"}], "line 2: key 'target' is missing"),
+        ([{"inputs": "a", "targets": "b"}, {"task": "t"}], "line 2: has the key 'task'; the first line has none"),
+        ([{"inputs": "a", "targets": []}], r"line 1: key 'targets' is \[\]; expected a list of one or more"),
+        ([{"task": "t", "inputs": "a", "targets": 3}], "line 1: key 'targets' is 3; expected a string"),
+        ([7], "line 1: found int; expected an object"),
+    ],
+)
+def test_a_bad_line_of_one_task_is_named(tmp_path, lines, message):
+    with pytest.raises(InputError, match=message):
+        data.load(write_lines(tmp_path / "t.jsonl", *lines))
+
+
+def test_ids_are_kept(tmp_path):
+    tasks = Tasks([Task("t", [Example("a", "b", "train", id="of the source"), Example("c", "d", "test")])])
+    sources.write(tasks, tmp_path / "out")
+    assert [example.id for example in data.load(tmp_path / "out")["t"]] == ["of the source", "t-1"]

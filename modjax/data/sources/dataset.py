@@ -127,13 +127,14 @@ def _origin(settings, parts) -> list[str]:
 
 
 def _parts(settings: Settings) -> dict[str | None, Any]:
-    """{split: the rows of that split}; None for rows whose split goes by their place."""
+    """{split: the rows of that split}; None for rows whose split goes by their place.
+
+    These are those of a data set that has one part, for training or of another name.
+    """
     loaded = _loaded(settings)
-    known = {split: split for split in SPLITS if split in loaded} | {
-        split: name for name, split in SPLIT_NAMES.items() if name in loaded
-    }
+    known = {SPLIT_NAMES[name]: name for name in loaded if name in SPLIT_NAMES}
     names = settings.splits or known
-    if len(loaded) == 1 and not settings.splits and (settings.id or not known):
+    if not settings.splits and len(loaded) == 1 and (not known or settings.id and "train" in known):
         names = {None: next(iter(loaded))}
     for split, name in names.items():
         arguments.optional(arguments.choice)("splits: the name of a split", split, SPLITS)

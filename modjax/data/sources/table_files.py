@@ -18,6 +18,8 @@ BESIDE = ("state.json", "dataset_info.json")
 WHOLE = "rows"  # the part of files that name no split
 PATHS = "a path, a shell pattern, a list of them, or {split: such}"
 
+_SPLIT = re.compile(f"({'|'.join(SPLIT_NAMES)})(?![a-z])")  # a name that begins with a split
+_PART = re.compile(rf"{_SPLIT.pattern}|data-\d")  # one that says nothing of the task
 Files = dict[str, list[str]]  # {split or WHOLE: paths}
 
 
@@ -55,10 +57,12 @@ def content(files: Files) -> str:
 
 
 def title(files: Files) -> str:
-    """What the files are called together: a file by its name, several by their folder."""
-    first, *others = listed(files)
-    path = pathlib.Path(first)
-    return os.path.basename(os.path.dirname(os.path.abspath(first))) if others else path.name.partition(".")[0]
+    """What the files are called together: one by its own name, parts of a whole by that of their folder."""
+    paths = list(map(os.path.abspath, listed(files)))
+    name = os.path.basename(paths[0]).partition(".")[0]
+    if len(paths) == 1 and not _PART.match(name.lower()):
+        return name
+    return os.path.basename(os.path.commonpath([os.path.dirname(path) for path in paths]))
 
 
 def _expanded(value) -> list[str]:
@@ -81,9 +85,12 @@ def _in_folder(path: pathlib.Path) -> list[str]:
 
 
 def _by_split(paths: list[str]) -> Files:
-    """The files by the split that each name begins with, as in test-00000-of-00001.parquet, if all do."""
-    splits = [re.match(rf"({'|'.join(SPLIT_NAMES)})(?![a-z])", os.path.basename(path).lower()) for path in paths]
-    if not all(splits):
+    """The files by the split that each name begins with, as in test-00000-of-00001.parquet, if all do.
+
+    Files for training alone name no split: those of their rows go by place.
+    """
+    splits = [_SPLIT.match(os.path.basename(path).lower()) for path in paths]
+    if not all(splits) or {SPLIT_NAMES[split[1]] for split in splits} == {"train"}:
         return {WHOLE: paths}
     files: Files = {}
     for path, split in zip(paths, splits, strict=True):
