@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from modjax import arguments
+from modjax.data.example import SPLITS
 from modjax.data.rows import pack
 from modjax.data.tasks import Task
 from modjax.data.tokenize import encode
@@ -43,7 +44,9 @@ def statistics(tokenizer: Any, task: Task, split: str, length: int, system: str 
 
     Raises InputError as `modjax.data.tokenize.encode`.
     """
-    arguments.whole("length", length, least=1)
+    arguments.instance("task", task, Task)
+    arguments.choice("split", split, SPLITS)
+    arguments.whole("length", length, least=1, most=2**20)
     encoded = encode(tokenizer, task, task.split(split), ANY, system)
     fitting = [one for one in encoded if len(one.tokens) <= length]
     rows = pack(fitting, length) if fitting else None

@@ -44,5 +44,5 @@ def test_the_total_is_the_sum(model, tasks):  # noqa: F811
 
 
 def test_a_length_is_a_whole_number(model, tasks):  # noqa: F811
-    with pytest.raises(InputError, match="length=0: expected a whole number, at least 1"):
+    with pytest.raises(InputError, match="length=0: expected a whole number, at least 1 and at most"):
         statistics(model.tokenizer, tasks["a"], "train", 0)

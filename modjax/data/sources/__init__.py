@@ -59,7 +59,9 @@ def fetch(source: str | Mapping[str, Any]) -> list[str]:
     """
     from modjax.data.sources import dataset
 
-    given = {"id": source} if dataset.is_id(source) and not os.path.exists(source) else source
+    if not isinstance(source, Mapping):
+        arguments.path("source", source)
+    given = {"id": source} if dataset.is_id(source) else source
     if isinstance(given, Mapping) or given == "flan":
         reader, settings = _reader(given)
         if "files" not in settings:

@@ -23,6 +23,7 @@ from modjax.data.sources import table_files
 from modjax.data.table import SPLIT_NAMES, Choice
 from modjax.data.tasks import Task
 from modjax.errors import InputError
+from modjax.files import os_errors
 
 BATCH = 1000  # rows of a stream that are read at a time
 
@@ -50,12 +51,17 @@ class Settings:
         arguments.check_fields(self, ("most", "rows"), arguments.whole, least=0)
         arguments.check_fields(self, ("seed",), arguments.seed)
         arguments.check_fields(self, ("streaming",), arguments.flag)
-        arguments.check_fields(self, ("columns", "splits"), arguments.mapping, "a dictionary of texts")
-        arguments.check_fields(self, ("where",), arguments.mapping, "a dictionary of lists of values")
-        if bool(self.id) == bool(self.files):
-            raise InputError(f"tasks: id={self.id!r} and files={self.files!r}: expected one of them")
-        if self.files:
-            object.__setattr__(self, "files", table_files.found(self.files))
+        arguments.check_fields(self, ("columns", "splits", "where"), arguments.mapping, "a dictionary")
+        for column, values in self.where.items():
+            self.where[arguments.title("where: a column", column)] = arguments.items(
+                f"where[{column!r}]", values, "a list of values"
+            )
+        if bool(self.id) == (self.files is not None):
+            given = arguments.shown(self.files)
+            raise InputError(f"tasks: id={arguments.shown(self.id)} and files={given}: expected one of them")
+        if self.files is not None:
+            with os_errors("files", "read"):
+                object.__setattr__(self, "files", table_files.found(self.files))
 
     @property
     def place(self) -> str:

@@ -66,12 +66,14 @@ def title(files: Files) -> str:
 
 
 def _expanded(value) -> list[str]:
-    paths = []
+    paths: list[str] = []
     for path in arguments.paths("files", value):
         own = _in_folder(path) if path.is_dir() else sorted(glob.glob(str(path), recursive=True)) or [str(path)]
         if not own or not all(map(os.path.isfile, own)):
-            raise InputError(f"files: {str(path)!r} names no file; expected {PATHS}")
+            raise InputError(f"files: {arguments.shown(str(path))} names no file; expected {PATHS}")
         paths += own
+    if not paths:
+        raise arguments.refused("files", value, PATHS)
     return paths
 
 
