@@ -10,7 +10,7 @@ from modjax.cli import build, keys, session
 from modjax.cli.columns import aligned
 from modjax.cli.terminal import on_one_line
 from modjax.data import sources
-from modjax.data.example import SPLITS
+from modjax.data.splits import SPLITS
 from modjax.data.statistics import Statistics, statistics, total
 from modjax.errors import InputError
 from modjax.files import os_errors, read_json, replaceable, write_json

@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterable
 
-from modjax.data.example import SPLITS, Example
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
 from modjax.data.tasks import Task, Tasks
 
 __all__ = ["SPLITS", "Example", "Task", "Tasks", "load"]

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 from modjax import arguments
-from modjax.data.example import SPLITS, assign_split
+from modjax.data.splits import SPLITS, assign_split
 from modjax.errors import InputError
 from modjax.files import read_text, split_lines
 

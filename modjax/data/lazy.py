@@ -7,7 +7,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from modjax import digest
-from modjax.data.example import SPLITS, Example
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
 from modjax.errors import InputError
 from modjax.files import os_errors
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from modjax import arguments
-from modjax.data.example import SPLITS
 from modjax.data.rows import pack
+from modjax.data.splits import SPLITS
 from modjax.data.tasks import Task
 from modjax.data.tokenize import encode
 

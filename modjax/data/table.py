@@ -1,6 +1,7 @@
 """Tables of `datasets`, mapped into memory from Arrow files: tasks whose examples are rows, read when asked for."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ import numpy as np
 
 from modjax import digest
 from modjax.data.columns import Columns
-from modjax.data.example import SPLITS, Example, assign_split
+from modjax.data.example import Example
 from modjax.data.lazy import Lazy
+from modjax.data.splits import SPLITS, by_index
 from modjax.data.tasks import Task
 from modjax.errors import InputError
 
@@ -96,21 +98,31 @@ def tasks(
         if (name := named(found)) is not None:
             own = _drawn(rows_n, ends, choice)
             splits = split_r[own]
-            places = np.flatnonzero(splits == UNKNOWN)
-            splits[places] = [SPLITS.index(assign_split(int(i))) for i in places]
+            splits = np.where(splits == UNKNOWN, _by_index(len(own)), splits)
             content = [origin, dataclasses.asdict(columns), _digest(own), _digest(splits)]
             yield Task(name, TableExamples(where, table, columns, own, splits, digest.of_json(content)))
+
+
+@functools.lru_cache(maxsize=4)
+def _first_splits(n) -> np.ndarray:
+    return by_index(n)
+
+
+def _by_index(n) -> np.ndarray:
+    """The splits of n rows by their index, from those of a power of two, which are found once."""
+    return _first_splits(1 << n.bit_length())[:n]
 
 
 def _groups(table, column, kept_r) -> Iterator[tuple[str, np.ndarray]]:
     """Each value of a column with its rows among those that are kept; all under "" where there is no column."""
     if column is None:
-        values, code_r = [""], np.zeros(len(table), np.int64)
+        values, code_r = [""], np.zeros(len(table), np.int32)
     else:
         values, code_r = _coded(table, column)
     rows = np.flatnonzero(kept_r)
-    rows = rows[np.argsort(code_r[rows], kind="stable")]
-    ends = np.cumsum(np.bincount(code_r[rows], minlength=len(values)))
+    own_n = code_r[rows].astype(np.min_scalar_type(len(values)))  # few bits are sorted faster
+    rows = rows[np.argsort(own_n, kind="stable")]
+    ends = np.cumsum(np.bincount(own_n, minlength=len(values)))
     for value, own in zip(values, np.split(rows, ends[:-1]), strict=True):
         if len(own):
             yield str(value), own
@@ -148,11 +160,11 @@ def _splits(table, column, where) -> np.ndarray:
 
 
 def _coded(table, column) -> tuple[list[Any], np.ndarray]:
-    """The distinct values of a column in the order in which they appear, and int64[rows], which of them a row has."""
+    """The distinct values of a column in the order in which they appear, and int32[rows], which of them a row has."""
     chunks = table.data.column(column).dictionary_encode(null_encoding="encode").unify_dictionaries().chunks
     codes = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]
     values = chunks[0].dictionary.to_pylist() if chunks else []
-    return [_named(table.features[column], one) for one in values], np.concatenate([*codes, np.zeros(0, np.int64)])
+    return [_named(table.features[column], one) for one in values], np.concatenate([*codes, np.zeros(0, np.int32)])
 
 
 def _named(feature, value) -> Any:

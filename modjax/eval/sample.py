@@ -10,7 +10,8 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data import inputs
-from modjax.data.example import SPLITS, Example
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
 from modjax.data.tasks import Task
 from modjax.data.token_cache import TokenCache
 from modjax.data.tokenize import Encoded, TooLong
@@ -73,7 +74,7 @@ def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample, max_new_to
     if not isinstance(sample, Sample):
         raise arguments.refused("sample", sample, "a modjax.eval.Sample")
     length, found, cache = sample.length, [], TokenCache(model)
-    if sample.too_long == "truncate":
+    if sample.too_long != "error":
         length = min(length, model.config.reach - max_new_tokens)
     for task in tasks.values():
         own = sample.choose(task)

@@ -11,7 +11,8 @@ import pytest
 
 from modjax import data
 from modjax.data import sources
-from modjax.data.example import Example, assign_split
+from modjax.data.example import Example
+from modjax.data.splits import assign_split
 from modjax.errors import InputError
 
 COLUMNS = {"source": "question", "target": "answer", "task": "topic", "split": "part"}
@@ -195,13 +196,18 @@ def cached(offline, tmp_path, name):
     return folder
 
 
-def test_a_data_set_in_the_cache_needs_no_network(offline, tmp_path, caplog):
+def test_a_data_set_in_the_cache_needs_no_network(offline, tmp_path, caplog, monkeypatch):
+    import datasets
+
     folder = cached(offline, tmp_path, "sums")
+    caplog.clear()
     for source in ("owner/sums", {"id": "owner/sums"}):
         (task,) = data.load(source).values()
         assert task.name == "sums" and task.sizes == {"train": 6, "validation": 2, "test": 0}
         assert task[6] == Example("validation 0", "0", "validation")
+    assert not caplog.records
     assert sources.fetch("owner/sums") == [str(folder)]
+    monkeypatch.setattr(datasets, "load_dataset", None)  # not even asked for
     chosen = data.load({"id": "owner/sums", "splits": {"test": "validation"}})["sums"]
     assert chosen.sizes == {"train": 0, "validation": 0, "test": 2}
 

@@ -7,7 +7,8 @@ import pytest
 
 from modjax import data
 from modjax.data import sources
-from modjax.data.example import Example, assign_split
+from modjax.data.example import Example
+from modjax.data.splits import assign_split
 from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
 

@@ -4,7 +4,8 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from modjax.data.example import Example, assign_split
+from modjax.data.example import Example
+from modjax.data.splits import assign_split
 from modjax.data.tasks import Task
 
 SIZE = 300  # examples per task; fewer if there are not enough facts

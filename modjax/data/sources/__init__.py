@@ -50,7 +50,7 @@ def load(name_or_path: str | os.PathLike | Mapping[str, Any], only: Iterable[str
 
 
 def fetch(source: str | Mapping[str, Any]) -> list[str]:
-    """Downloads a data set of the hub to the cache of `datasets`, and returns the folders in which it lies there.
+    """Downloads the newest version of a data set of the hub to the cache of `datasets`; returns its folders there.
 
     Args:
       source: the id, "flan", or the settings of `modjax.data.sources.dataset` with an id.

@@ -4,8 +4,8 @@
     modjax.data.load({"id": "owner/name", "columns": {"source": "{passage}\\n{question}?", "target": "answer"}})
     modjax.data.load({"files": "data/*.parquet", "columns": {"task": "topic"}, "most": 1000})
 
-A data set of the hub is downloaded once, and needs no network from then on. Its rows, and those of local files, lie in
-Arrow files in the cache of `datasets`, which are mapped into memory.
+A data set of the hub is downloaded once, and read without a network from then on, until it is fetched again. Its rows,
+and those of local files, lie in Arrow files in the cache of `datasets`, which are mapped into memory.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from typing import Any
 from modjax import arguments
 from modjax.data import table
 from modjax.data.columns import Columns
-from modjax.data.example import SPLITS
 from modjax.data.sources import table_files
+from modjax.data.splits import SPLITS
 from modjax.data.table import SPLIT_NAMES, Choice
 from modjax.data.tasks import Task
 from modjax.errors import InputError
@@ -114,7 +114,7 @@ def settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def fetch(given: Mapping[str, Any]) -> list[str]:
-    """Downloads the data set that `given` names, unless it is in the cache; the folders in which it lies there."""
+    """Downloads what the hub has of the data set that `given` names; the folders in which it lies in the cache."""
     loaded = _loaded(dataclasses.replace(arguments.made(Settings, given), streaming=False))
     return sorted({os.path.dirname(file["filename"]) for part in loaded.values() for file in part.cache_files})
 
@@ -137,7 +137,7 @@ def _parts(settings: Settings) -> dict[str | None, Any]:
 
     These are those of a data set that has one part, for training or of another name.
     """
-    loaded = _loaded(settings)
+    loaded = _cached(settings) or _loaded(settings)
     known = {SPLIT_NAMES[name]: name for name in loaded if name in SPLIT_NAMES}
     names = settings.splits or known
     if not settings.splits and len(loaded) == 1 and (not known or settings.id and "train" in known):
@@ -166,7 +166,7 @@ def _first(part, settings):
     return datasets.Dataset(pyarrow.concat_tables(batches), info=info)
 
 
-def _loaded(settings):
+def _loaded(settings: Settings):
     """The data set as `datasets` gives it: {name of a part: its rows}."""
     import datasets
 
@@ -183,3 +183,22 @@ def _loaded(settings):
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         expected = "a data set in the cache of datasets or on the hub, and a network" if settings.id else "a table"
         raise InputError(f"{settings.place}: cannot be loaded ({reason}); expected {expected}") from error
+
+
+def _cached(settings: Settings):
+    """The newest copy of a data set of the hub in the cache of `datasets`, without asking the hub; None without one."""
+    import datasets
+    from datasets.packaged_modules.cache.cache import Cache
+
+    if not settings.id or settings.revision or settings.streaming:
+        return None
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity_error()  # not to be told on each use that this is the copy in the cache
+    try:
+        name = settings.id.rpartition("/")[2]
+        config = settings.subset or "default"
+        return Cache(None, name, config, "auto", "auto", repo_id=settings.id).as_dataset()
+    except (OSError, ValueError):
+        return None
+    finally:
+        datasets.logging.set_verbosity(verbosity)

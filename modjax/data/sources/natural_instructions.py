@@ -7,10 +7,11 @@ split goes by its index. The tasks of `test_tasks.txt` are held out, those of `e
 import pathlib
 from collections.abc import Callable, Iterator
 
-from modjax.data.example import Example, assign_split
+from modjax.data.example import Example
 from modjax.data.jsonl import field, id_of, strings
 from modjax.data.lazy import FileExamples
 from modjax.data.sources.folder import prefix_of
+from modjax.data.splits import assign_split
 from modjax.data.tasks import Task
 from modjax.errors import InputError
 from modjax.files import read_json, read_text, split_lines
