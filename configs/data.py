@@ -2,7 +2,7 @@
 
     modjax data ls    --config=configs/data.py:gsm8k
     modjax data stat  --config=configs/data.py:gsm8k --split=test
-    modjax train      --config=configs/data.py:gsm8k,quick --workdir=workdir/gsm8k
+    modjax train      --config=configs/data.py:gsm8k,train.length=512,steps=100 --workdir=workdir/gsm8k
     modjax data write --config=configs/data.py:flan --only=cot_* --to=workdir/cot
 
 Default   One expert for each value of the column `topic` in data/*.parquet, at most 1,000 examples drawn of each.
@@ -20,7 +20,7 @@ def gsm8k(config) -> None:
     config.tasks = {
         "id": "openai/gsm8k",
         "subset": "main",
-        "columns": {"source": "{question}", "target": "answer"},
+        "columns": {"source": "question", "target": "answer"},
     }
 
 
