@@ -42,7 +42,7 @@ COSTLY = """
     train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
-    studies.plan:outcome studies.search:candidates data.sources.dataset:_loaded
+    studies.study:evaluate studies.plan:outcome studies.search:candidates data.sources.dataset:_loaded
 """
 
 
@@ -69,6 +69,12 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     model.save(tmp_path / "model")
     experts, learning = {"library": library}, {"model": model, "tasks": few}
     learned = {"library": library, "model": model, "tasks": tasks.training, "system": None, "batch": 2}
+    validated = data.Tasks(
+        dataclasses.replace(
+            task, examples=(*task, *(dataclasses.replace(one, split="validation") for one in task.split("test")))
+        )
+        for task in few.values()
+    )
     settings = dataclasses.asdict(Settings(steps=1, length=32, batch=1, sites=library.sites))
     training = {"progress": False, "workdir": None, **settings}
     hub = {"progress": False, "workdir": None, **dataclasses.asdict(LoraHubSettings(budget=1, length=32))}
@@ -83,6 +89,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     study, alike = {"sample": sample, "seed": 0}, settings | {"rank": library.rank, "alpha": library.infos[0].alpha}
     (tmp_path / "table.csv").write_text("q,a\nx,y\n")
     table = {"files": str(tmp_path / "table.csv"), "columns": {"source": "q"}, "where": {"q": ["x"]}}
+    planned = learning | {"lines": {"base": {"library": ""}}, "settings": {"steps": 1}, "cluster": {}, "sample": sample}
     poly = {"heads": 1, "weights_rate": 1.0}
 
     def experiment():
@@ -146,6 +153,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
             routing.task_representations,
             lambda: learned | {"examples": 1, "split": "train"},
         ),
+        "routing.confident": (routing.confident, lambda: learned | {"tasks": validated, "examples": 1}),
         "routing.phatgoose": (routing.phatgoose, lambda: experts | {"model": model, "tasks": tasks} | training),
         "routing.lag": (routing.lag, lambda: experts),
         "routing.logo": (routing.logo, lambda: experts),
@@ -224,6 +232,8 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
                 | {"folder": new(), "settings": settings, "sample": sample, "cluster": {"clusters": 2}, "rows": {}}
             ),
         ),
+        "studies.Study": (studies.Study, lambda: planned),
+        "studies.study": (studies.study, lambda: {"folder": new(), "plan": studies.Study(**planned)}),
         "studies.seeds": (studies.seeds, lambda: {"study": of, "folder": new()}),
         "transfer.choose_pairs": (
             choose_pairs,
@@ -246,8 +256,8 @@ NAMES = """
     data.load data.write data.fetch data.statistics dataset.Settings dataset.Columns
     data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
-    routing.task_representations routing.phatgoose routing.lag routing.logo routing.pooled routing.seqr
-    routing.two_stage routing.calibrate routing.check routing.extended routing.restricted
+    routing.task_representations routing.confident routing.phatgoose routing.lag routing.logo routing.pooled
+    routing.seqr routing.two_stage routing.calibrate routing.check routing.extended routing.restricted
     cluster.mbc cluster.random cluster.embedding cluster.nearest cluster.similarity cluster.cross_similarity
     cluster.sweep cluster.dendrogram cluster.silhouette cluster.adjusted_rand
     Clusters.load Clusters.groups Clusters.as_json
@@ -255,7 +265,7 @@ NAMES = """
     merge.genknowsub merge.fold
     adapt.few adapt.lora adapt.mu adapt.poly adapt.cat adapt.lorahub adapt.retrieve adapt.nearness
     studies.Experiment studies.leaderboard studies.plan studies.search studies.transfer studies.demo studies.seeds
-    transfer.choose_pairs
+    studies.Study studies.study     transfer.choose_pairs
     report.write report.text_table make_mesh
 """
 

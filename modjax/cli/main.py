@@ -24,6 +24,7 @@ VERBS = {
     "data": "list tasks and their sizes, count their tokens, write them to files, fetch a data set",
     "report": "write the HTML report of a finished demo or leaderboard",
     "plan": "say what a training job needs on a pod, without the pod: memory, time, cost",
+    "study": "train libraries at equal compute with several seeds, tune and score methods, judge the paper's claims",
     "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
     "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }
