@@ -96,6 +96,6 @@ def _outputs(text, values, where) -> list[str]:
 
 
 def _one(value, column, where) -> str:
-    if isinstance(value, str | int | float):
+    if isinstance(value, str | int | float) and value == value:  # what a column of numbers lacks is not a number
         return str(value)
     raise InputError(f"{where}: column {column!r} is {value!r}; expected a text")

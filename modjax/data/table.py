@@ -168,8 +168,10 @@ def _coded(table, column) -> tuple[list[Any], np.ndarray]:
 
 
 def _named(feature, value) -> Any:
-    """The name of a class label; other values as they are."""
-    return feature.int2str(value) if hasattr(feature, "int2str") and value is not None and value >= 0 else value
+    """The name of a class label, None for the label -1 that stands for none; other values as they are."""
+    if value is None or not hasattr(feature, "int2str"):
+        return value
+    return feature.int2str(value) if value >= 0 else None
 
 
 def _digest(array) -> str:

@@ -1,5 +1,6 @@
 """Task and Tasks: the examples of a task, in memory or read when they are asked for, and facts about it."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from modjax import arguments, digest
 from modjax.data.example import Example
 from modjax.data.lazy import Lazy, summed
+from modjax.data.splits import SPLITS
 from modjax.errors import InputError
 
 
@@ -59,7 +61,8 @@ class Task(Sequence):
         """{split: its number of examples}"""
         if isinstance(self.examples, Lazy):
             return self.examples.sizes
-        return summed(self.examples)[0]
+        counts = collections.Counter(one.split for one in self.examples)
+        return {split: counts[split] for split in SPLITS}
 
     def split(self, split: str) -> tuple[Example, ...]:
         """The examples of one split, in the task's order."""

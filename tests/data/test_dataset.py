@@ -215,7 +215,7 @@ def test_a_data_set_in_the_cache_needs_no_network(offline, tmp_path, caplog, mon
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"id": "owner/name"}, "owner/name: cannot be loaded .*; expected a data set in the cache of datasets or"),
+        ({"id": "owner/name"}, "owner/name: cannot be loaded .*; expected a path, or a data set that is in"),
         ("owner/name", "owner/name: cannot be loaded .*Couldn't reach 'owner/name' on the Hub"),
         ({}, "tasks: id='' and files=None: expected one of them"),
         ({"id": "a/b", "files": "x"}, "tasks: id='a/b' and files='x': expected one of them"),
@@ -250,6 +250,20 @@ def test_what_cannot_be_read_is_said_in_one_sentence(given, message, parquet, of
     with pytest.raises(InputError, match=message) as raised:
         data.load(given)
     assert "\n" not in str(raised.value)
+
+
+def test_what_a_column_of_numbers_or_labels_lacks_is_no_text(offline, tmp_path):
+    import datasets
+
+    (tmp_path / "t.csv").write_text("source,target\na,1\nb,\n")
+    (task,) = data.load(tmp_path / "t.csv").values()
+    assert task[0].target == "1.0"
+    with pytest.raises(InputError, match="row 1: column 'target' is (None|nan); expected a text"):
+        list(task)
+    features = datasets.Features({"source": datasets.Value("string"), "target": datasets.ClassLabel(names=["no"])})
+    datasets.Dataset.from_dict({"source": ["a"], "target": [-1]}, features=features).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="row 0: column 'target' is None; expected a text"):
+        list(data.load(tmp_path / "t.parquet")["t"])
 
 
 @pytest.mark.parametrize(("value", "message"), [(None, "is None; expected a text"), ([], r"is \[\]; expected at")])

@@ -8,6 +8,7 @@ from hypothesis import given, strategies
 
 from modjax import data
 from modjax.data.sources import flan
+from modjax.errors import InputError
 
 # The names that FLAN v2 has for the benchmarks' tasks.
 HELD_OUT = (
@@ -120,7 +121,5 @@ def test_ten_thousand_examples_of_a_task_are_drawn_by_default(offline, tmp_path)
 
 
 def test_flan_by_name_is_the_data_set_of_the_hub(offline):
-    with pytest.raises(
-        data.tasks.InputError, match="chiayewken/flan-v2: cannot be loaded .*; expected a data set in the"
-    ):
+    with pytest.raises(InputError, match="chiayewken/flan-v2: cannot be loaded .*; expected a path, or a data set"):
         data.load("flan")

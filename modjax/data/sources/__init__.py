@@ -63,9 +63,9 @@ def fetch(source: str | Mapping[str, Any]) -> list[str]:
         arguments.path("source", source)
     given = {"id": source} if dataset.is_id(source) else source
     if isinstance(given, Mapping) or given == "flan":
-        reader, settings = _reader(given)
+        settings, _ = _described(given)
         if "files" not in settings:
-            return dataset.fetch(reader.settings(settings))
+            return dataset.fetch(settings)
     raise InputError(f"{_shown(source)}: is no data set of the hub; expected its id as owner/name")
 
 
@@ -87,8 +87,10 @@ def _matcher(only: Iterable[str] | None) -> Callable[..., bool]:
 
 def _read(source, wanted: Callable[..., bool]) -> Iterator[Task]:
     if isinstance(source, Mapping) or source == "flan":
-        reader, settings = _reader(source)
-        return reader.read(settings, wanted)
+        from modjax.data.sources import dataset
+
+        settings, named = _described(source)
+        return dataset.read(settings, wanted, named)
     if source == "open48":
         from modjax.data import open48
 
@@ -108,16 +110,16 @@ def _table(source, path, wanted) -> Iterator[Task]:
     from modjax.data.sources import dataset, table_files
 
     if table_files.at(path):
-        return dataset.read({"files": path}, wanted)
+        return dataset.read({"files": path}, wanted, named=str)
     if not path.exists() and dataset.is_id(source):
-        return dataset.read({"id": source}, wanted)
+        return dataset.read({"id": source}, wanted, named=str)
     raise InputError(f"no tasks at {os.fspath(source)!r}; expected {ACCEPTED}")
 
 
-def _reader(source):
-    """The module that reads a data set, and what it is given."""
-    from modjax.data.sources import dataset, flan
+def _described(source) -> tuple[Mapping[str, Any], Callable[[str], str | None]]:
+    """The settings of a data set, and the function that names its tasks."""
+    from modjax.data.sources import flan
 
     given = {"form": "flan"} if source == "flan" else dict(source)
     form = arguments.choice("form", given.pop("form", "columns"), ("columns", "flan"))
-    return (flan if form == "flan" else dataset), given
+    return (flan.settings(given), flan.training_name) if form == "flan" else (given, str)

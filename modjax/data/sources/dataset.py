@@ -9,6 +9,7 @@ and those of local files, lie in Arrow files in the cache of `datasets`, which a
 """
 
 import dataclasses
+import functools
 import os
 import re
 import sys
@@ -68,6 +69,11 @@ class Settings:
         """The data set's name in errors."""
         return self.id or table_files.listed(self.files)[0]
 
+    @functools.cached_property
+    def content(self) -> str:
+        """The digest of the files, each of which is read."""
+        return table_files.content(self.files)
+
     @property
     def title(self) -> str:
         """The name of its task where no column names tasks."""
@@ -79,9 +85,7 @@ def is_id(name: Any) -> bool:
     return isinstance(name, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
 
 
-def read(
-    given: Mapping[str, Any], wanted: Callable[..., bool], named: Callable[[str], str | None] = str
-) -> Iterator[Task]:
+def read(given: Mapping[str, Any], wanted: Callable[..., bool], named: Callable[[str], str | None]) -> Iterator[Task]:
     """The tasks of a data set.
 
     Args:
@@ -108,11 +112,6 @@ def read(
     yield from table.tasks(settings.place, parts, columns, choice, _origin(settings, parts), own_name)
 
 
-def settings(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings that are given."""
-    return given
-
-
 def fetch(given: Mapping[str, Any]) -> list[str]:
     """Downloads what the hub has of the data set that `given` names; the folders in which it lies in the cache."""
     loaded = _loaded(dataclasses.replace(arguments.made(Settings, given), streaming=False))
@@ -128,7 +127,7 @@ def _prepared(part, columns):
 def _origin(settings, parts) -> list[str]:
     """What identifies the content: the files, or what `datasets` has of a revision of the hub."""
     if settings.files and not settings.streaming:
-        return [table_files.content(settings.files)]
+        return [settings.content]
     return [part._fingerprint for part in parts.values()]
 
 
@@ -177,11 +176,12 @@ def _loaded(settings: Settings):
         if settings.id:
             return datasets.load_dataset(settings.id, settings.subset, revision=settings.revision, **named)
         # The digest of the files names the copy in the cache, so that other content gets another copy.
-        digest = table_files.content(settings.files)
-        return datasets.load_dataset(table_files.kind(settings.files), digest, data_files=settings.files, **named)
+        kind = table_files.kind(settings.files)
+        return datasets.load_dataset(kind, settings.content, data_files=settings.files, **named)
     except Exception as error:  # readers of many formats and a client of the hub, which may raise anything
         reason = " ".join(str(error.__cause__ or error).split())[:200]
-        expected = "a data set in the cache of datasets or on the hub, and a network" if settings.id else "a table"
+        of_hub = "a path, or a data set that is in the cache of datasets, or on the hub with a network"
+        expected = of_hub if settings.id else "a table"
         raise InputError(f"{settings.place}: cannot be loaded ({reason}); expected {expected}") from error
 
 

@@ -7,11 +7,8 @@ of 10,000 there are 7,984 for training, 1,019 for validation and 997 for testing
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from modjax.data.sources import dataset
-from modjax.data.tasks import Task
 
 ID = "chiayewken/flan-v2"
 COLUMNS = {"source": "source", "target": "target", "task": "task_name"}
@@ -21,11 +18,6 @@ SETTINGS = {"most": 10_000, "seed": 42, "where": {"task_source": ("P3", "Flan202
 EVALUATED = ("ai2arc", "arcchallenge", "arceasy", "boolq", "cotqascii", "hellaswag", "obqa", "openbookqa", "piqa")
 EVALUATED += ("physicaliqa", "winogrande")
 SHORT = re.compile(r"arc[ce]?\d*")  # whole names, because others may contain these letters
-
-
-def read(given: Mapping[str, Any], wanted: Callable[..., bool]) -> Iterator[Task]:
-    """The tasks for training; `given` as for `settings`."""
-    return dataset.read(settings(given), wanted, training_name)
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
