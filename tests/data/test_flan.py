@@ -102,6 +102,12 @@ def test_the_draw_and_the_splits_are_those_of_the_original_preparation(file):
         assert [(one.source, one.target, one.split) for one in tasks[name]] == expected
 
 
+def test_templates_may_be_chosen(file, table):
+    tasks = data.load({"form": "flan", "files": file, "where": {"template_idx": [1]}})
+    assert {len(task) for task in tasks.values()} == {4} and "wiki_dialog" not in tasks
+    assert set(tasks) == set(data.load({"form": "flan", "files": file}))
+
+
 def test_ten_thousand_examples_of_a_task_are_drawn_by_default(offline, tmp_path):
     import pyarrow
     import pyarrow.parquet

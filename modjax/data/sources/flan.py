@@ -12,7 +12,12 @@ from typing import Any
 
 ID = "chiayewken/flan-v2"
 COLUMNS = {"source": "source", "target": "target", "task": "task_name"}
-SETTINGS = {"most": 10_000, "seed": 42, "where": {"task_source": ("P3", "Flan2021", "CoT")}, "columns": COLUMNS}
+SETTINGS: dict[str, Any] = {
+    "most": 10_000,
+    "seed": 42,
+    "where": {"task_source": ("P3", "Flan2021", "CoT")},
+    "columns": COLUMNS,
+}
 
 # What the names of the benchmarks are in small letters and digits alone, wherever they stand in the name of a task.
 EVALUATED = ("ai2arc", "arcchallenge", "arceasy", "boolq", "cotqascii", "hellaswag", "obqa", "openbookqa", "piqa")
@@ -21,9 +26,10 @@ SHORT = re.compile(r"arc[ce]?\d*")  # whole names, because others may contain th
 
 
 def settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `dataset`; `given` may name local files in the same form, and change others."""
-    place = {} if given.get("files") else {"id": ID}
-    return {**place, **SETTINGS, **given}
+    """The settings of `dataset`; `given` may name local files in the same form, change others, and add to `where`."""
+    place, where = {} if given.get("files") else {"id": ID}, given.get("where")
+    added = {"where": {**SETTINGS["where"], **where}} if isinstance(where, Mapping) else {}
+    return {**place, **SETTINGS, **given, **added}
 
 
 def training_name(name: str) -> str | None:
