@@ -32,7 +32,7 @@ def base() -> ConfigDict:
             "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
             "tasks": FieldReference(
                 "open48", field_type=object
-            ),  # or "flan", files, an id on the hub; see configs/data.py
+            ),  # or "flan", files, an id of the hub, a table: docs/data.md
             "only": (),  # shell patterns of task names, families and groups; (): all
             "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights
             "poly": {
