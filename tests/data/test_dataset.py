@@ -212,6 +212,13 @@ def test_a_data_set_in_the_cache_needs_no_network(offline, tmp_path, caplog, mon
     assert chosen.sizes == {"train": 0, "validation": 0, "test": 2}
 
 
+def test_a_path_in_a_folder_that_exists_is_no_id(offline, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    with pytest.raises(InputError, match="no tasks at 'owner/name'; expected"):
+        data.load("owner/name")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -111,7 +111,7 @@ def _table(source, path, wanted) -> Iterator[Task]:
 
     if table_files.at(path):
         return dataset.read({"files": path}, wanted, named=str)
-    if not path.exists() and dataset.is_id(source):
+    if dataset.is_id(source) and not path.exists() and not path.parent.is_dir():
         return dataset.read({"id": source}, wanted, named=str)
     raise InputError(f"no tasks at {os.fspath(source)!r}; expected {ACCEPTED}")
 
