@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
 from modjax import data
 from modjax.data.sources import flan
@@ -66,6 +66,7 @@ def test_a_benchmark_is_known_by_any_of_its_names(name):
     assert flan.is_evaluated(name.replace("/", "_").replace(":", "_").replace("-", "_").replace(".", "_"))
 
 
+@settings(deadline=None)
 @given(strategies.sampled_from(HELD_OUT), strategies.randoms(use_true_random=False))
 def test_a_benchmark_is_known_in_any_spelling(name, random):
     def spelled(letter):
