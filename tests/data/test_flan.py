@@ -66,7 +66,7 @@ def test_a_benchmark_is_known_by_any_of_its_names(name):
     assert flan.is_evaluated(name.replace("/", "_").replace(":", "_").replace("-", "_").replace(".", "_"))
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True, database=None)
 @given(strategies.sampled_from(HELD_OUT), strategies.randoms(use_true_random=False))
 def test_a_benchmark_is_known_in_any_spelling(name, random):
     def spelled(letter):
