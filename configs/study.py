@@ -87,6 +87,7 @@ def get_config(variants: str | None = None):
             "patience": 3,
         },  # where adaptation differs from `train`
         "pairs": 24,  # of the transfer study
+        "benchmarks": {"data": "", "names": (), "examples": 100, "execute": False},  # without data: none
     }
     return with_variants(config, variants, demo=of_demo, sni=sni)
 

@@ -42,6 +42,7 @@ def run(config, workdir, flags) -> None:
         adapt=config.adapt.to_dict(),
         adapted=options.adapted.to_dict(),
         pairs=options.pairs,
+        benchmarks=options.benchmarks.to_dict() if options.benchmarks.data else {},
     )
     found = study(folder, plan)
     found["config"] = build.plain(config)

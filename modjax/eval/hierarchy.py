@@ -26,13 +26,21 @@ class Figures:
     """The figures of methods over all seeds, tasks and examples, and their draws."""
 
     def __init__(
-        self, runs: Sequence[Run], methods: Sequence[str], tasks: Sequence[str], draws: int = RESAMPLES, seed: int = 0
+        self,
+        runs: Sequence[Run],
+        methods: Sequence[str],
+        tasks: Sequence[str],
+        draws: int = RESAMPLES,
+        seed: int = 0,
+        fixed: bool = False,
     ):
         """Resamples the scores of `methods` on `tasks` in every run.
 
         Args:
           runs: {method: {task: score}} of each seed, on the same examples.
           draws: their number; those of examples depend only on `seed` and the tasks' names.
+          fixed: whether the figures are about these tasks alone, as those of a suite of benchmarks: then each draw has
+            every task once.
 
         Raises InputError without runs, methods or tasks, for a method without a score of a task, and for scores of
         different examples.
@@ -46,6 +54,8 @@ class Figures:
         shape = (len(runs), len(self.methods))
         rng = np.random.default_rng([arguments.seed("seed", seed), len(runs), len(tasks)])
         runs_DS, tasks_DK = (_shares(rng, number, draws) for number in (len(runs), len(tasks)))
+        if arguments.flag("fixed", fixed):
+            tasks_DK = np.full_like(tasks_DK, 1 / len(tasks))
         names = [metric.name for metric in metrics.METRICS]
         self.values = {name: np.zeros(shape[1]) for name in names}  # float64[M]
         self.drawn = {name: np.zeros((draws, shape[1])) for name in names}  # float64[D,M]

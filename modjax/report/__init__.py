@@ -11,6 +11,7 @@ seconds. A number that is None, NaN or infinite is shown as an en dash.
                         verdict: "held" | "not held" | "undecided" | "not measured"}]; the figure that decides a claim,
                       the ends of its interval, and the limit that it lies above if the claim holds
     methods           [{name, note, in_distribution: SCORES, held_out: SCORES, routing_accuracy,
+                        zero_shot: {accuracy, intervals}, benchmarks: {name: accuracy},
                         seconds: {train, build, evaluate, compile, token}, bytes: {experts, temporary, peak}}]
                       SCORES is {METRIC: float, examples: int, intervals: {METRIC: [low, high]}};
                       a method that failed is {name, error: its message}

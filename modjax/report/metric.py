@@ -6,6 +6,7 @@ from typing import Any
 from modjax.eval.metrics import Metric
 from modjax.report import numbers
 
+ZERO_SHOT = Metric("accuracy", "zero-shot accuracy", "Zero-shot", "%", "higher")
 ROUTING_ACCURACY = Metric("routing_accuracy", "routing", "Routing", "%", "higher")
 
 

@@ -10,7 +10,7 @@ from modjax import arguments
 from modjax.eval import metrics
 from modjax.eval.metrics import Metric
 from modjax.report import numbers
-from modjax.report.metric import ROUTING_ACCURACY, best, show, units
+from modjax.report.metric import ROUTING_ACCURACY, ZERO_SHOT, best, show, units
 
 WIDTH = 100  # characters per line of the text table, at most
 NAMES = 12  # of them at least this many for the names of methods
@@ -66,6 +66,7 @@ class Column:
 
 SPLITS = {"in_distribution": "In distribution", "held_out": "Held out"}
 ROUTING = Column("", "Routing accuracy", ROUTING_ACCURACY.short, (ROUTING_ACCURACY.name,), ROUTING_ACCURACY)
+ACCURACY = Column("", "Zero-shot", ZERO_SHOT.short, ("zero_shot", ZERO_SHOT.name), ZERO_SHOT)
 COSTS = (
     Column("Seconds", "Train", "Train", ("seconds", "train")),
     Column("Seconds", "Build", "Build", ("seconds", "build")),
@@ -79,13 +80,13 @@ COSTS = (
 
 
 def score_columns() -> list[Column]:
-    """A column for each metric in distribution and held out, and one for routing accuracy."""
+    """A column for each metric in distribution and held out, for zero-shot benchmarks, and for routing accuracy."""
     scores = [
         Column(group, metric.title, metric.short, (split, metric.name), metric)
         for split, group in SPLITS.items()
         for metric in metrics.METRICS
     ]
-    return [*scores, ROUTING]
+    return [*scores, ACCURACY, ROUTING]
 
 
 def _look_up(tree: Any, path: Sequence[str]) -> Any:
@@ -142,7 +143,7 @@ def failed_experts(results: Mapping) -> str:
 
 
 def _legend() -> str:
-    return textwrap.fill(f"* best of its column. {units([*metrics.METRICS, ROUTING_ACCURACY])}", WIDTH)
+    return textwrap.fill(f"* best of its column. {units([*metrics.METRICS, ZERO_SHOT, ROUTING_ACCURACY])}", WIDTH)
 
 
 def _fitting(columns: Sequence[Column], methods: Sequence[Mapping]) -> list[list[Column]]:

@@ -11,19 +11,23 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modjax import arguments
+import numpy as np
+
+from modjax import arguments, digest
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
 from modjax.eval import metrics
+from modjax.eval.benchmarks.result import Result
 from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Figures, Run
 from modjax.eval.intervals import Estimate
 from modjax.eval.sample import Sample
 from modjax.eval.score import Score, as_json, from_json, joined, summary
-from modjax.files import os_errors, plain
+from modjax.files import os_errors, own_name, plain
 from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.studies import methods, results
+from modjax.studies.benchmarks import benchmarks
 from modjax.studies.claims import CLAIMS, Results
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
@@ -51,6 +55,7 @@ class Study:
       tuning: examples of each development task.
       adapt: the options of adaptation, see `modjax.studies.adaptation`; adapted: settings of its training that differ.
       pairs: pairs of the transfer study, with the first seed; 0: none.
+      benchmarks: arguments of `modjax.studies.benchmarks`, as data and names, besides experiment and method; {}: none.
     """
 
     model: Model
@@ -69,6 +74,7 @@ class Study:
     adapt: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adapted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     pairs: int = 0
+    benchmarks: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         arguments.check_fields(self, ("model",), arguments.instance, Model)
@@ -76,7 +82,7 @@ class Study:
         arguments.check_fields(self, ("max_new_tokens", "tuning"), arguments.whole, least=1)
         arguments.check_fields(self, ("pairs",), arguments.whole, least=0)
         arguments.check_fields(self, ("clustering",), arguments.number, least=0, below=1)
-        for name in ("lines", "settings", "cluster", "rows", "adapt", "adapted"):
+        for name in ("lines", "settings", "cluster", "rows", "adapt", "adapted", "benchmarks"):
             arguments.check_fields(self, (name,), arguments.mapping, "a dictionary")
         arguments.made(Settings, dict(self.settings))
         seeds = arguments.items("seeds", self.seeds, "a list of seeds")
@@ -125,6 +131,7 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
     scores = [run.scores() for run in runs]
     parts = {"in_distribution": plan.reported.training, "held_out": plan.reported.held_out}
     figures = {part: _figures(scores, plan, list(tasks)) for part, tasks in parts.items()}
+    zero_shot = _zero_shot([run.benchmarks() for run in runs]) if plan.benchmarks else {}
     judged = Results(**figures, transfer=runs[0].transfer() if plan.pairs else None)
     seconds = {f"seed {run.seed}: {name}": time for run in runs for name, time in run.stages.seconds.items()}
     return {
@@ -134,7 +141,7 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
         "facts": results.facts(plan.model, plan.tasks, seconds),
         "resampled": "seeds and tasks, and examples within their tasks, resampled",
         "claims": [claim.judged(judged, metric) for claim in CLAIMS for metric in JUDGED],
-        "methods": [_row(name, lines, figures) for name, lines in plan.lines.items()],
+        "methods": [_row(name, lines, figures) | zero_shot.get(name, {}) for name, lines in plan.lines.items()],
         "tasks": [results.task(task, _over_seeds(scores, task.name)) for task in plan.reported.values()],
         "stages": results.stages(seconds),
         "chosen": {str(run.seed): run.chosen() for run in runs},
@@ -193,6 +200,17 @@ class _Seed:
 
         return from_json(self.stages.current(stage, made_of, score))
 
+    def benchmarks(self) -> Run:
+        """The answers to benchmarks of the methods that answer any prompt; right ones are exact matches."""
+        found = {}
+        for name, line in self.chosen().items():
+            if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
+                folder = self.stages.folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
+                experiment = self.plan.experiment(self.seed, self.libraries, self.plan.reported, folder)
+                scored = benchmarks(experiment, line, **self.plan.benchmarks)
+                found[name] = {one: _answers(result) for one, result in scored.items()}
+        return found
+
     def transfer(self) -> Estimate:
         """The rank correlation of similarity and gain over pairs of the private experts."""
         found = transfer(
@@ -234,6 +252,29 @@ def _means(figures: Figures, name) -> dict[str, Any]:
     found = {metric.name: figures.mean(metric.name, name) for metric in metrics.METRICS}
     means = {metric: one.value for metric, one in found.items()}
     return means | {"intervals": {metric: [one.low, one.high] for metric, one in found.items()}}
+
+
+def _answers(result: Result) -> Score:
+    """The headline of a benchmark, question by question, as exact match."""
+    right_n = result.values[result.metric]
+    nothing = {metric.name: np.zeros_like(right_n) for metric in metrics.METRICS}
+    return Score(nothing | {metrics.EXACT_MATCH.name: right_n}, np.ones(len(right_n), int))
+
+
+def _zero_shot(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """{method: the mean of its benchmarks, and each of them}."""
+    methods_, names = list(runs[0]), list(next(iter(runs[0].values())))
+    metric = metrics.EXACT_MATCH.name
+    found = Figures(runs, methods_, names, fixed=True)
+    each = {name: Figures(runs, methods_, [name], fixed=True).mean for name in names}
+    return {
+        method: {
+            "zero_shot": {"accuracy": (mean := found.mean(metric, method)).value}
+            | {"intervals": {"accuracy": [mean.low, mean.high]}},
+            "benchmarks": {name: mean_of(metric, method).value for name, mean_of in each.items()},
+        }
+        for method in methods_
+    }
 
 
 def _over_seeds(scores: Sequence[Run], task) -> dict[str, dict[str, Score]]:

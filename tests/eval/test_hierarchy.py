@@ -65,6 +65,14 @@ def test_tasks_that_differ_widen_the_interval_beyond_that_of_examples():
     assert one.high - one.low > 2 * (high - low)
 
 
+def test_fixed_tasks_are_in_every_draw():
+    """With one seed and fixed tasks, the draws are those of examples alone."""
+    runs = _runs(seeds=1)
+    found = Figures(runs, ("one",), list(TASKS), draws=30, fixed=True)
+    expected = resample([runs[0]["one"]], list(TASKS), 30)["loss"]
+    np.testing.assert_allclose(found.drawn["loss"], expected, rtol=1e-12)
+
+
 def test_one_seed_is_not_resampled_and_three_equal_ones_give_the_same():
     run = _runs(seeds=1)
     alone, thrice = (Figures(runs, ("one",), list(TASKS)).mean("loss", "one") for runs in (run, run * 3))
