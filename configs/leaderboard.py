@@ -92,8 +92,9 @@ def get_config(variants: str | None = None):
         "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example is shown token by token
     }
     config = validated(with_variants(config, variants, demo=after_demo))
-    # Gates are trained for as many steps as adapted experts.
-    config.leaderboard.methods.phatgoose.router.update(steps=config.train.steps, length=min(1024, config.train.length))
+    # Gates are trained for as long as adapted experts.
+    gates = {key: config.train[key] for key in ("steps", "epochs")} | {"length": min(1024, config.train.length)}
+    config.leaderboard.methods.phatgoose.router.update(gates)
     return config
 
 

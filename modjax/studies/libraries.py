@@ -130,8 +130,10 @@ class Libraries:
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
         """The settings with which this number of members reads as many rows in all as the private library."""
-        rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
         batch = self.rows.get(kind, self.settings["batch"])
+        if self.settings.get("epochs"):  # each member reads its own tasks as often
+            return {**self.settings, "batch": batch}
+        rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
         return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}
 
 
