@@ -2,7 +2,7 @@
 
 import time
 
-from modjax.cli import build, session
+from modjax.cli import build, harness, session
 from modjax.eval.evaluation import evaluate
 from modjax.eval.metrics import METRICS
 from modjax.eval.score import as_json, summary
@@ -16,7 +16,12 @@ EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/pr
 
 
 def run(config, workdir, flags) -> None:
-    """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks."""
+    """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks.
+
+    A config with tasks of lm-evaluation-harness leaves WORKDIR/results.json.
+    """
+    if "harness" in config:
+        return harness.run(config, workdir)
     line, experiment = build.method(config), build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
     folder = session.enter(workdir, config)
