@@ -22,6 +22,7 @@ from modjax.adapt.lorahub import LoraHubSettings
 from modjax.data import sources
 from modjax.errors import InputError
 from modjax.eval import intervals
+from modjax.eval.harness import Harness
 from modjax.eval.score import Score
 from modjax.files import write_json
 from modjax.generation import Request
@@ -113,6 +114,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "eval.summary": (evaluation.summary, lambda: {"scores": {"a": score}, "tasks": ["a"]}),
         "eval.Method": (evaluation.Method, lambda: {"name": "x", **experts, "router": prompts["router"]}),
         "eval.Sample": (evaluation.Sample, dict),
+        "Harness": (Harness, lambda: experts | {"model": model, "router": prompts["router"], "progress": False}),
         "intervals.draws": (intervals.draws, lambda: {"task": "a", "n_examples": 3, "resamples": 2}),
         "intervals.resample": (intervals.resample, lambda: {"scores": [{"a": score}], "tasks": ["a"], "resamples": 2}),
         "data.load": (data.load, lambda: {"name_or_path": tmp_path / "tasks"}),

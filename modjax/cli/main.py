@@ -23,6 +23,7 @@ VERBS = {
     "leaderboard": "score many methods on one library: intervals, paired differences, costs, an HTML report",
     "report": "write the HTML report of a finished demo or leaderboard",
     "plan": "say what a training job needs on a pod, without the pod: memory, time, cost",
+    "study": "train libraries at equal compute with several seeds, tune and score methods, judge the paper's claims",
     "transfer": "test whether the similarity of two tasks' experts predicts that training them together helps",
     "demo": "run all steps on the embedded model and tasks: train, cluster, compare, report",
 }

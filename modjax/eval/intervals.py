@@ -26,6 +26,24 @@ LEVEL = 0.95
 MOST = 10**7  # draws, and examples of a task
 
 
+class Estimate(NamedTuple):
+    """A figure, and the ends of the interval that holds 95 % of it over draws; NaN where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, value: float, drawn_S: np.ndarray) -> "Estimate":
+        """The figure with the interval of its draws float64[S]; those that are not finite do not count."""
+        drawn_S = drawn_S[np.isfinite(drawn_S)]
+        return cls(float(value), *(map(float, interval(drawn_S)) if len(drawn_S) else (np.nan, np.nan)))
+
+    def as_json(self) -> dict[str, float | None]:
+        """The fields; None for NaN."""
+        return {key: value if np.isfinite(value) else None for key, value in self._asdict().items()}
+
+
 class Paired(NamedTuple):
     """Methods against each other, float64[M, M]: the row's figure minus the column's, over the same draws."""
 

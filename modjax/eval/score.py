@@ -56,6 +56,13 @@ class Score:
         return cls({name: np.asarray(each[name], np.float64) for name in names}, np.asarray(each["targets"]))
 
 
+def joined(scores: Sequence[Score]) -> Score:
+    """The score of all examples of several scores, one after another."""
+    names = [metric.name for metric in metrics.METRICS]
+    values = {name: np.concatenate([score.values[name] for score in scores]) for name in names}
+    return Score(values, np.concatenate([score.targets_n for score in scores]))
+
+
 def as_json(scores: Mapping[str, Score]) -> dict[str, Any]:
     """{"tasks": {task: its score}}, the form of every file of scores."""
     return {"tasks": {task: score.as_json() for task, score in scores.items()}}

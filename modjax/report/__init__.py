@@ -7,10 +7,14 @@ seconds. A number that is None, NaN or infinite is shown as an en dash.
 
     title, subtitle   str
     facts             {label: value}: the headline, such as model, tasks, steps, rank, device, wall-clock time
+    claims            [{claim, text, figure, metric: METRIC, value, low, high, limit: float,
+                        verdict: "held" | "not held" | "undecided" | "not measured"}]; the figure that decides a claim,
+                      the ends of its interval, and the limit that it lies above if the claim holds
     methods           [{name, note, in_distribution: SCORES, held_out: SCORES, routing_accuracy,
                         seconds: {train, build, evaluate, compile, token}, bytes: {experts, temporary, peak}}]
                       SCORES is {METRIC: float, examples: int, intervals: {METRIC: [low, high]}};
                       a method that failed is {name, error: its message}
+    resampled         what the intervals of methods are about; by default examples resampled within their tasks
     failed            {library: {expert: step}}: the experts whose loss or gradient was not finite, and the step
     paired            [{part: "in_distribution" | "held_out", metric: METRIC, names: [M],
                         difference: [M][M], low: [M][M], high: [M][M], below: [M][M]}]; the row's score minus the
@@ -31,7 +35,8 @@ An expert has the colour of its cluster if `similarity` or `tasks` assigns its n
 "cluster 3" or "mbc-3".
 """
 
+from modjax.report.claims import text as text_claims
 from modjax.report.page import write
 from modjax.report.table import text_table
 
-__all__ = ["text_table", "write"]
+__all__ = ["text_claims", "text_table", "write"]

@@ -10,7 +10,7 @@ from modjax import arguments
 from modjax.eval import metrics
 from modjax.eval.metrics import LOSS
 from modjax.files import check_file, os_errors
-from modjax.report import colours, numbers, table, tasks
+from modjax.report import claims, colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.explorer import SCALE, explorer
 from modjax.report.metric import best, directions, show
@@ -63,6 +63,7 @@ def render(results: Mapping) -> str:
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=(HERE / "page.js").read_text(encoding="utf-8"),
         findings=_findings(results),
+        claims=claims.rows(results),
         comparison=_comparison(results),
         pairs=matrices(results),
         tasks=_tasks(results),
@@ -106,6 +107,7 @@ def _comparison(results: Mapping) -> dict[str, Any] | None:
         "units": directions(metrics.METRICS),
         "tables": [_method_table(columns, scored, variables) for columns in table.tables(scored)],
         "intervals": table.has_intervals(scored),
+        "resampled": results.get("resampled") or "examples resampled within their tasks",
         "memory": any(method.get("bytes") for method in scored),
         "peak": any((method.get("bytes") or {}).get("peak") for method in scored),
         "failed": [method for method in methods if method.get("error")],

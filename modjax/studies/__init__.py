@@ -10,6 +10,7 @@ from modjax.studies.libraries import Libraries
 from modjax.studies.plan import plan
 from modjax.studies.search import search
 from modjax.studies.seeds import seeds
+from modjax.studies.study import Study, study
 from modjax.studies.transfer import transfer
 
-__all__ = ["Experiment", "Libraries", "demo", "leaderboard", "plan", "search", "seeds", "transfer"]
+__all__ = ["Experiment", "Libraries", "Study", "demo", "leaderboard", "plan", "search", "seeds", "study", "transfer"]

@@ -14,7 +14,7 @@ from modjax.eval.cost import measure
 from modjax.eval.evaluation import evaluate
 from modjax.eval.score import as_json, from_json, summary
 from modjax.experts.library import Library
-from modjax.files import plain, read_json
+from modjax.files import plain
 from modjax.model import Model, load
 from modjax.parallel.distributed import from_first
 from modjax.studies import methods, results
@@ -103,8 +103,7 @@ class _Board:
         made_of = self.made_of(line)
         if name in self.analyse:
             made_of["shown"] = self.shown
-        from_first(lambda: _drop_outdated(self.stages.path(f"method {name}"), made_of))
-        return self.stages.json(f"method {name}", lambda: {"made_of": made_of, **self.measure(name, line)})
+        return self.stages.current(f"method {name}", made_of, lambda: self.measure(name, line))
 
     def measure(self, name, line) -> dict[str, Any]:
         experiment, start = self.experiment, time.perf_counter()
@@ -167,11 +166,6 @@ class _Board:
         parts = (self.experiment.tasks.training, self.experiment.tasks.held_out)
         means = [summary(scores, list(part)) for part in parts]
         return [one["loss"] if one else math.inf for one in means]
-
-
-def _drop_outdated(path, made_of) -> None:
-    if path.exists() and read_json(path)["made_of"] != made_of:
-        path.unlink()
 
 
 def _row(name, measured, compared) -> dict[str, Any]:

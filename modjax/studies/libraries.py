@@ -34,8 +34,11 @@ class Libraries:
       settings: of the private library; see `modjax.train.settings.Settings`.
       cluster: arguments of `modjax.cluster.mbc`.
       rows: {kind: rows per step and member} where they differ from the private library's batch. Every library is
-        trained for as many steps as read the rows that the private library reads in all.
+        trained for as many steps as read the rows that the private library reads in all; with epochs, for as many.
       poly: arguments of `train_poly`.
+      clustering: the share of the steps, or epochs, that the private experts by which MBC clusters are trained for, and
+        that the libraries of clusters then have less, as in the paper (2 of 5 epochs); 0: the private library, at no
+        cost.
       private_folder: a private library that is there already; else it is trained, too.
     """
 
@@ -46,6 +49,7 @@ class Libraries:
     cluster: Mapping[str, Any]
     rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
     poly: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    clustering: float = 0.0
     private_folder: str | pathlib.Path | None = None
 
     def path(self, kind: str) -> pathlib.Path:
@@ -72,19 +76,32 @@ class Libraries:
             "cluster": dict(self.cluster),
             "rows": dict(self.rows),
             "poly": dict(self.poly),
+            "clustering": self.clustering,
             "private": content.of_library(given) if given else None,
         }
         self.stages.claim(inputs, "libraries", [*KINDS, "clusters.json"])
 
     def _clusters(self):
-        private_library = self.library("private")
-        found, families = cluster.mbc(private_library, **self.cluster), self.tasks.families_of(private_library.tasks)
-        return found.as_json(private_library) | measures(found, families)
+        library = self._clustered()
+        found, families = cluster.mbc(library, **self.cluster), self.tasks.families_of(library.tasks)
+        return found.as_json(library) | measures(found, families)
+
+    def _clustered(self) -> Library:
+        """The private experts by which tasks are clustered."""
+        return self.library("brief" if self.clustering else "private")
 
     def _private(self, kind):
         if self.private_folder:
             return pathlib.Path(self.private_folder)
         return self._of_groups(kind, private(self.tasks.training))
+
+    def _brief(self, kind):
+        epochs = self.settings.get("epochs")
+        if epochs:
+            part = {"epochs": round(self.clustering * epochs, 9)}
+        else:
+            part = {"steps": max(1, round(self.clustering * self.settings["steps"]))}
+        return self._of_groups(kind, private(self.tasks.training), **part)
 
     def _shared_a(self, kind):
         return self._of_groups(kind, private(self.tasks.training), shared_a=True)
@@ -98,11 +115,11 @@ class Libraries:
     def _random(self, kind):
         self.clusters()
         found = cluster.Clusters.load(self.stages.path("clusters"))
-        groups = cluster.random(found, **picked(self.cluster, "seed")).groups(self.library("private"))
+        groups = cluster.random(found, **picked(self.cluster, "seed")).groups(self._clustered())
         return self._of_groups(kind, groups)
 
     def _embedding(self, kind):
-        library = self.library("private")
+        library = self._clustered()
         vectors = task_embeddings(self.model, self.tasks.training, system=self.settings.get("system"))
         found = cluster.embedding(library, vectors, **picked(self.cluster, "clusters", "seed", "restarts"))
         return self._of_groups(kind, found.groups(library))
@@ -130,15 +147,18 @@ class Libraries:
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
         """The settings with which this number of members reads as many rows in all as the private library."""
+        share = 1 - self.clustering if kind in OF_CLUSTERS else 1
         batch = self.rows.get(kind, self.settings["batch"])
         if self.settings.get("epochs"):  # each member reads its own tasks as often
-            return {**self.settings, "batch": batch}
-        rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
+            return {**self.settings, "batch": batch, "epochs": round(share * self.settings["epochs"], 9)}
+        rows = round(share * self.settings["batch"] * self.settings["steps"] * len(self.tasks.training))
         return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}
 
 
+OF_CLUSTERS = ("mbc", "random", "embedding")
 KINDS = {
     "private": Libraries._private,
+    "brief": Libraries._brief,
     "shared": Libraries._shared,
     "mbc": Libraries._mbc,
     "random": Libraries._random,

@@ -52,6 +52,11 @@ class Stages:
             self._timed(name, lambda: _write(path, make()))
         return from_first(lambda: read_json(path))
 
+    def current(self, name: str, made_of: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The value of a stage that is made again when its inputs change; its file has them as "made_of"."""
+        from_first(lambda: _drop_outdated(self.path(name), made_of))
+        return self.json(name, lambda: {"made_of": made_of, **make()})
+
     def path(self, name: str) -> pathlib.Path:
         """The file of a stage, whose name may be any text; a first space, as after its kind, becomes a dash."""
         return self.folder / (own_name(name.replace(" ", "-", 1)) + ".json")
@@ -61,6 +66,11 @@ class Stages:
         start = time.perf_counter()
         work()
         _write(self._times, self.seconds | {name: round(time.perf_counter() - start, 2)})
+
+
+def _drop_outdated(path, made_of) -> None:
+    if path.exists() and read_json(path)["made_of"] != made_of:
+        path.unlink()
 
 
 def _save(made, path):

@@ -23,31 +23,19 @@ from modjax.cluster import similarity
 from modjax.cluster.similarity import checked_similarity
 from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.errors import InputError
-from modjax.eval.intervals import RESAMPLES, interval
+from modjax.eval.intervals import RESAMPLES, Estimate
 from modjax.eval.likelihood import target_loss
 from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import Library
 from modjax.files import write_json
 from modjax.model import Model
 from modjax.parallel.distributed import from_first
-from modjax.report import numbers
 from modjax.report import transfer as picture
 from modjax.routing.oracle import oracle
 from modjax.studies import content
 from modjax.studies.stages import Stages
 from modjax.train.lora import train_library
 from modjax.train.settings import Settings
-
-
-class Estimate(NamedTuple):
-    """A figure and the interval that holds 95 % of it over resampled pairs."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> dict[str, float | None]:
-        return {key: numbers.finite(value) for key, value in self._asdict().items()}
 
 
 class Bin(NamedTuple):
@@ -203,7 +191,7 @@ def spearman(x_P: Sequence[float], y_P: Sequence[float], resamples: int = RESAMP
     x_P, y_P = np.asarray(x_P, np.float64), np.asarray(y_P, np.float64)
     drawn_SP = np.random.default_rng(seed).integers(0, len(x_P), (resamples, len(x_P)))
     rho_S = _rank_correlation(x_P[drawn_SP], y_P[drawn_SP])
-    return _estimate(float(_rank_correlation(x_P[None], y_P[None])[0]), rho_S[np.isfinite(rho_S)])
+    return Estimate.of(float(_rank_correlation(x_P[None], y_P[None])[0]), rho_S)
 
 
 def binned(similarity_P: Sequence[float], gain_P: Sequence[float], bins: int, resamples: int = RESAMPLES) -> list[Bin]:
@@ -217,7 +205,7 @@ def binned(similarity_P: Sequence[float], gain_P: Sequence[float], bins: int, re
     found = []
     for number, part in enumerate(np.array_split(np.argsort(similarity_P, kind="stable"), bins)):
         drawn_Sn = np.random.default_rng(number).choice(gain_P[part], (resamples, len(part)))
-        gain = _estimate(float(gain_P[part].mean()), drawn_Sn.mean(axis=1))
+        gain = Estimate.of(float(gain_P[part].mean()), drawn_Sn.mean(axis=1))
         found.append(Bin(*map(float, similarity_P[part[[0, -1]]]), len(part), gain))
     return found
 
@@ -281,9 +269,3 @@ def _rank_correlation(x_SP, y_SP):
     x_SP, y_SP = (side_SP - side_SP.mean(axis=1, keepdims=True) for side_SP in ranks)
     with np.errstate(invalid="ignore"):  # 0 / 0 where all values of a row are equal
         return (x_SP * y_SP).sum(axis=1) / np.sqrt((x_SP**2).sum(axis=1) * (y_SP**2).sum(axis=1))
-
-
-def _estimate(value, drawn_S):
-    if not len(drawn_S):
-        return Estimate(value, np.nan, np.nan)
-    return Estimate(value, *map(float, interval(drawn_S)))

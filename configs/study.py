@@ -1,0 +1,101 @@
+"""The study of arXiv 2405.11157: libraries at equal compute, tuned methods, three seeds, and the paper's claims.
+
+    modjax study --config=configs/study.py:demo --workdir=workdir/study
+    modjax study --config=configs/study.py:sni,tasks=DIR --workdir=workdir/study
+
+Reproduces sections 4 and 5 of the paper at the scale of the variant. Expect: docs/experiments.md.
+
+demo   The tasks of the demo; of each family of tasks one is for choices alone. About an hour and a half per seed on two
+       CPU cores.
+sni    Super-NaturalInstructions in a task folder with the groups core64 (trained on), heldout12, and extra192, of which
+       twelve tasks are for choices, as is a quarter of core64: 24 rows of 512 tokens per task.
+
+Every library reads as many rows as the private one. MBC first trains private experts for 2/5 of the steps, clusters
+them, and trains an expert per cluster for the rest. Where a method has several lines, the one with the lowest loss on
+the validation split of the development tasks is taken. A job that was stopped goes on with the same command; seeds and
+methods may be added.
+"""
+
+from common import adaptation, base, demo, validated, with_variants
+from ml_collections import ConfigDict
+
+OF_DEMO = ("dates_next_day", "words_past", "records_person", "numbers_larger", "editing_capitals")
+TEMPERATURES = (0.1, 0.3, 1.0)
+ARROWS = [{"name": "arrow", "top_k": k, "temperature": t} for k in (1, 4, -1) for t in TEMPERATURES]
+UNIFORMS = [{"name": "uniform", "mix": mix} for mix in ("parameters", "outputs")]
+# Of extra192: a task of each of twelve categories that neither the other tasks in training nor the reported ones have.
+NEW = (
+    "task566_circa_classification", "task1517_limit_classfication",
+    "task066_timetravel_binary_consistency_classification",
+    "task1283_hrngo_quality_classification", "task1381_quarel_incorrect_option_generation",
+    "task1599_smcalflow_classification", "task589_amazonfood_summary_text_generation",
+    "task223_quartz_explanation_generation", "task550_discofuse_sentence_generation",
+    "task1704_ljspeech_textmodification", "task547_alt_translation_entk_en",
+    "task966_ruletaker_fact_checking_based_on_given_context",
+)  # fmt: skip
+# Of core64: the first task of each cluster of the folder.
+TRAINED = (
+    "task064_*", "task376_*", "task113_*", "task085_*", "task493_*", "task115_*", "task1196_*", "task582_*",
+    "task083_*", "task023_*", "task126_*", "task428_*", "task583_*", "task111_*", "task1418_*", "task565_*",
+)  # fmt: skip
+KINDS = {"private": "private", "MBC": "mbc", "random": "random", "embedding": "embedding"}
+
+
+def routed(library, routers, **more):
+    """A line per router, among which is chosen."""
+    return [{"library": library, "router": router, **more} for router in routers]
+
+
+METHODS = {
+    "base": {"library": "", "note": "the frozen model alone"},
+    "shared": {"library": "shared", "note": "one expert on all tasks"},
+    **{f"mu ({name})": routed(kind, UNIFORMS, note="mean of all experts") for name, kind in KINDS.items()},
+    **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
+    **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
+}
+ADAPTATIONS = {
+    "adapt LoRA": {"library": "", "adapt": {"method": "lora"}, "note": "from scratch"},
+    "adapt shared": {"library": "shared", "adapt": {"method": "shared"}, "note": "from the shared expert"},
+    "adapt MBC": {"library": "mbc", "adapt": {"method": "mu"}, "note": "from the mean of the cluster experts"},
+}
+
+
+def get_config(variants: str | None = None):
+    config = base()
+    adaptation(config)
+    shots = (10, 50, 100)
+    lines = METHODS | {
+        f"{name} {n}": line | {"adapt": line["adapt"] | {"examples": n}}
+        for name, line in ADAPTATIONS.items()
+        for n in shots
+    }
+    config.study = {
+        "seeds": (0, 1, 2),
+        "methods": ConfigDict(lines, allow_dotted_keys=True),
+        "held_out": (),  # tasks that are kept out of training in addition to those that the collection keeps out
+        "development": (),  # tasks, as `only` names them, by which settings are chosen and which are not reported
+        "tuning": 8,  # examples of each of them
+        "clustering": 0.4,  # share of MBC's compute that trains the experts it clusters
+        "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 16},  # per step and expert
+        "adapted": {"steps": 20, "batch": 4},  # settings of adaptation that differ from `train`
+        "pairs": 24,  # of the transfer study
+    }
+    return validated(with_variants(config, variants, demo=of_demo, sni=sni))
+
+
+def of_demo(config):
+    demo(config)
+    config.cluster.clusters = 5
+    config.train.evaluate_every = 0
+    config.study.development = OF_DEMO
+
+
+def sni(config):
+    config.only = ("core64", "heldout12", *NEW)
+    config.train.update(
+        steps=24, batch=1, length=512, learning_rate=3e-3, dropout=0.0, system="", too_long="truncate", save_every=4
+    )
+    config.evaluate.update(examples=8, max_new_tokens=32, length=512, system="", too_long="truncate")
+    config.cluster.clusters = 10
+    config.study.held_out = NEW
+    config.study.development = TRAINED + NEW

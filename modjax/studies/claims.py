@@ -1,0 +1,132 @@
+"""The claims of arXiv 2405.11157, each with the figure that decides it, judged on the results of a study.
+
+A claim is held if its whole interval lies on its side of the limit, not held if all of it lies on the other side, and
+undecided at this scale otherwise.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from modjax.eval import metrics
+from modjax.eval.hierarchy import Figures
+from modjax.eval.intervals import Estimate
+
+MARGIN = {"loss": 0.05, "rouge_l": 0.01}  # how much worse still counts as a match
+CLOSE = 0.8  # the share of the gap that is close to the oracle
+
+
+class Results(NamedTuple):
+    """What claims are judged on."""
+
+    in_distribution: Figures
+    held_out: Figures
+    transfer: Estimate | None = None  # the rank correlation of similarity and gain
+
+
+class Claim(NamedTuple):
+    """A claim and the figure that decides it: it holds if the figure lies above the limit."""
+
+    key: str
+    text: str
+    figure: str  # what is measured
+    methods: tuple[str, ...]  # whose scores the figure is made of
+    measure: Callable[[Results, str], Estimate]  # of the results and a metric
+    limit: Mapping[str, float] = {}  # of a metric; 0 where it has none
+
+    def judged(self, results: Results, metric: str) -> dict[str, Any]:
+        """The claim with its estimate and verdict, as plain data."""
+        limit = self.limit.get(metric, 0.0)
+        known = set(results.in_distribution.methods) | set(results.held_out.methods)
+        measured = set(self.methods) <= known and (self.methods or results.transfer is not None)
+        found = self.measure(results, metric) if measured else Estimate(math.nan, math.nan, math.nan)
+        return {
+            "claim": self.key,
+            "text": self.text,
+            "figure": self.figure,
+            "metric": metric,
+            "limit": limit,
+            **found.as_json(),
+            "verdict": verdict(found, limit) if measured else "not measured",
+        }
+
+
+def verdict(found: Estimate, limit: float) -> str:
+    """held, not held or undecided: where the interval lies beside the limit."""
+    if found.low > limit:
+        return "held"
+    return "not held" if found.high < limit else "undecided"
+
+
+def better(part: str, first: str, second: str) -> Callable[[Results, str], Estimate]:
+    """How much better the first method is than the second on a part, whichever direction the metric has."""
+
+    def measure(results, metric):
+        sign = -1.0 if metrics.named(metric).better == "lower" else 1.0
+        return getattr(results, part).combined(metric, {first: sign, second: -sign})
+
+    return measure
+
+
+def _adapted(examples: int) -> Claim:
+    pair = (f"adapt MBC {examples}", f"adapt LoRA {examples}")
+    text = f"with {examples} examples of a new task, an MBC library is a better start than none"
+    return Claim(f"e, {examples}", text, "LoRA from scratch to adapted MBC library", pair, better("held_out", *pair))
+
+
+CLAIMS = (
+    Claim(
+        "a",
+        "the similarity of two tasks' LoRAs predicts whether training them together helps",
+        "Spearman's correlation of similarity and gain",
+        (),
+        lambda results, metric: results.transfer,
+    ),
+    Claim(
+        "b",
+        "MBC's clusters are better than random clusters of the same sizes",
+        "random to MBC, each task with its cluster's expert",
+        ("oracle (MBC)", "oracle (random)"),
+        better("in_distribution", "oracle (MBC)", "oracle (random)"),
+    ),
+    Claim(
+        "b, Arrow",
+        "the same with Arrow, on new tasks",
+        "random to MBC, held out",
+        ("Arrow (MBC)", "Arrow (random)"),
+        better("held_out", "Arrow (MBC)", "Arrow (random)"),
+    ),
+    Claim(
+        "c, mu",
+        "Arrow is better than the mean of the experts on new tasks",
+        "mu to Arrow, held out",
+        ("Arrow (private)", "mu (private)"),
+        better("held_out", "Arrow (private)", "mu (private)"),
+    ),
+    Claim(
+        "c, base",
+        "MBC with Arrow is better than the base model on new tasks",
+        "base to MBC with Arrow, held out",
+        ("Arrow (MBC)", "base"),
+        better("held_out", "Arrow (MBC)", "base"),
+    ),
+    Claim(
+        "c, shared",
+        "MBC with Arrow matches or beats the shared expert on new tasks",
+        "shared to MBC with Arrow, held out",
+        ("Arrow (MBC)", "shared"),
+        better("held_out", "Arrow (MBC)", "shared"),
+        {metric: -margin for metric, margin in MARGIN.items()},
+    ),
+    Claim(
+        "d",
+        "Arrow over private experts comes close to the oracle in distribution",
+        "share of the gap from mu to the oracle that Arrow closes",
+        ("Arrow (private)", "mu (private)", "oracle (private)"),
+        lambda results, metric: results.in_distribution.share(
+            metric, "Arrow (private)", "mu (private)", "oracle (private)"
+        ),
+        dict.fromkeys(MARGIN, CLOSE),
+    ),
+    *map(_adapted, (10, 50, 100)),
+)

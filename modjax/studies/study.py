@@ -1,0 +1,227 @@
+"""The study of arXiv 2405.11157: libraries at equal compute, methods with tuned settings, several seeds, its claims.
+
+For each seed: private, shared, MBC, random and embedding libraries are trained on equally many rows; each method's
+settings are chosen on the validation split of the development tasks, some trained on and some not; all methods are then
+scored on the test split of the other tasks, which nothing was chosen by.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modjax import arguments
+from modjax.data.tasks import Tasks, checked_tasks
+from modjax.errors import InputError
+from modjax.eval import metrics
+from modjax.eval.evaluation import evaluate
+from modjax.eval.hierarchy import Figures, Run
+from modjax.eval.intervals import Estimate
+from modjax.eval.sample import Sample
+from modjax.eval.score import Score, as_json, from_json, joined, summary
+from modjax.files import plain
+from modjax.model import Model
+from modjax.studies import methods, results
+from modjax.studies.claims import CLAIMS, Results
+from modjax.studies.experiment import Experiment
+from modjax.studies.libraries import Libraries
+from modjax.studies.stages import Stages
+from modjax.studies.transfer import transfer
+from modjax.train.settings import Settings
+
+Line = Mapping[str, Any]  # a method, see modjax.studies.methods
+JUDGED = ("loss", "rouge_l")  # the metrics that claims are judged by
+LOSS_ALONE = 1  # new tokens where answers do not count
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """All that a study's results depend on.
+
+    Attributes:
+      tasks: those to train on, and held-out ones; held_out: names of more that are kept out of training.
+      lines: {method: its line, or a list of lines of which the best on the development tasks is taken}. A line's
+        "library" is a kind of `modjax.studies.libraries`.
+      development: the tasks, trained on and held out, by which settings are chosen; they are not reported.
+      settings: of the private library, without its seed; see `modjax.train.settings.Settings`.
+      cluster, rows, clustering: as in `modjax.studies.libraries.Libraries`.
+      sample, max_new_tokens: of the reported scores, as in `modjax.evaluate`.
+      tuning: examples of each development task.
+      adapt: the options of adaptation, see `modjax.studies.adaptation`; adapted: settings of its training that differ.
+      pairs: pairs of the transfer study, with the first seed; 0: none.
+    """
+
+    model: Model
+    tasks: Tasks
+    lines: Mapping[str, Line | Sequence[Line]]
+    settings: Mapping[str, Any]
+    cluster: Mapping[str, Any]
+    held_out: Sequence[str] = ()
+    development: Sequence[str] = ()
+    seeds: Sequence[int] = (0, 1, 2)
+    rows: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    clustering: float = 0.4
+    sample: Sample = Sample()  # noqa: RUF009, frozen
+    max_new_tokens: int = 64
+    tuning: int = 8
+    adapt: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adapted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pairs: int = 0
+
+    def __post_init__(self):
+        arguments.check_fields(self, ("model",), arguments.instance, Model)
+        checked_tasks(self.tasks)
+        lines = {name: _alternatives(name, line) for name, line in self.lines.items()}
+        object.__setattr__(self, "lines", lines)
+        held_out = set(self.tasks.select(self.held_out))
+        tasks = (
+            dataclasses.replace(task, held_out=task.held_out or task.name in held_out) for task in self.tasks.values()
+        )
+        object.__setattr__(self, "tasks", Tasks(tasks))
+        object.__setattr__(self, "development", tuple(self.tasks.select(self.development)))
+        if not self.seeds:
+            raise InputError("no seeds; expected at least one")
+
+    @functools.cached_property
+    def reported(self) -> Tasks:
+        """The tasks that no setting was chosen by."""
+        return Tasks(task for name, task in self.tasks.items() if name not in self.development)
+
+    def experiment(self, seed: int, libraries: Libraries, tasks: Tasks, folder: pathlib.Path) -> Experiment:
+        """Methods are made with all training tasks, and adapt to the held-out ones among `tasks`."""
+        known = Tasks([*self.tasks.training.values(), *tasks.held_out.values()])
+        used = {line["library"] for own in self.lines.values() for line in own} - {""}
+        folders = {kind: libraries.path(kind) for kind in sorted(used)}
+        train = {**self.settings, **self.adapted, "seed": seed}
+        return Experiment(self.model, known, folders, self.sample, self.max_new_tokens, train, dict(self.adapt), folder)
+
+
+def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
+    """Runs a study, stage by stage; the folder keeps what is done, which is not repeated.
+
+    Args:
+      folder: for seed-0/, seed-1/, ..., each with libraries, choices and scores.
+
+    Returns results for `modjax.report`, with intervals over seeds, tasks and examples; among them "claims", see
+    `modjax.studies.claims`; "chosen", {seed: {method: its line}}; and "development", the tasks of these choices.
+    """
+    folder = arguments.path("folder", folder)
+    runs = [_Seed(arguments.instance("plan", plan, Study), folder / f"seed-{seed}", seed) for seed in plan.seeds]
+    scores = [run.scores() for run in runs]
+    parts = {"in_distribution": plan.reported.training, "held_out": plan.reported.held_out}
+    figures = {part: _figures(scores, plan, list(tasks)) for part, tasks in parts.items()}
+    judged = Results(**figures, transfer=runs[0].transfer() if plan.pairs else None)
+    seconds = {f"seed {run.seed}: {name}": time for run in runs for name, time in run.stages.seconds.items()}
+    return {
+        "title": "Libraries of experts at equal compute",
+        "subtitle": f"{len(plan.tasks.training)} tasks in training, {len(parts['held_out'])} held out, "
+        f"{len(runs)} seeds, on {plan.model.name}",
+        "facts": results.facts(plan.model, plan.tasks, seconds),
+        "resampled": "seeds and tasks, and examples within their tasks, resampled",
+        "claims": [claim.judged(judged, metric) for claim in CLAIMS for metric in JUDGED],
+        "methods": [_row(name, lines, figures) for name, lines in plan.lines.items()],
+        "tasks": [results.task(task, _over_seeds(scores, task.name)) for task in plan.reported.values()],
+        "stages": results.stages(seconds),
+        "chosen": {str(run.seed): run.chosen() for run in runs},
+        "development": list(plan.development),
+    }
+
+
+class _Seed:
+    """One seed of a study: its libraries, the chosen line of each method, and their scores."""
+
+    def __init__(self, plan: Study, folder: pathlib.Path, seed: int):
+        self.plan, self.seed, self.stages = plan, seed, Stages(folder)
+        made = arguments.made(Settings, {**plan.settings, "seed": seed})
+        cluster = {**plan.cluster, "seed": plan.cluster.get("seed", 42) + seed}
+        training = plan.tasks.training
+        self.libraries = Libraries(
+            plan.model, training, self.stages, dataclasses.asdict(made), cluster, plan.rows, clustering=plan.clustering
+        )
+
+    def chosen(self) -> dict[str, Line]:
+        """The line of each method that has the lowest loss on the development tasks."""
+        return {name: own[0] if len(own) == 1 else self._best(name, own) for name, own in self.plan.lines.items()}
+
+    def _best(self, name, lines) -> Line:
+        tasks = self.plan.tasks.select(self.plan.development)
+        sample = dataclasses.replace(self.plan.sample, examples=self.plan.tuning, split="validation")
+        losses = []
+        for number, line in enumerate(lines):
+            found = self._scored(f"develop {name} {number}", line, tasks, sample, LOSS_ALONE)
+            parts = [summary(found, [one for one in part if one in found]) for part in (tasks.training, tasks.held_out)]
+            losses.append(sum(part["loss"] for part in parts if part))
+        return lines[losses.index(min(losses))]
+
+    def scores(self) -> Run:
+        """The scores of the chosen line of each method on the reported tasks."""
+        tasks, sample, new_tokens = self.plan.reported, self.plan.sample, self.plan.max_new_tokens
+        return {
+            name: self._scored(f"score {name}", line, tasks, sample, new_tokens) for name, line in self.chosen().items()
+        }
+
+    def _scored(self, stage, line, tasks, sample, new_tokens):
+        experiment = self.plan.experiment(self.seed, self.libraries, tasks, self.stages.folder)
+        made_of = methods.made_of(line, experiment) | plain(
+            {
+                "experiment": experiment.made_of(),
+                "scored": {"tasks": list(tasks), "sample": dataclasses.asdict(sample), "new_tokens": new_tokens},
+            }
+        )
+
+        def score():
+            method = methods.make(stage, line, experiment, self.stages.path(stage).with_suffix(""))
+            covered = method.covered(tasks)
+            if "adapt" in line:
+                covered = covered.held_out
+            return as_json(evaluate(self.plan.model, covered, method.library, method.router, sample, new_tokens))
+
+        return from_json(self.stages.current(stage, made_of, score))
+
+    def transfer(self) -> Estimate:
+        """The rank correlation of similarity and gain over pairs of the private experts."""
+        found = transfer(
+            self.plan.model,
+            self.plan.tasks.training,
+            self.libraries.library("private"),
+            self.stages.folder / "transfer",
+            self.libraries.settings,
+            self.plan.sample,
+            self.plan.pairs,
+        )
+        return Estimate(**{key: float("nan") if end is None else end for key, end in found["spearman"].items()})
+
+
+def _alternatives(name, line) -> list[dict[str, Any]]:
+    """The lines of a method, normalised."""
+    lines = [line] if isinstance(line, Mapping) else arguments.items(f"lines[{name!r}]", line, "a method, or a list")
+    found = [methods.normalised(one, f"lines[{name!r}]") for one in lines]
+    if not found or any("library" not in one for one in found):
+        raise InputError(f"lines[{name!r}]: expected at least one method, each with a library")
+    return found
+
+
+def _figures(scores, plan, tasks) -> Figures:
+    """The figures of the methods that were scored on all of the tasks."""
+    known = [name for name in plan.lines if all(task in run[name] for run in scores for task in tasks)]
+    return Figures(scores, known, tasks)
+
+
+def _row(name, lines, figures: Mapping[str, Figures]) -> dict[str, Any]:
+    """One line of the comparison: the means of each part, with their intervals."""
+    return {"name": name, "note": lines[0].get("note", "")} | {part: _means(own, name) for part, own in figures.items()}
+
+
+def _means(figures: Figures, name) -> dict[str, Any]:
+    if name not in figures.methods:
+        return {}
+    found = {metric.name: figures.mean(metric.name, name) for metric in metrics.METRICS}
+    means = {metric: one.value for metric, one in found.items()}
+    return means | {"intervals": {metric: [one.low, one.high] for metric, one in found.items()}}
+
+
+def _over_seeds(scores: Sequence[Run], task) -> dict[str, dict[str, Score]]:
+    """{method: {task: the score of the examples under all seeds}}."""
+    known = [name for name in scores[0] if all(task in run[name] for run in scores)]
+    return {name: {task: joined([run[name][task] for run in scores])} for name in known}
