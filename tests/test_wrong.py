@@ -231,7 +231,7 @@ LEFT_OUT = {"studies.seeds": ["study"], "studies.leaderboard": ["load_model"]}
 NAMES = """
     load Model.logits Model.generate Model.stream Model.bind Model.check Model.fold Model.save
     train_library train_full train_poly Settings Request
-    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample
+    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample Harness
     intervals.draws intervals.resample
     data.load data.write data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
