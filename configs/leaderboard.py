@@ -8,6 +8,8 @@ more libraries on the demo's tasks and scores 54 methods, about an hour on two C
     modjax leaderboard --config=configs/leaderboard.py:demo --workdir=workdir/leaderboard --report=report/leaderboard
     modjax leaderboard --config=configs/leaderboard.py:quick,library=workdir/private/library --workdir=workdir/board
 
+`split=validation` compares methods on validation examples, to choose one by.
+
 A method is one line of METHODS, its name and the dictionary described in modjax.studies.methods. Methods of libraries
 and models without a folder are left out. Lines may be added and changed between runs with one workdir: only lines that
 changed are measured again.

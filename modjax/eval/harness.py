@@ -13,18 +13,21 @@ contexts begin with, such as the question of several answers or the examples of 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jinja2
 import numpy as np
+from absl import logging
 
-from modjax import arguments, generation, routing
+from modjax import arguments, generation
 from modjax.data import inputs
 from modjax.data.tokenize import Encoded
-from modjax.errors import InputError, suggestion
+from modjax.errors import InputError
 from modjax.eval.likelihood import scored
+from modjax.eval.named import PARTS, parts
 from modjax.experts.library import Library
 from modjax.experts.paged import PagedLibrary
-from modjax.model import Model, load
+from modjax.model import Model
 from modjax.progress import progress_bar
-from modjax.routing.base import Router, load_router
+from modjax.routing.base import Router
 from modjax.routing.oracle import Oracle
 
 try:
@@ -37,6 +40,7 @@ try:
 except ImportError as error:
     raise InputError("modjax.eval.harness needs lm-eval; install it with `pip install modjax[eval]`") from error
 
+OPTIONS = ("batch", "max_length", "max_gen_toks", "seed", "progress")
 SAMPLING = ("do_sample", "temperature", "top_k", "top_p")  # with the stop strings and the length, what a task may set
 
 
@@ -89,21 +93,16 @@ class Harness(TemplateLM):
         """The model that lm-eval makes by the name "modjax".
 
         Args:
-          arg_dict: `pretrained`, a name for `modjax.load`; `library`, a folder; `router`, the file of a saved router,
-            or the function of `modjax.routing` that makes one of the library alone; and the rest of `Harness`.
+          arg_dict: `pretrained`, `library` and `router`, see `modjax.eval.named.parts`; and the rest of `Harness`.
           additional_config: of `simple_evaluate`; batch_size, if it is a number, is `batch`.
 
         Raises InputError for other arguments, and for parts that do not fit.
         """
         given = dict(arg_dict)
-        if "pretrained" not in given:
-            raise InputError("model_args has no pretrained; expected the name of a model, as for modjax.load")
-        library = Library.load(given.pop("library")) if "library" in given else None
-        router = _router(given.pop("router"), library) if "router" in given else None
+        made = parts({name: given.pop(name) for name in PARTS if name in given})
         size = str((additional_config or {}).get("batch_size"))
         batch = {"batch": int(size)} if size.isdecimal() else {}
-        model = load(given.pop("pretrained"))
-        return cls(model, library, router, **batch | arguments.known(given, OPTIONS, "model_args"))
+        return cls(*made, **batch | arguments.known(given, OPTIONS, "model_args"))
 
     @classmethod
     def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> "Harness":
@@ -150,12 +149,20 @@ class Harness(TemplateLM):
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """The text of a conversation; without a generation prompt, the last message is one to be continued.
 
-        Raises InputError where the tokenizer has no chat template.
+        As by lm-eval's own model, system messages are left out, with a warning, where the template refuses them. Raises
+        InputError where the tokenizer has no chat template, and for messages that it refuses.
         """
         if self.tokenizer.chat_template is None:
             raise InputError(f"{self.modjax.name}: the tokenizer has no chat template; expected one")
         how = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
-        return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **how)
+        try:
+            return self.tokenizer.apply_chat_template(chat_history, tokenize=False, **how)
+        except jinja2.TemplateError as error:
+            others = [message for message in chat_history if message["role"] != "system"]
+            if len(others) == len(chat_history):
+                raise InputError(f"{self.modjax.name}: the chat template refuses the messages ({error})") from error
+            logging.warning("the chat template refuses the system message, which is left out (%s)", error)
+            return self.apply_chat_template(others, add_generation_prompt)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[tuple[str, str] | None, list[int], list[int]]], **kwargs: Any
@@ -235,9 +242,6 @@ class Harness(TemplateLM):
         return generation.pieces(self.generator, prompts, None, how)
 
 
-OPTIONS = ("batch", "max_length", "max_gen_toks", "seed", "progress")
-
-
 class _WithoutSpecial:
     """A tokenizer whose texts have no special tokens, as lm-eval reads answers."""
 
@@ -247,19 +251,3 @@ class _WithoutSpecial:
 
     def decode(self, tokens: Sequence[int], **how: Any) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True, **how)
-
-
-def _router(name: str, library: Library | None) -> Router:
-    """The router in a file, or that of a function of `modjax.routing`."""
-    if library is None:
-        raise InputError(f"router={name!r} without a library; expected library, the folder of one")
-    if name.endswith(".safetensors"):
-        return load_router(name)
-    made = getattr(routing, name, None) if name in routing.__all__ and name.islower() else None
-    if made is None:
-        known = [one for one in routing.__all__ if one.islower()]
-        raise InputError(f"router={name!r}; {suggestion(name, known)}")
-    try:
-        return made(library)
-    except TypeError as error:
-        raise InputError(f"router={name!r} needs more than a library; expected the file of a saved router") from error

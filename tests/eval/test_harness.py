@@ -229,12 +229,15 @@ def test_conversations_go_through_the_chat_template(model, harness):  # noqa: F8
     with pytest.raises(InputError, match="tiny: the tokenizer has no chat template"):
         harness.apply_chat_template([{"role": "user", "content": "what"}])
     words = copy.deepcopy(model.tokenizer)
-    words.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
+    words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    words.chat_template += "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }} {% endfor %}"
     words.chat_template += "{% if add_generation_prompt %}model: {% endif %}"
     talking = Harness(dataclasses.replace(model, tokenizer=words), progress=False)
     talk = [{"role": "user", "content": "what is"}, {"role": "assistant", "content": "red"}]
     assert talking.apply_chat_template(talk[:1]) == "user: what is model: "
     assert talking.apply_chat_template(talk, add_generation_prompt=False) == "user: what is assistant: red"
+    system = {"role": "system", "content": "be"}
+    assert talking.apply_chat_template([system, *talk[:1]]) == "user: what is model: "
     assert talking.chat_template(True) == words.chat_template and talking.tokenizer_name == "tiny"
 
 
@@ -248,7 +251,7 @@ def test_it_has_a_name_for_lm_eval(evaluated, model, library, results, tmp_path)
     assert type(Harness.create_from_arg_string(text).router).__name__ == "Arrow"
     assert Harness.create_from_arg_obj(given, {"batch_size": "auto"}).batch == 32
     for wrong, words in (
-        ({"device": "cpu"}, "model_args has no pretrained"),
+        ({"device": "cpu"}, "no pretrained among the arguments"),
         (given | {"router": "arrow"}, "router='arrow' without a library"),
         (
             given | {"library": tmp_path / "library", "router": "centroid"},
