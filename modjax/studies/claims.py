@@ -71,7 +71,13 @@ def better(part: str, first: str, second: str) -> Callable[[Results, str], Estim
 def _adapted(examples: int) -> Claim:
     pair = (f"adapt MBC {examples}", f"adapt LoRA {examples}")
     text = f"with {examples} examples of a new task, an MBC library is a better start than none"
-    return Claim(f"e, {examples}", text, "LoRA from scratch to adapted MBC library", pair, better("held_out", *pair))
+    return Claim(
+        f"e, {examples}",
+        text,
+        "gain of the adapted MBC library over LoRA from scratch",
+        pair,
+        better("held_out", *pair),
+    )
 
 
 CLAIMS = (
@@ -85,35 +91,35 @@ CLAIMS = (
     Claim(
         "b",
         "MBC's clusters are better than random clusters of the same sizes",
-        "random to MBC, each task with its cluster's expert",
+        "gain of MBC over random, each task with its cluster's expert",
         ("oracle (MBC)", "oracle (random)"),
         better("in_distribution", "oracle (MBC)", "oracle (random)"),
     ),
     Claim(
         "b, Arrow",
         "the same with Arrow, on new tasks",
-        "random to MBC, held out",
+        "gain of MBC over random, held out",
         ("Arrow (MBC)", "Arrow (random)"),
         better("held_out", "Arrow (MBC)", "Arrow (random)"),
     ),
     Claim(
         "c, mu",
         "Arrow is better than the mean of the experts on new tasks",
-        "mu to Arrow, held out",
+        "gain of Arrow over mu, held out",
         ("Arrow (private)", "mu (private)"),
         better("held_out", "Arrow (private)", "mu (private)"),
     ),
     Claim(
         "c, base",
         "MBC with Arrow is better than the base model on new tasks",
-        "base to MBC with Arrow, held out",
+        "gain of MBC with Arrow over the base, held out",
         ("Arrow (MBC)", "base"),
         better("held_out", "Arrow (MBC)", "base"),
     ),
     Claim(
         "c, shared",
         "MBC with Arrow matches or beats the shared expert on new tasks",
-        "shared to MBC with Arrow, held out",
+        "gain of MBC with Arrow over the shared expert, held out",
         ("Arrow (MBC)", "shared"),
         better("held_out", "Arrow (MBC)", "shared"),
         {metric: -margin for metric, margin in MARGIN.items()},
