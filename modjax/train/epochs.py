@@ -7,15 +7,22 @@ after s steps it has done s * batch / rows epochs, also where a step holds more 
 import math
 from fractions import Fraction
 
-from modjax.train.settings import Settings
+from modjax.errors import InputError
+from modjax.train.settings import MOST, Settings
 
 
 def steps(settings: Settings, n_rows: int) -> int:
-    """The steps of a member with this number of rows: the fewest that read `epochs` times as many."""
+    """The steps of a member with this number of rows: the fewest that read `epochs` times as many.
+
+    Raises InputError for more than can be counted.
+    """
     if not settings.epochs:
         return settings.steps
     read = Fraction(repr(settings.epochs)) * n_rows  # exact: 0.1 epochs of 30 rows are 3
-    return math.ceil(read / settings.batch)
+    found = math.ceil(read / settings.batch)
+    if found > MOST:
+        raise InputError(f"epochs={settings.epochs:g}: {found} steps over {n_rows} rows; expected at most {MOST} steps")
+    return found
 
 
 def is_due(settings: Settings, step: int, n_rows: int) -> bool:

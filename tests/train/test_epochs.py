@@ -26,6 +26,11 @@ def test_steps_are_the_fewest_that_read_as_many_rows(given, batch, n_rows, expec
     assert epochs.steps(Settings(epochs=given, batch=batch), n_rows) == expected
 
 
+def test_more_steps_than_can_be_counted_are_refused():
+    with pytest.raises(InputError, match="epochs=1e[+]09: 3000000000 steps over 6 rows; expected at most 2147483647"):
+        epochs.steps(Settings(epochs=1e9, batch=2), 6)
+
+
 def test_without_epochs_the_steps_are_given():
     assert epochs.steps(Settings(steps=7), 100) == 7
     due = [step for step in range(1, 8) if epochs.is_due(Settings(evaluate_every=3), step, 100)]
