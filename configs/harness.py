@@ -9,8 +9,10 @@ It needs `pip install modjax[eval]`. lm-eval's own tasks are loaded from the hub
 from where they say. The method is that of configs/evaluate.py; its router weighs the experts of each request by itself,
 so it may not be the oracle.
 
-Cost: one pass over each question, which is read once for all of its answers. Prompts are not put in the chat template
-unless `chat` is set. Answers are kept in WORKDIR/answers*.db, so that a run that was stopped goes on.
+Cost: one pass over each question, which is read once for all of its answers. Expect of SmolLM2-135M-Instruct, which is
+the default, 24.4 % acc and 26.5 % acc_norm on the 1172 questions of arc_challenge, from a local copy of its test set.
+Prompts are not put in the chat template unless `chat` is set. Answers are kept in WORKDIR/answers*.db, so that a run
+that was stopped goes on.
 """
 
 from common import base, with_variants
