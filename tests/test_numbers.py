@@ -55,7 +55,16 @@ ARGUMENTS = {
     "routing.logo": {"top_k": ("top_k",)},
     "routing.centroid": {"top_k": ("top_k",), "number": ("temperature",), "count": ("examples",)},
     "routing.task_predictor": {"top_k": ("top_k",), "number": ("inverse_penalty",), "count": ("examples",)},
-    "routing.task_representations": {"top_k": ("top_k",), "number": ("temperature",), "count": ("examples",)},
+    "routing.task_representations": {
+        "top_k": ("top_k",),
+        "number": ("temperature",),
+        "count": ("examples", "centroids"),
+    },
+    "routing.confident": {
+        "top_k": ("top_k",),
+        "number": ("temperature", "shrinkage"),
+        "count": ("examples", "directions"),
+    },
     "merge.ties": {"number": ("density",)},
     "merge.magnitude_prune": {"number": ("density",)},
     "merge.dare": {"number": ("density",), "seed": ("seed",)},
@@ -101,7 +110,7 @@ def functions(word_model, word_tasks, random_library):
             cluster.embedding, library, {name: np.ones(2) for name in library.names}, clusters=2
         ),
     }
-    for name in ("centroid", "task_predictor", "task_representations"):
+    for name in ("centroid", "task_predictor", "task_representations", "confident"):
         found[f"routing.{name}"] = functools.partial(getattr(routing, name), library, word_model, word_tasks)
     for name in ARGUMENTS:
         package, _, function = str(name).partition(".")

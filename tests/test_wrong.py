@@ -40,7 +40,7 @@ COSTLY = """
     train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
-    studies.plan:outcome studies.search:candidates
+    studies.study:evaluate studies.plan:outcome studies.search:candidates
 """
 
 
@@ -67,6 +67,12 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     model.save(tmp_path / "model")
     experts, learning = {"library": library}, {"model": model, "tasks": few}
     learned = {"library": library, "model": model, "tasks": tasks.training, "system": None, "batch": 2}
+    validated = data.Tasks(
+        dataclasses.replace(
+            task, examples=(*task, *(dataclasses.replace(one, split="validation") for one in task.split("test")))
+        )
+        for task in few.values()
+    )
     settings = dataclasses.asdict(Settings(steps=1, length=32, batch=1, sites=library.sites))
     training = {"progress": False, "workdir": None, **settings}
     hub = {"progress": False, "workdir": None, **dataclasses.asdict(LoraHubSettings(budget=1, length=32))}
@@ -79,6 +85,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     request = dataclasses.asdict(Request(max_new_tokens=2))
     prompts = {"prompts": ["what is red"], **experts, "router": routing.uniform(library), **request}
     study, alike = {"sample": sample, "seed": 0}, settings | {"rank": library.rank, "alpha": library.infos[0].alpha}
+    planned = learning | {"lines": {"base": {"library": ""}}, "settings": {"steps": 1}, "cluster": {}, "sample": sample}
     poly = {"heads": 1, "weights_rate": 1.0}
 
     def experiment():
@@ -136,6 +143,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
             routing.task_representations,
             lambda: learned | {"examples": 1, "split": "train"},
         ),
+        "routing.confident": (routing.confident, lambda: learned | {"tasks": validated, "examples": 1}),
         "routing.phatgoose": (routing.phatgoose, lambda: experts | {"model": model, "tasks": tasks} | training),
         "routing.lag": (routing.lag, lambda: experts),
         "routing.logo": (routing.logo, lambda: experts),
@@ -214,6 +222,8 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
                 | {"folder": new(), "settings": settings, "sample": sample, "cluster": {"clusters": 2}, "rows": {}}
             ),
         ),
+        "studies.Study": (studies.Study, lambda: planned),
+        "studies.study": (studies.study, lambda: {"folder": new(), "plan": studies.Study(**planned)}),
         "studies.seeds": (studies.seeds, lambda: {"study": of, "folder": new()}),
         "transfer.choose_pairs": (
             choose_pairs,
@@ -235,8 +245,8 @@ NAMES = """
     intervals.draws intervals.resample
     data.load data.write data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
-    routing.task_representations routing.phatgoose routing.lag routing.logo routing.pooled routing.seqr
-    routing.two_stage routing.calibrate routing.check routing.extended routing.restricted
+    routing.task_representations routing.confident routing.phatgoose routing.lag routing.logo routing.pooled
+    routing.seqr routing.two_stage routing.calibrate routing.check routing.extended routing.restricted
     cluster.mbc cluster.random cluster.embedding cluster.nearest cluster.similarity cluster.cross_similarity
     cluster.sweep cluster.dendrogram cluster.silhouette cluster.adjusted_rand
     Clusters.load Clusters.groups Clusters.as_json
@@ -244,7 +254,7 @@ NAMES = """
     merge.genknowsub merge.fold
     adapt.few adapt.lora adapt.mu adapt.poly adapt.cat adapt.lorahub adapt.retrieve adapt.nearness
     studies.Experiment studies.leaderboard studies.plan studies.search studies.transfer studies.demo studies.seeds
-    transfer.choose_pairs
+    studies.Study studies.study     transfer.choose_pairs
     report.write report.text_table make_mesh
 """
 

@@ -2,11 +2,12 @@
 
 from absl.flags import DEFINE_string, FlagValues
 
-from modjax import data, report
+from modjax import data
 from modjax.cli import build, session
 from modjax.cli.demo import leave
 from modjax.eval.sample import Sample
 from modjax.parallel.distributed import from_first
+from modjax.report import claims
 from modjax.studies.study import Study, study
 
 NEEDS = ("config", "workdir")  # flags that must be given
@@ -44,7 +45,7 @@ def run(config, workdir, flags) -> None:
     )
     found = study(folder, plan)
     found["config"] = build.plain(config)
-    from_first(lambda: print(f"{report.text_claims(found)}\n"))
+    from_first(lambda: print(f"{claims.text(found)}\n"))
     from_first(lambda: leave(found, folder / "study.json", flags.report))
 
 

@@ -35,8 +35,7 @@ An expert has the colour of its cluster if `similarity` or `tasks` assigns its n
 "cluster 3" or "mbc-3".
 """
 
-from modjax.report.claims import text as text_claims
 from modjax.report.page import write
 from modjax.report.table import text_table
 
-__all__ = ["text_claims", "text_table", "write"]
+__all__ = ["text_table", "write"]

@@ -6,6 +6,7 @@ from modjax.routing.arrow import Arrow, arrow
 from modjax.routing.base import Bound, Context, Router, check, hook, load_router, named, per_site, static
 from modjax.routing.calibration import calibrate
 from modjax.routing.centroid import Centroid, centroid
+from modjax.routing.confident import Confident, confident
 from modjax.routing.editing import extended, restricted
 from modjax.routing.gates import PhatGoose
 from modjax.routing.lag import Lag, lag
@@ -26,6 +27,7 @@ __all__ = [
     "Arrow",
     "Bound",
     "Centroid",
+    "Confident",
     "Context",
     "Lag",
     "Logo",
@@ -47,6 +49,7 @@ __all__ = [
     "calibrate",
     "centroid",
     "check",
+    "confident",
     "extended",
     "hook",
     "lag",

@@ -48,8 +48,16 @@ def task_embeddings(
 
     Raises InputError for a task without examples in the split.
     """
+    found = example_embeddings(model, tasks, examples, split, system, batch)
+    return {name: own_nD.mean(axis=0) for name, own_nD in found.items()}
+
+
+def example_embeddings(
+    model: BaseModel, tasks: Tasks, examples: int, split: str, system: str | None, batch: int
+) -> dict[str, np.ndarray]:
+    """{task: float64[n,D]}, the embeddings of which `task_embeddings` gives the means."""
     tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
     embedded_nD = embed(model, [source for own in sources.values() for source in own], system, batch)
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]
-    return {name: own_nD.mean(axis=0) for name, own_nD in zip(sources, np.split(embedded_nD, ends), strict=True)}
+    return dict(zip(sources, np.split(embedded_nD, ends), strict=True))

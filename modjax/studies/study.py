@@ -20,8 +20,9 @@ from modjax.eval.hierarchy import Figures, Run
 from modjax.eval.intervals import Estimate
 from modjax.eval.sample import Sample
 from modjax.eval.score import Score, as_json, from_json, joined, summary
-from modjax.files import plain
+from modjax.files import os_errors, plain
 from modjax.model import Model
+from modjax.parallel.distributed import from_first
 from modjax.studies import methods, results
 from modjax.studies.claims import CLAIMS, Results
 from modjax.studies.experiment import Experiment
@@ -71,17 +72,28 @@ class Study:
 
     def __post_init__(self):
         arguments.check_fields(self, ("model",), arguments.instance, Model)
-        checked_tasks(self.tasks)
-        lines = {name: _alternatives(name, line) for name, line in self.lines.items()}
-        object.__setattr__(self, "lines", lines)
-        held_out = set(self.tasks.select(self.held_out))
-        tasks = (
-            dataclasses.replace(task, held_out=task.held_out or task.name in held_out) for task in self.tasks.values()
-        )
-        object.__setattr__(self, "tasks", Tasks(tasks))
-        object.__setattr__(self, "development", tuple(self.tasks.select(self.development)))
-        if not self.seeds:
-            raise InputError("no seeds; expected at least one")
+        arguments.check_fields(self, ("sample",), arguments.instance, Sample)
+        arguments.check_fields(self, ("max_new_tokens", "tuning"), arguments.whole, least=1)
+        arguments.check_fields(self, ("pairs",), arguments.whole, least=0)
+        arguments.check_fields(self, ("clustering",), arguments.number, least=0, below=1)
+        for name in ("lines", "settings", "cluster", "rows", "adapt", "adapted"):
+            arguments.check_fields(self, (name,), arguments.mapping, "a dictionary")
+        arguments.made(Settings, dict(self.settings))
+        seeds = arguments.items("seeds", self.seeds, "a list of seeds")
+        tasks = checked_tasks(self.tasks)
+        kept_out = {
+            name: dataclasses.replace(task, held_out=True) for name, task in tasks.select(self.held_out).items()
+        }
+        made = {
+            "seeds": tuple(arguments.seed("an item of seeds", seed) for seed in seeds),
+            "tasks": Tasks({**tasks, **kept_out}.values()),
+            "development": tuple(tasks.select(self.development)),
+            "lines": {name: _alternatives(name, line) for name, line in self.lines.items()},
+        }
+        for name, value in made.items():
+            object.__setattr__(self, name, value)
+        if not (self.seeds and self.lines):
+            raise InputError(f"{len(self.seeds)} seeds and {len(self.lines)} lines: expected at least one of each")
 
     @functools.cached_property
     def reported(self) -> Tasks:
@@ -106,8 +118,10 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
     Returns results for `modjax.report`, with intervals over seeds, tasks and examples; among them "claims", see
     `modjax.studies.claims`; "chosen", {seed: {method: its line}}; and "development", the tasks of these choices.
     """
-    folder = arguments.path("folder", folder)
-    runs = [_Seed(arguments.instance("plan", plan, Study), folder / f"seed-{seed}", seed) for seed in plan.seeds]
+    folder, plan = arguments.path("folder", folder), arguments.instance("plan", plan, Study)
+    with os_errors(folder, "written"):
+        from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
+    runs = [_Seed(plan, folder / f"seed-{seed}", seed) for seed in plan.seeds]
     scores = [run.scores() for run in runs]
     parts = {"in_distribution": plan.reported.training, "held_out": plan.reported.held_out}
     figures = {part: _figures(scores, plan, list(tasks)) for part, tasks in parts.items()}
@@ -195,10 +209,11 @@ class _Seed:
 
 def _alternatives(name, line) -> list[dict[str, Any]]:
     """The lines of a method, normalised."""
-    lines = [line] if isinstance(line, Mapping) else arguments.items(f"lines[{name!r}]", line, "a method, or a list")
-    found = [methods.normalised(one, f"lines[{name!r}]") for one in lines]
+    where = f"lines[{arguments.title('method name', name)!r}]"
+    lines = [line] if isinstance(line, Mapping) else arguments.items(where, line, "a method, or a list of methods")
+    found = [methods.normalised(one, where) for one in lines]
     if not found or any("library" not in one for one in found):
-        raise InputError(f"lines[{name!r}]: expected at least one method, each with a library")
+        raise InputError(f"{where}: expected at least one method, each with a library")
     return found
 
 

@@ -33,6 +33,7 @@ ROUTERS = {
     "lag": lambda library, *_: routing.lag(library, retrieve=2),
     "logo": lambda library, *_: routing.logo(library, top_k=2),
     "task representations": lambda *given: routing.task_representations(*given, examples=2),
+    "confident": lambda *given: routing.confident(*given, examples=3),
     "pooled": lambda library, model, _: calibrate(routing.pooled(library, top_k=2), model, NEUTRAL),
     "pooled, arrow": lambda library, model, _: calibrate(routing.pooled(library, score="arrow"), model, NEUTRAL),
     "centroid": lambda *given: routing.centroid(*given, examples=2),

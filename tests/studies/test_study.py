@@ -13,6 +13,7 @@ from modjax.eval.hierarchy import Figures
 from modjax.eval.intervals import Estimate
 from modjax.eval.sample import Sample
 from modjax.eval.score import Score
+from modjax.report import claims
 from modjax.studies.claims import CLAIMS, Results, verdict
 from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
@@ -87,7 +88,7 @@ def test_a_study_reports_on_tasks_that_nothing_was_chosen_by_and_is_not_repeated
     verdicts = {(one["claim"], one["metric"]): one["verdict"] for one in found["claims"]}
     assert verdicts["a", "loss"] == "not measured" == verdicts["c, base", "loss"]
     assert verdicts["b", "loss"] != "not measured" != verdicts["e, 10", "rouge_l"]
-    assert "(b) MBC's clusters" in report.text_claims(found) and "oracle (MBC)" in report.text_table(found)
+    assert "(b) MBC's clusters" in claims.text(found) and "oracle (MBC)" in report.text_table(found)
 
     monkeypatch.setattr(MODULE, "evaluate", None)  # nothing is scored again
     assert study(tmp_path, plan) == found
@@ -155,7 +156,7 @@ def test_a_claim_has_the_direction_of_its_metric():
 def test_lines_without_a_library_and_no_seeds_are_refused(plan):
     with pytest.raises(InputError, match=r"lines\['base'\]: expected at least one method, each with a library"):
         dataclasses.replace(plan, lines={"base": {"router": "arrow"}})
-    with pytest.raises(InputError, match="no seeds"):
+    with pytest.raises(InputError, match="0 seeds and 8 lines"):
         dataclasses.replace(plan, seeds=())
     with pytest.raises(InputError, match="no task 'z'"):
         dataclasses.replace(plan, development=("z",))

@@ -1,0 +1,200 @@
+"""Confident routing: the expert of the nearest task as far as the prompt is like that task's, else a fallback.
+
+Routers of whole prompts find the right expert of a known task nearly always, and are as sure of one where no expert
+fits. Here a prompt is compared with the tasks twice: which is nearest, and whether it is as near as the prompts of that
+task are. What "near" is, the library's own tasks tell: each task's prompts, with the task itself left out, are prompts
+of a new task.
+
+A prompt is described by the mean and the last of the base model's last hidden states. Directions in which the prompts
+of one task differ count less (Fisher's discriminant with a shrunk covariance; Ledoit and Wolf, 2004).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.arguments import flag, instance, number, text, whole
+from modjax.data.tasks import Tasks
+from modjax.errors import InputError, suggestion
+from modjax.experts.library import Library
+from modjax.models.decoder import Decoder
+from modjax.ops.lora import Mix
+from modjax.ops.norms import unit
+from modjax.ops.top_k import TopK, dense
+from modjax.parallel.distributed import gather
+from modjax.routing.base import BaseModel, checked_mix, named, static
+from modjax.routing.examples import first_of, known_tasks
+from modjax.routing.prompt import PromptRouter, PromptRows, batches, encoded
+from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
+
+PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
+
+
+class Confident(PromptRouter):
+    centre: jax.Array = named("X")  # float32, X = 2 D; subtracted from descriptions
+    projection: jax.Array = named("XP")  # float32, onto P directions in which tasks differ
+    tasks: jax.Array = named("KP")  # float32, one unit vector per task
+    experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
+    otherwise: jax.Array = named("E")  # float32, the weights of the fallback
+    threshold: float = static()  # the similarity at which both are equally likely
+    width: float = static()  # of the change from one to the other
+    at_most: int = static()  # experts with a weight
+    top_k: int = static(1)
+    temperature: float = static(0.1)
+    mix: Mix = static("outputs")
+
+    def weigh(self, decoder, loras, rows):
+        query_BP = unit((described(decoder, rows) - self.centre[None]) @ self.projection)
+        similarity_BK = query_BP @ self.tasks.T
+        certain_B1 = jax.nn.sigmoid((similarity_BK.max(axis=1, keepdims=True) - self.threshold) / self.width)
+        own_BK = dense(top_k_softmax(similarity_BK, self.top_k, self.temperature), len(self.tasks))
+        weights_BE = certain_B1 * (own_BK @ self.experts) + (1 - certain_B1) * self.otherwise[None]
+        if self.at_most >= weights_BE.shape[1]:
+            return weights_BE
+        kept_Bk, ids_Bk = jax.lax.top_k(weights_BE, self.at_most)
+        return TopK(ids_Bk, kept_Bk)
+
+
+def confident(
+    library: Library,
+    model: BaseModel,
+    tasks: Tasks,
+    otherwise: str = "uniform",
+    examples: int = 16,
+    directions: int = 256,
+    shrinkage: float = 0.5,
+    top_k: int = 1,
+    temperature: float = 0.1,
+    mix: Mix = "outputs",
+    system: str | None = None,
+    batch: int = 16,
+    failed: bool = False,
+) -> Confident:
+    """A router of whole prompts that knows when no expert fits; its decoding computes no scores.
+
+        u = [mean of the last hidden states; the last of them] - c,   q = unit(W u),   t_k = unit(W (mean u of task k))
+        W = the inverse square root of (1 - g) S + g tr(S) / P I, in the first P principal directions of u
+        certain = sigmoid((max_k q . t_k - threshold) / width)
+        weights = certain softmax(q . t / temperature, top k tasks) + (1 - certain) fallback
+
+    S is the covariance of u within tasks. Threshold and width are a logistic regression, on the validation split, of
+    prompts of known tasks against the same prompts with their own task left out. No gradient is taken.
+
+    Args:
+      tasks: only those that an expert was trained on are used; see `library.tasks`.
+      otherwise: the fallback: "uniform", the mean of all experts; "base"; or the name of an expert, such as one of all
+        tasks or a merge, which then answers for no task of its own.
+      examples: prompts per task, the first of its training split, and as many of its validation split.
+      directions: P, at most; fewer prompts give fewer.
+      shrinkage: g, from 0 to 1; 1 leaves all directions alike.
+      top_k: tasks kept per prompt; -1, or more than there are, keeps all.
+      temperature: of the softmax over tasks, positive.
+      system: as in `Model.generate`.
+      batch: prompts per batch; it changes results only by rounding.
+      failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
+
+    If one task alone has an expert, there are no prompts of a new task to learn from, and that expert is always taken.
+    Raises InputError if no task has an expert, for a task without examples in a split, and for an unknown fallback.
+    """
+    top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    examples, directions = whole("examples", examples, least=1), whole("directions", directions, least=1)
+    shrinkage = number("shrinkage", shrinkage, above=0, most=1)
+    fallback_E = _fallback(library, otherwise, flag("failed", failed))
+    own = [name for name in library.names if name != otherwise]
+    names, found_KE = known_tasks(library[own], tasks, failed)
+    experts_KE = np.zeros((len(names), len(library)), np.float32)
+    experts_KE[:, [library.names.index(name) for name in own]] = found_KE
+    known, later = (_descriptions(model, tasks.select(names), examples, split, system, batch) for split in SPLITS)
+    space = _space(known, directions, shrinkage)
+    threshold, width = _confidence(*_similarities(space, later)) if len(names) > 1 else ALWAYS
+    kept = min(top_k, len(names)) if top_k > 0 else len(names)
+    at_most = int(kept * (experts_KE > 0).sum(axis=1).max() + (fallback_E > 0).sum())
+    arrays = (*space, experts_KE, fallback_E)
+    settings = (threshold, width, min(at_most, len(library)), top_k, temperature, mix)
+    return Confident(*map(jnp.float32, arrays), *settings)
+
+
+ALWAYS = (-1e6, 1.0)  # a threshold that every prompt is above, and a width
+SPLITS = ("train", "validation")  # of what is compared with, and of what tells how near is near
+
+
+class _Space(NamedTuple):
+    """Where prompts are compared, float64."""
+
+    centre_X: np.ndarray
+    projection_XP: np.ndarray
+    tasks_KP: np.ndarray
+
+    def of(self, u_nX: np.ndarray) -> np.ndarray:
+        """Descriptions as unit vectors, [n,P]."""
+        return np.asarray(unit((u_nX - self.centre_X[None]) @ self.projection_XP))
+
+
+def described(decoder: Decoder, rows: PromptRows) -> jax.Array:
+    """The mean of the last hidden states over each row's prompt, then the last of them, each of length 1, [B,2D]."""
+    hidden_BTD = decoder(*rows).astype(jnp.float32)
+    inside_BT1 = rows.inside_BT[..., None]
+    mean_BD = jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
+    return jnp.concatenate([unit(mean_BD), unit(rows.last(hidden_BTD))], axis=1)
+
+
+_described = jax.jit(described)
+
+
+def _descriptions(model, tasks, examples, split, system, batch) -> list[np.ndarray]:
+    """float64[n,X] of each task's first prompts of a split."""
+    sources = [[one.source for one in first_of(tasks, name, examples, split)] for name in tasks]
+    tokens = encoded(model, [source for own in sources for source in own], system)
+    found_nX = np.zeros((len(tokens), 2 * model.config.D))
+    for ids, rows in batches(tokens, batch, model.params.row_shards):
+        found_nX[ids] = gather(_described(model.params, rows))[: len(ids)]
+    return np.split(found_nX, np.cumsum([len(own) for own in sources])[:-1])
+
+
+def _space(known: list[np.ndarray], directions: int, shrinkage: float) -> _Space:
+    """The centre, W and t of the tasks' descriptions."""
+    means_KX = np.stack([own_nX.mean(axis=0) for own_nX in known])
+    centre_X = means_KX.mean(axis=0)
+    all_nX = np.concatenate(known) - centre_X[None]
+    basis_XP = np.linalg.svd(all_nX, full_matrices=False)[2][:directions].T
+    gaps = [own_nX - mean_X[None] for own_nX, mean_X in zip(known, means_KX, strict=True)]
+    within_nP = np.concatenate(gaps) @ basis_XP
+    spread_PP = within_nP.T @ within_nP / len(within_nP)
+    size = np.trace(spread_PP) / len(spread_PP) or 1.0  # one prompt per task: no spread, all directions alike
+    values_P, vectors_PP = np.linalg.eigh((1 - shrinkage) * spread_PP + shrinkage * size * np.eye(len(spread_PP)))
+    projection_XP = basis_XP @ (vectors_PP / np.sqrt(values_P)[None])
+    return _Space(centre_X, projection_XP, np.asarray(unit((means_KX - centre_X[None]) @ projection_XP)))
+
+
+def _similarities(space: _Space, later: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The largest similarity of each prompt to the tasks, float64[n], and to the tasks but its own."""
+    own_n = np.repeat(np.arange(len(later)), [len(one) for one in later])
+    similarity_nK = space.of(np.concatenate(later)) @ space.tasks_KP.T
+    without_nK = np.where(own_n[:, None] == np.arange(len(later))[None], -np.inf, similarity_nK)
+    return similarity_nK.max(axis=1), without_nK.max(axis=1)
+
+
+def _confidence(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
+    """(threshold, width) of the logistic regression that tells known tasks from new ones by similarity."""
+    from sklearn.linear_model import LogisticRegression  # takes a second
+
+    score_n, is_known_n = np.concatenate([known_n, new_n]), np.repeat([1, 0], [len(known_n), len(new_n)])
+    deviation = score_n.std() or 1.0
+    found = LogisticRegression(C=PENALTY).fit(score_n[:, None] / deviation, is_known_n)
+    slope = max(found.coef_[0, 0], 1e-3) / deviation  # a lower similarity is never more certain
+    return float(-found.intercept_[0] / slope), float(1 / slope)
+
+
+def _fallback(library: Library, otherwise: str, failed: bool) -> np.ndarray:
+    """float32[E], the weights of the fallback."""
+    found_E = np.zeros(len(instance("library", library, Library)), np.float32)
+    if text("otherwise", otherwise) in library.names:
+        found_E[library.names.index(otherwise)] = 1
+    elif otherwise == "uniform":
+        kept = [e for e, info in enumerate(library.infos) if failed or not info.failed]
+        found_E[kept] = 1 / len(kept)
+    elif otherwise != "base":
+        raise InputError(f"otherwise={otherwise!r}: {suggestion(otherwise, ['uniform', 'base', *library.names])}")
+    return found_E
