@@ -7,7 +7,7 @@ Configs take variants after a colon, applied in order: the names in VARIANTS, an
 import dataclasses
 from collections.abc import Callable
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 from ml_collections.config_dict import placeholder
 
 from modjax.cli.variants import apply
@@ -30,7 +30,9 @@ def base() -> ConfigDict:
         {
             "model": "smollm2-135m",  # the embedded model, a Hugging Face directory or id, or a .gguf file
             "quantize": placeholder(str),  # "int8" or "nf4": the linear maps of blocks in fewer bits; None: unquantised
-            "tasks": "open48",  # the embedded ones, a task or Super-NaturalInstructions folder, or a .jsonl file
+            "tasks": FieldReference(
+                "open48", field_type=object
+            ),  # or "flan", files, an id of the hub, a table: docs/data.md
             "only": (),  # shell patterns of task names, families and groups; (): all
             "recipe": "lora",  # "lora": one LoRA per group; "poly": skills that tasks share; "full": all weights
             "poly": {
@@ -98,6 +100,13 @@ def mistral(config: ConfigDict) -> None:
     config.model = "mistralai/Mistral-7B-v0.1"
 
 
+def flan(config: ConfigDict) -> None:
+    """The paper's 256 tasks of FLAN v2: a download of 11 GB, and 44 GB of cache. What is longer than a row is cut."""
+    config.tasks = "flan"
+    config.train.too_long = "truncate_all"
+    config.evaluate.too_long = "truncate_all"
+
+
 def quick(config: ConfigDict) -> None:
     """Short rows and few steps at a high learning rate: minutes on a CPU for SmolLM2 and open48."""
     config.train.update(length=128, batch=1, steps=16, learning_rate=4e-3, dropout=0.0, system="", save_every=8)
@@ -121,7 +130,7 @@ def mhr(config: ConfigDict) -> None:
     config.poly.heads = 64
 
 
-VARIANTS = {"phi2": phi2, "mistral": mistral, "quick": quick, "demo": demo, "mhr": mhr, "uniform": uniform}
+VARIANTS = {one.__name__: one for one in (phi2, mistral, flan, quick, demo, mhr, uniform)}
 
 
 def adaptation(config: ConfigDict) -> None:

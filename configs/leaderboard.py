@@ -1,7 +1,7 @@
 """Many methods on one library: scores with intervals, paired differences, costs, and how the routers divide the work.
 
 Reproduces: the methods of arXiv 2405.11157 and its follow-ups, side by side, at small scale. Cost: `demo` trains six
-more libraries on the demo's tasks and scores 54 methods, about an hour on two CPU cores. Expect: docs/methods.md.
+more libraries on the demo's tasks and scores 56 methods, about an hour on two CPU cores. Expect: docs/methods.md.
 
     make leaderboard        or, after `make demo`,
 
@@ -44,6 +44,8 @@ METHODS = {
     "pooled_top_3": {"router": {"name": "pooled", "top_k": 3}, "calibrate": 4, "note": "on tasks, top 3"},
     "pooled_neutral": {"router": {"name": "pooled", "top_k": 1}, "calibrate": NEUTRAL, "note": "on other text, top 1"},
     "task_representations": {"router": {"name": "task_representations"}},
+    "ariadne": {"router": {"name": "task_representations", "split": "train", "centroids": 4, "top_k": 1}},
+    "confident": {"router": {"name": "confident"}, "note": "else the mean of all"},
     "task_predictor": {"router": {"name": "task_predictor"}},
     "centroid": {"router": {"name": "centroid"}},
     "phatgoose": {"router": {"name": "phatgoose"}},

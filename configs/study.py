@@ -8,7 +8,7 @@ Reproduces sections 4 and 5 of the paper at the scale of the variant. Expect: do
 demo   The tasks of the demo; of each family of tasks one is for choices alone. About an hour and a half per seed on two
        CPU cores.
 sni    Super-NaturalInstructions in a task folder with the groups core64 (trained on), heldout12, and extra192, of which
-       twelve tasks are for choices, as is a quarter of core64: 24 rows of 512 tokens per task.
+       twelve tasks are for choices, as is a quarter of core64: 10 rows of 512 tokens per task.
 
 Every library reads as many rows as the private one. MBC first trains private experts for 2/5 of the steps, clusters
 them, and trains an expert per cluster for the rest. Where a method has several lines, the one with the lowest loss on
@@ -16,12 +16,12 @@ the validation split of the development tasks is taken. A job that was stopped g
 methods may be added.
 """
 
-from common import adaptation, base, demo, validated, with_variants
+from common import adaptation, base, demo, with_variants
 from ml_collections import ConfigDict
 
 OF_DEMO = ("dates_next_day", "words_past", "records_person", "numbers_larger", "editing_capitals")
-TEMPERATURES = (0.1, 0.3, 1.0)
-ARROWS = [{"name": "arrow", "top_k": k, "temperature": t} for k in (1, 4, -1) for t in TEMPERATURES]
+ARROWS = [{"name": "arrow", "top_k": k, "temperature": t} for k, t in ((1, 1.0), (4, 1.0), (-1, 1.0), (-1, 0.3))]
+POOLED = [{"name": "pooled", "top_k": -1, "temperature": t} for t in (0.1, 0.2)]
 UNIFORMS = [{"name": "uniform", "mix": mix} for mix in ("parameters", "outputs")]
 # Of extra192: a task of each of twelve categories that neither the other tasks in training nor the reported ones have.
 NEW = (
@@ -51,6 +51,8 @@ METHODS = {
     "shared": {"library": "shared", "note": "one expert on all tasks"},
     **{f"mu ({name})": routed(kind, UNIFORMS, note="mean of all experts") for name, kind in KINDS.items()},
     **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
+    "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
+    "pooled (private)": routed("private", POOLED, calibrate=4, note="the whole prompt's scores"),
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }
 ADAPTATIONS = {
@@ -61,8 +63,9 @@ ADAPTATIONS = {
 
 
 def get_config(variants: str | None = None):
-    config = base()
-    adaptation(config)
+    config, few = base(), base()
+    adaptation(few)
+    config.adapt = few.adapt
     shots = (10, 50, 100)
     lines = METHODS | {
         f"{name} {n}": line | {"adapt": line["adapt"] | {"examples": n}}
@@ -76,26 +79,30 @@ def get_config(variants: str | None = None):
         "development": (),  # tasks, as `only` names them, by which settings are chosen and which are not reported
         "tuning": 8,  # examples of each of them
         "clustering": 0.4,  # share of MBC's compute that trains the experts it clusters
-        "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 16},  # per step and expert
-        "adapted": {"steps": 20, "batch": 4},  # settings of adaptation that differ from `train`
+        "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 8},  # per step and expert
+        "adapted": {
+            "steps": 10,
+            "batch": 1,
+            "evaluate_every": 2,
+            "patience": 3,
+        },  # where adaptation differs from `train`
         "pairs": 24,  # of the transfer study
     }
-    return validated(with_variants(config, variants, demo=of_demo, sni=sni))
+    return with_variants(config, variants, demo=of_demo, sni=sni)
 
 
 def of_demo(config):
     demo(config)
     config.cluster.clusters = 5
-    config.train.evaluate_every = 0
     config.study.development = OF_DEMO
 
 
 def sni(config):
     config.only = ("core64", "heldout12", *NEW)
     config.train.update(
-        steps=24, batch=1, length=512, learning_rate=3e-3, dropout=0.0, system="", too_long="truncate", save_every=4
+        steps=10, batch=1, length=512, learning_rate=3e-3, dropout=0.0, system="", too_long="truncate", save_every=2
     )
-    config.evaluate.update(examples=8, max_new_tokens=32, length=512, system="", too_long="truncate")
+    config.evaluate.update(examples=6, max_new_tokens=24, length=512, system="", too_long="truncate")
     config.cluster.clusters = 10
-    config.study.held_out = NEW
+    config.study.update(held_out=NEW, tuning=4)
     config.study.development = TRAINED + NEW

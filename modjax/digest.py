@@ -18,6 +18,19 @@ def of_json(value: Any) -> str:
     return _digits(hashlib.sha256(json.dumps(plain(value)).encode()))
 
 
+class Lines:
+    """The digest of a sequence of plain data, of which one item at a time is in memory."""
+
+    def __init__(self):
+        self._digest = hashlib.sha256()
+
+    def add(self, value: Any) -> None:
+        self._digest.update(json.dumps(value).encode() + b"\n")
+
+    def digits(self) -> str:
+        return _digits(self._digest)
+
+
 def of_arrays(tree: Any) -> str:
     """The digest of all arrays of a tree: their places, dtypes, shapes and bytes. All processes must call it alike."""
     digest = hashlib.sha256()

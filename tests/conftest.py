@@ -14,6 +14,7 @@ os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
     "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "MODJAX_TOKEN_CACHE": "false",
     "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]),
     "OMP_NUM_THREADS": "1",  # for torch, NumPy and scikit-learn: on small arrays, more threads wait for each other
 }

@@ -54,3 +54,14 @@ def test_files_are_told_apart_by_content_and_large_ones_by_name_size_and_time(tm
     assert digest.of_large(one) != known[1] and digest.of_large(one.parent) != known[2]
     one.write_text("b")
     assert digest.of_file(one) != known[0]
+
+
+def test_the_digest_of_lines_is_that_of_all_in_their_order():
+    def of(*values):
+        lines = digest.Lines()
+        for value in values:
+            lines.add(value)
+        return lines.digits()
+
+    assert of("a", ["b", 1]) == of("a", ["b", 1]) and len(of()) == 16
+    assert len({of("a", "b"), of("b", "a"), of("ab"), of("a"), of(["a", "b"]), of("a", "b", "")}) == 6

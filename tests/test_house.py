@@ -126,7 +126,7 @@ def test_public_names_resolve():
         assert getattr(modjax, name) is not None
 
 
-@pytest.mark.parametrize("variant", ["", ":quick", ":phi2", ":mistral,quick", ":demo,uniform,mhr"])
+@pytest.mark.parametrize("variant", ["", ":quick", ":phi2,flan,micro=4", ":mistral,quick", ":demo,uniform,mhr"])
 @pytest.mark.parametrize("job", [path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "common"])
 def test_configs_load_with_their_variants(job, variant, monkeypatch):
     import importlib

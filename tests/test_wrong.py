@@ -20,6 +20,9 @@ from modjax import adapt, cluster, data, merge, report, routing, studies
 from modjax import eval as evaluation
 from modjax.adapt.lorahub import LoraHubSettings
 from modjax.data import sources
+from modjax.data.columns import Columns
+from modjax.data.sources import dataset
+from modjax.data.statistics import statistics
 from modjax.errors import InputError
 from modjax.eval import intervals
 from modjax.eval.harness import Harness
@@ -40,7 +43,7 @@ COSTLY = """
     train.inputs:Inputs.placed train.poly:init_skills train.lora:init_factors adapt.lorahub:search generation:_answered
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
-    studies.study:evaluate studies.plan:outcome studies.search:candidates
+    studies.study:evaluate studies.plan:outcome studies.search:candidates data.sources.dataset:_loaded
 """
 
 
@@ -85,6 +88,8 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     request = dataclasses.asdict(Request(max_new_tokens=2))
     prompts = {"prompts": ["what is red"], **experts, "router": routing.uniform(library), **request}
     study, alike = {"sample": sample, "seed": 0}, settings | {"rank": library.rank, "alpha": library.infos[0].alpha}
+    (tmp_path / "table.csv").write_text("q,a\nx,y\n")
+    table = {"files": str(tmp_path / "table.csv"), "columns": {"source": "q"}, "where": {"q": ["x"]}}
     planned = learning | {"lines": {"base": {"library": ""}}, "settings": {"steps": 1}, "cluster": {}, "sample": sample}
     poly = {"heads": 1, "weights_rate": 1.0}
 
@@ -126,6 +131,13 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "intervals.resample": (intervals.resample, lambda: {"scores": [{"a": score}], "tasks": ["a"], "resamples": 2}),
         "data.load": (data.load, lambda: {"name_or_path": tmp_path / "tasks"}),
         "data.write": (sources.write, lambda: {"tasks": few, "path": new()}),
+        "data.fetch": (sources.fetch, lambda: {"source": "owner/name"}),
+        "data.statistics": (
+            statistics,
+            lambda: {"tokenizer": model.tokenizer, "task": few["a"], "split": "train", "length": 32, "system": None},
+        ),
+        "dataset.Settings": (dataset.Settings, lambda: table),
+        "dataset.Columns": (Columns, lambda: {"source": "q", "target": "a"}),
         "data.Example": (data.Example, lambda: {"source": "x", "target": "y", "split": "test"}),
         "data.Task": (data.Task, lambda: {"name": "x", "examples": few["a"].examples}),
         "data.Tasks": (data.Tasks, lambda: {"tasks": list(few.values())}),
@@ -235,15 +247,16 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
     }
 
 
-# Arguments that may be any function: it is called as it is, and its errors are its own.
-LEFT_OUT = {"studies.seeds": ["study"], "studies.leaderboard": ["load_model"]}
+# Functions and tokenizers of anyone: they are called as they are, and their errors are their own.
+LEFT_OUT = {"data.statistics": ["tokenizer"], "studies.seeds": ["study"], "studies.leaderboard": ["load_model"]}
 
 NAMES = """
     load Model.logits Model.generate Model.stream Model.bind Model.check Model.fold Model.save
     train_library train_full train_poly Settings Request
     evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample Harness
     intervals.draws intervals.resample
-    data.load data.write data.Example data.Task data.Tasks Tasks.select
+    data.load data.write data.fetch data.statistics dataset.Settings dataset.Columns
+    data.Example data.Task data.Tasks Tasks.select
     routing.arrow routing.spectr routing.uniform routing.oracle routing.centroid routing.task_predictor
     routing.task_representations routing.confident routing.phatgoose routing.lag routing.logo routing.pooled
     routing.seqr routing.two_stage routing.calibrate routing.check routing.extended routing.restricted

@@ -25,7 +25,12 @@ def model(config: ConfigDict, name: str | None = None) -> Model:
 
 def tasks(config: ConfigDict) -> Tasks:
     """The collection, or the part of it that `config.only` names."""
-    return data.load(config.tasks, only=tuple(config.only) or None)
+    return data.load(source(config), only=tuple(config.only) or None)
+
+
+def source(config: ConfigDict) -> str | dict[str, Any]:
+    """Where the tasks are found: a name, a path, an id, or the settings of a data set."""
+    return plain(config.tasks) if isinstance(config.tasks, ConfigDict) else config.tasks
 
 
 def library(config: ConfigDict) -> Library:

@@ -27,6 +27,8 @@ def flags_of(module: ModuleType) -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, "the folder of the job; the same command resumes what it holds", values)
     if hasattr(module, "define_flags"):
         module.define_flags(values)
+    if hasattr(module, "ACTIONS"):
+        flags.DEFINE_enum("action", None, list(module.ACTIONS), "what to do, given as a word", values)
     flags.DEFINE_string("profile", None, "a folder for a profiler trace of the whole job", values)
     text = "HOST:PORT of the first process, where no launcher tells jax"
     flags.DEFINE_string("coordinator", None, text, values)
@@ -40,6 +42,8 @@ def parse(verb: str, module: ModuleType, arguments: list[str]) -> Command:
     values = flags_of(module)
     with _one_line():
         _, *rest = values([verb, *arguments], known_only=True)
+    if hasattr(module, "ACTIONS"):
+        rest = _act(values, module, rest)
     config = config_file.load(values.config) if values.config else None
     if config is not None:
         rest = _set(config, rest, values.config)
@@ -49,6 +53,16 @@ def parse(verb: str, module: ModuleType, arguments: list[str]) -> Command:
         if values[name].value is None:
             raise InputError(f"--{name} is missing; example: {module.EXAMPLE}")
     return Command(config, values)
+
+
+def _act(values, module, arguments) -> list[str]:
+    """Takes the action of a verb, its first word, from the arguments; returns the others."""
+    action = next((one for one in arguments if not one.startswith("-")), None)
+    if action not in module.ACTIONS:
+        found, known = repr(action) if action else "no action", ", ".join(module.ACTIONS)
+        raise InputError(f"found {found}; expected one of {known}, as in {module.EXAMPLE}")
+    values.action = action
+    return [one for one in arguments if one is not action]
 
 
 def _set(config, arguments, file) -> list[str]:

@@ -9,7 +9,7 @@ from absl.flags import DEFINE_bool, DEFINE_multi_string, DEFINE_string, FlagValu
 from modjax.cli import build, session
 from modjax.data.jsonl import read_json_lines
 from modjax.data.messages import Prompt
-from modjax.data.sources import LINES_SUFFIXES
+from modjax.data.sources.lines import SUFFIXES
 from modjax.errors import InputError
 from modjax.files import decoded, read_lines, split_lines
 from modjax.parallel.distributed import from_first
@@ -65,7 +65,7 @@ def _asked(flags) -> list[tuple[Prompt, str | int | None]]:
 
 
 def _read(path):
-    if path.name.endswith(LINES_SUFFIXES):
+    if path.name.endswith(SUFFIXES):
         return [_parsed(found, where) for found, where in read_json_lines(path)]
     return [(line, None) for line in read_lines(path)]
 

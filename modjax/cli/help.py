@@ -38,9 +38,12 @@ def of_verb(verb: str, module: ModuleType, arguments: list[str]) -> str:
     values = flags_of(module)
     values([verb, *(one for one in arguments if one.startswith("--config="))])
     with_config = "config" in module.NEEDS
-    shown = [name for name in values if with_config or name in module.NEEDS or name not in ("config", "workdir")]
+    taken = (*module.NEEDS, *getattr(module, "TAKES", ()))
+    hidden = {"action"} if with_config else {"action", "config", "workdir"} - {*taken}
+    shown = [name for name in values if name not in hidden]
     parts = [
         f"{module.__doc__.strip().replace('`', '')}\n\n{inspect.getdoc(module.run)}",
+        *(["actions:\n" + _table(list(module.ACTIONS.items()))] if hasattr(module, "ACTIONS") else []),
         "flags:\n" + _table([_flag(values[name], name in module.NEEDS) for name in shown]),
     ]
     if with_config:

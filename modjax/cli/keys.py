@@ -72,7 +72,7 @@ def assign(config: ConfigDict, key: str, text: str) -> None:
         node = _node(config, outer)
         node[last] = _fitted(text, node[last], node.get_type(last), key)
     elif may_be_new(config, key):
-        add(config, key, _literal(text))
+        add(config, key, literal(text))
     else:
         raise InputError(f"unknown config key {key!r}; {hint(config, key)}")
 
@@ -102,7 +102,8 @@ def _node(config, names) -> ConfigDict | None:
     return config
 
 
-def _literal(text):
+def literal(text: str) -> Any:
+    """The value of a Python literal; other texts as they are."""
     try:
         return ast.literal_eval({"true": "True", "false": "False"}.get(text, text))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -111,7 +112,7 @@ def _literal(text):
 
 def _fitted(text, present, kind, key):
     """The value of a text for a key whose current value has type `kind`."""
-    value = _literal(text)
+    value = literal(text)
     if kind is str and not isinstance(value, str | None):
         return text  # a name that looks like a number
     if isinstance(present, ConfigDict) and isinstance(value, dict):

@@ -11,6 +11,7 @@ import numpy as np
 from absl.flags import DEFINE_multi_string, DEFINE_string, FlagValues
 
 from modjax.cli import session
+from modjax.cli.columns import aligned
 from modjax.cli.terminal import on_one_line
 from modjax.errors import InputError
 from modjax.experts import index as index_file
@@ -60,14 +61,7 @@ def table(path: pathlib.Path, index: Index) -> list[str]:
         name, tasks = on_one_line(info.name), _short(on_one_line(", ".join(info.tasks)))
         failed = f"failed at step {info.failed}" if info.failed else ""
         rows.append((name, tasks, str(info.rank), f"{info.alpha:g}", f"{size / 1e6:.2f} MB", failed))
-    if not any(row[-1] for row in rows[1:]):
-        rows = [row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(_cell(*cell) for cell in zip(range(len(row)), row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _cell(number, text, width):
-    return f"{text:>{width}}" if 2 <= number < 5 else f"{text:<{width}}"  # text to the left, numbers to the right
+    return aligned(rows, numbers=(2, 3, 4))
 
 
 def _short(text):

@@ -21,6 +21,7 @@ VERBS = {
     "convert": "turn PEFT, mttl and GGUF files into libraries and Hugging Face directories",
     "library": "list the experts of a saved library, add experts, drop experts",
     "leaderboard": "score many methods on one library: intervals, paired differences, costs, an HTML report",
+    "data": "list tasks and their sizes, count their tokens, write them to files, fetch a data set",
     "report": "write the HTML report of a finished demo or leaderboard",
     "plan": "say what a training job needs on a pod, without the pod: memory, time, cost",
     "study": "train libraries at equal compute with several seeds, tune and score methods, judge the paper's claims",

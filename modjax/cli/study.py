@@ -51,4 +51,4 @@ def run(config, workdir, flags) -> None:
 
 def _named(config, names) -> list[str]:
     """The tasks of the collection that match the names, as those of `config.only` do."""
-    return list(data.load(config.tasks, only=tuple(names))) if names else []
+    return list(data.load(build.source(config), only=tuple(names))) if names else []

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Iterable
 
-from modjax.data.tasks import SPLITS, Example, Task, Tasks
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
+from modjax.data.tasks import Task, Tasks
 
 __all__ = ["SPLITS", "Example", "Task", "Tasks", "load"]
 

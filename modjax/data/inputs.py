@@ -9,7 +9,8 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data import tokenize
-from modjax.data.tasks import Example, Task
+from modjax.data.example import Example
+from modjax.data.tasks import Task
 from modjax.data.tokenize import Encoded, TooLong
 from modjax.errors import InputError
 from modjax.models.config import ModelConfig

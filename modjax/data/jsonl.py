@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 from modjax import arguments
+from modjax.data.splits import SPLITS, assign_split
 from modjax.errors import InputError
 from modjax.files import read_text, split_lines
 
@@ -40,3 +41,25 @@ def field(record, key: str, kind: type, where, default=REQUIRED):
         found = f"is {value!r}" if key in record else f"is missing (the keys are {', '.join(record)})"
         raise InputError(f"{where}: key {key!r} {found}; expected {KINDS[kind]}")
     return arguments.text(f"{where}: key {key!r}", value) if kind is str else value
+
+
+def strings(record, key: str, where) -> list[str]:
+    """`record[key]`, checked to be a list of one or more strings."""
+    found = field(record, key, list, where)
+    if not found or not all(isinstance(string, str) for string in found):
+        raise InputError(f"{where}: key {key!r} is {found!r}; expected a list of one or more strings")
+    return [arguments.text(f"{where}: key {key!r}", string) for string in found]
+
+
+def split_of(record, index: int, where: str) -> str:
+    """The split of a record, or else that of its index in its task."""
+    split = field(record, "split", str, where, None) or assign_split(index)
+    if split not in SPLITS:
+        raise InputError(f"{where}: key 'split' is {split!r}; expected one of {SPLITS}")
+    return split
+
+
+def id_of(record) -> str:
+    """The id of a record that may have one, a text or a number."""
+    found = record.get("id")
+    return str(found) if isinstance(found, str | int) else ""

@@ -1,43 +1,23 @@
-"""Example, Task and Tasks: text in, text out, each example in one split."""
+"""Task and Tasks: the examples of a task, in memory or read when they are asked for, and facts about it."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from modjax import arguments, digest
+from modjax.data.example import Example
+from modjax.data.lazy import Lazy, summed
+from modjax.data.splits import SPLITS
 from modjax.errors import InputError
 
-SPLITS = ("train", "validation", "test")
 
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """One example: `source` is the whole prompt, `target` the text to learn."""
-
-    source: str
-    target: str
-    split: str  # one of SPLITS
-    references: tuple[str, ...] = ()  # every accepted answer; () means (target,)
-
-    def __post_init__(self):
-        arguments.check_fields(self, ("source", "target"), arguments.text)
-        arguments.check_fields(self, ("split",), arguments.choice, SPLITS)
-        arguments.check_fields(self, ("references",), arguments.texts)
-
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """Every accepted answer."""
-        return self.references or (self.target,)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Task(Sequence):
     """The examples of a task in a fixed order, and facts about the task as a whole."""
 
     name: str
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]  # a tuple, or Lazy: read from a file or a table each time they are asked for
     family: str | None = None  # known group of related tasks, to judge clusters; never an input to a method
     held_out: bool = False  # kept out of training, for zero-shot evaluation
     definition: str = ""
@@ -48,7 +28,7 @@ class Task(Sequence):
         arguments.check_fields(self, ("family",), arguments.optional(arguments.text))
         arguments.check_fields(self, ("held_out",), arguments.flag)
         arguments.check_fields(self, ("examples",), _examples)
-        if not self.examples:
+        if self.examples == ():
             raise InputError(f"task {self.name!r} has no examples; expected at least one")
 
     def __len__(self) -> int:
@@ -57,18 +37,43 @@ class Task(Sequence):
     def __getitem__(self, index):
         return self.examples[index]
 
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Task) and self._facts == other._facts and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._facts)
+
+    @property
+    def _facts(self):
+        return self.name, self.family, self.held_out, self.definition
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that identify the examples in their order, and what is known of the task."""
-        examples = [(one.source, one.target, one.split, one.references) for one in self.examples]
-        return digest.of_json([self.name, self.family, self.held_out, self.definition, examples])
+        content = self.examples.fingerprint if isinstance(self.examples, Lazy) else summed(self.examples)[1]
+        return digest.of_json([*self._facts, content])
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """{split: its number of examples}"""
+        if isinstance(self.examples, Lazy):
+            return self.examples.sizes
+        counts = collections.Counter(one.split for one in self.examples)
+        return {split: counts[split] for split in SPLITS}
 
     def split(self, split: str) -> tuple[Example, ...]:
         """The examples of one split, in the task's order."""
+        if isinstance(self.examples, Lazy):
+            return self.examples.split(split)
         return tuple(example for example in self.examples if example.split == split)
 
 
-def _examples(name: str, value: Iterable[Example]) -> tuple[Example, ...]:
+def _examples(name: str, value: Iterable[Example]) -> Sequence[Example]:
+    if isinstance(value, Lazy):
+        return value
     found = arguments.items(name, value, "a list of examples")
     for one in found:
         if not isinstance(one, Example):
@@ -98,7 +103,7 @@ class Tasks(Mapping):
         return len(self._tasks)
 
     def __repr__(self) -> str:
-        return f"Tasks({len(self)} tasks, {sum(map(len, self.values()))} examples)"
+        return f"Tasks({len(self)} tasks)"
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -138,16 +143,3 @@ def checked_tasks(tasks: Tasks) -> Tasks:
     if not isinstance(tasks, Tasks):
         raise arguments.refused("tasks", tasks, "Tasks, from modjax.data.load or modjax.data.Tasks")
     return tasks
-
-
-@functools.cache
-def assign_split(index: int, train: float = 0.8, validation: float = 0.1) -> str:
-    """The split of an example that has none, from its index only.
-
-    As in the FLAN data of the MBC and Arrow paper (arXiv:2405.11157): u = RandomState(index).uniform(); train if u is
-    below 0.8, validation below 0.9, test above. So adding examples changes the split of no other.
-    """
-    u = np.random.RandomState(index).uniform()
-    if u < train:
-        return "train"
-    return "validation" if u < train + validation else "test"

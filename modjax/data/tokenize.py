@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from modjax import arguments
+from modjax.data.example import Example
 from modjax.data.messages import conversation
-from modjax.data.tasks import Example, Task
+from modjax.data.tasks import Task
 from modjax.data.template import render, turn
 from modjax.errors import InputError
 
-TooLong = Literal["error", "truncate"]
+TooLong = Literal["error", "truncate", "truncate_all"]
 
 
 class Encoded(NamedTuple):
@@ -60,7 +61,8 @@ def encode(
 
     Longer examples raise InputError, in which `length` is called `limit`. With too_long="truncate" their prompts are
     cut on the left instead, after a beginning-of-sequence token if there is one; a target that leaves no room for its
-    prompt still raises InputError. So does a tokenizer without any token that ends a turn.
+    prompt still raises InputError. With "truncate_all" it is cut on the right, so that one token of the prompt is left.
+    A tokenizer without any token that ends a turn raises InputError too.
     """
     texts = _texts(tokenizer, [conversation("source", example.source) for example in examples], system)
     heads = _read(tokenizer, texts)
@@ -68,12 +70,14 @@ def encode(
     encoded = []
     for index, (head, tail) in enumerate(zip(heads, tails, strict=True)):
         where = place(task, examples[index], index)
-        excess = len(head) + len(tail) - length
         start = int(len(head) > 0 and head[0] == tokenizer.bos_token_id)
+        if too_long == "truncate_all":
+            tail = tail[: max(length - start - 1, 1)]  # beside one token of the prompt
+        excess = len(head) + len(tail) - length
         if excess > 0 and (too_long == "error" or excess >= len(head) - start):
             raise InputError(
                 f"{where} has {length + excess} tokens; expected at most {length}, {limit}; "
-                'too_long="truncate" cuts prompts, not targets'
+                'too_long="truncate" cuts prompts, "truncate_all" also targets'
             )
         head = np.concatenate([head[:start], head[start + max(excess, 0) :]])
         encoded.append(Encoded(np.concatenate([head, tail]), len(head)))

@@ -1,6 +1,7 @@
 """The sample of a task: which of its examples are read, and how they are encoded."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, get_args
@@ -9,7 +10,10 @@ import numpy as np
 
 from modjax import arguments
 from modjax.data import inputs
-from modjax.data.tasks import SPLITS, Example, Task
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
+from modjax.data.tasks import Task
+from modjax.data.token_cache import TokenCache
 from modjax.data.tokenize import Encoded, TooLong
 from modjax.errors import InputError
 from modjax.model import Model
@@ -69,11 +73,13 @@ def prepared(model: Model, tasks: Mapping[str, Task], sample: Sample, max_new_to
     """
     if not isinstance(sample, Sample):
         raise arguments.refused("sample", sample, "a modjax.eval.Sample")
-    length, found = sample.length, []
-    if sample.too_long == "truncate":
+    length, found, cache = sample.length, [], TokenCache(model)
+    if sample.too_long != "error":
         length = min(length, model.config.reach - max_new_tokens)
     for task in tasks.values():
         own = sample.choose(task)
-        encoded = inputs.examples(model, task, own, length, sample.system, sample.too_long, max_new_tokens)
+        how = (length, sample.system, sample.too_long, max_new_tokens)
+        made_of = {"sample": dataclasses.asdict(sample), "how": how}
+        encoded = cache.get(task, made_of, functools.partial(inputs.examples, model, task, own, *how))
         found += map(Chosen, [task] * len(own), own, encoded)
     return found

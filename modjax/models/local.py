@@ -1,15 +1,20 @@
-"""Facts about a model, read without its weights: from this machine, or for known models from the package."""
+"""Facts about a model, and its tokenizer, without its weights: from this machine, or for known models the package."""
 
 from __future__ import annotations
 
 import contextlib
 import pathlib
+from typing import TYPE_CHECKING
 
 from modjax import arguments
 from modjax.errors import InputError
 from modjax.files import is_whole, read_json_object
-from modjax.models import gguf
+from modjax.models import gguf, gguf_tokenizer, hf
+from modjax.models import tokenizer as tokenizer_files
 from modjax.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "smollm2-135m"
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")  # what config.json calls the number of layers
@@ -48,6 +53,20 @@ def layers(name: str) -> int | None:
         found = _config_file(name)
         return None if found is None else _layers(read_json_object(found))
     return None
+
+
+def tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: a directory, a .gguf file, "smollm2-135m", or an id on the hub.
+
+    Raises InputError if the model is not to be had, or has no tokenizer.
+    """
+    arguments.path("model", name)
+    if name == EMBEDDED or name.endswith(".gguf"):
+        return gguf_tokenizer.read(gguf.embedded() if name == EMBEDDED else pathlib.Path(name))
+    found = tokenizer_files.from_directory(hf.find(name))
+    if found is None:
+        raise InputError(f"{name}: the checkpoint has no tokenizer; expected one, to read text")
+    return found
 
 
 def _config_file(name) -> str | pathlib.Path | None:

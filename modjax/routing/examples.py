@@ -6,7 +6,9 @@ import numpy as np
 
 from modjax.arguments import choice, instance, whole
 from modjax.data import inputs
-from modjax.data.tasks import SPLITS, Example, Tasks, checked_tasks
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS
+from modjax.data.tasks import Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
 from modjax.experts.failed import left_out

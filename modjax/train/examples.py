@@ -7,6 +7,7 @@ from modjax.data import inputs, loader
 from modjax.data.loader import key_of
 from modjax.data.rows import Rows, empty, joined, pack
 from modjax.data.tasks import Tasks
+from modjax.data.token_cache import TokenCache
 from modjax.errors import InputError
 from modjax.experts.tie import check_widths
 from modjax.model import Model
@@ -57,9 +58,11 @@ def member_rows(
     Raises InputError, on every process, for a task without examples there, and for examples that do not fit.
     """
 
+    cache = TokenCache(model)
+
     def packed():
         chosen = [(name, own) for number, (name, own) in enumerate(groups.items()) if is_own(number)]
-        return {name: _packed(model, name, tasks.select(own), recipe, settings, split) for name, own in chosen}
+        return {name: _packed(model, cache, name, tasks.select(own), recipe, settings, split) for name, own in chosen}
 
     own = distributed.on_each(packed)
     found = [own[name].n_rows if name in own else 0 for name in groups]
@@ -67,16 +70,21 @@ def member_rows(
     return MemberRows(own, dict(zip(groups, n_rows, strict=True)), targets, settings.length)
 
 
-def _packed(model, name, tasks, recipe, settings, split) -> Rows:
-    encoded = [_encoded(model, task, split, settings) for task in tasks.values()]
+def _packed(model, cache, name, tasks, recipe, settings, split) -> Rows:
+    encoded = [_encoded(model, cache, task, split, settings) for task in tasks.values()]
     how = {"length": settings.length, "seed": key_of(name, settings.seed), "split": model.config.original}
     if recipe.by_task:
         return joined([pack(own, task=number, **how) for number, own in enumerate(encoded)])
     return pack([one for own in encoded for one in own], **how)
 
 
-def _encoded(model, task, split, settings):
-    examples = task.split(split)
-    if not examples:
-        raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
-    return inputs.examples(model, task, examples, settings.length, settings.system, settings.too_long)
+def _encoded(model, cache, task, split, settings):
+    how = {"length": settings.length, "system": settings.system, "too_long": settings.too_long}
+
+    def encoded():
+        examples = task.split(split)
+        if not examples:
+            raise InputError(f"task {task.name!r} has no examples in split {split!r}; expected at least one")
+        return inputs.examples(model, task, examples, **how)
+
+    return cache.get(task, {"split": split} | how, encoded)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -42,7 +43,7 @@ def test_a_verb_says_what_it_does_and_gives_an_example(modjax, verb):
     code, out, _ = modjax(verb, "--help")
     assert code == 0
     assert out.startswith(f"modjax {verb}: ")
-    assert "\nflags:\n" in out and f"\nexample:\n  modjax {verb} --" in out
+    assert "\nflags:\n" in out and re.search(rf"\nexample:\n  modjax {verb} ([a-z]+ )?--", out)
     assert max(map(len, out.splitlines())) <= 120
 
 

@@ -1,13 +1,14 @@
 """Variants of a config: names and values after the colon of --config."""
 
 import importlib
+import json
 import pathlib
 
 import pytest
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from modjax.cli import variants
+from modjax.cli import build, variants
 from modjax.errors import InputError
 
 
@@ -134,3 +135,13 @@ def test_full_and_poly_keep_their_own_settings_when_they_are_quick(get_config):
     assert get_config("poly", "demo").train.batch == 16
     quick = get_config("full", "quick").train
     assert (quick.batch, quick.learning_rate, quick.steps) == (16, 3e-5, 16)
+
+
+def test_tasks_are_a_name_or_the_settings_of_a_data_set(get_config):
+    config = get_config("private", "phi2,flan,micro=4")
+    assert (config.tasks, config.train.micro, config.train.too_long) == ("flan", 4, "truncate_all")
+    assert get_config("private", "flan,tasks=DIR").tasks == "DIR"
+    given = {"id": "a/b", "columns": {"source": "{x}: {y}"}}
+    config = get_config("private", f"tasks={given}")
+    assert build.source(config) == given and json.loads(config.to_json())["tasks"] == given
+    assert build.source(get_config("data", "gsm8k"))["subset"] == "main"

@@ -11,6 +11,7 @@ import pytest
 from modjax import adapt, evaluate, routing, train_library
 from modjax.data import inputs
 from modjax.data.tasks import Example, Task, Tasks
+from modjax.data.token_cache import TokenCache
 from modjax.data.tokenize import Encoded
 from modjax.errors import InputError
 from modjax.eval import Method, Sample, analyse, measure
@@ -205,7 +206,9 @@ def test_training_and_evaluation_read_the_same_tokens(model):
     tasks = collection(" ".join(f"w{i % 50}" for i in range(90)))
     sample = Sample(split="train", length=2048, too_long="truncate")
     evaluated = [one.encoded for one in prepared(model, tasks.select(["one"]), sample)]
-    trained = examples._encoded(model, tasks["one"], "train", Settings(length=64, too_long="truncate"))
+    trained = examples._encoded(
+        model, TokenCache(model), tasks["one"], "train", Settings(length=64, too_long="truncate")
+    )
     own = inputs.examples(model, tasks["one"], tasks["one"].split("train"), 64, too_long="truncate")
     for one, two, three in zip(evaluated, trained, own, strict=True):
         assert one.tokens.tolist() == two.tokens.tolist() == three.tokens.tolist()

@@ -7,7 +7,9 @@ import pytest
 
 from modjax import data
 from modjax.data import sources
-from modjax.data.tasks import Example, Task, Tasks, assign_split
+from modjax.data.example import Example
+from modjax.data.splits import assign_split
+from modjax.data.tasks import Task, Tasks
 from modjax.errors import InputError
 
 LINE = {"id": "t-0", "split": "train", "input": "wolf", "outputs": ["wolves"]}
@@ -108,7 +110,7 @@ def test_marks_and_line_ends_are_no_text_in_any_form(tmp_path, end):
     (tmp_path / "lines").mkdir()
     write_lines(tmp_path / "lines" / "a.jsonl", {"task": within, "source": within, "target": "x"})
     forms = (tmp_path, tmp_path / "official", tmp_path / "lines")
-    expected = [dict(data.load(form)) for form in forms]
+    expected = [{name: tuple(task) for name, task in data.load(form).items()} for form in forms]
     assert expected[0]["plural"][1].source == f"{within}\n\n{within}" and within in expected[2]
     for file in tmp_path.rglob("*.*"):
         text = json.dumps(json.loads(file.read_text()), ensure_ascii=False) if file.suffix == ".json" else None
@@ -117,7 +119,7 @@ def test_marks_and_line_ends_are_no_text_in_any_form(tmp_path, end):
         ]
         text = text or end.join(lines) or file.read_text().replace("\n", end)
         file.write_bytes(("\ufeff" + text).encode())
-    assert [dict(data.load(form)) for form in forms] == expected
+    assert [{name: tuple(task) for name, task in data.load(form).items()} for form in forms] == expected
 
 
 def test_what_is_written_reads_back_equal(tmp_path):
@@ -148,7 +150,7 @@ def test_open48_reads_back_equal_and_is_written_in_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["open49", "hub:owner/name"])
 def test_an_unknown_name_lists_what_is_accepted(name):
-    with pytest.raises(InputError, match=rf"no tasks at '{name}'; expected \"open48\", a folder with index.json"):
+    with pytest.raises(InputError, match=rf"no tasks at '{name}'; expected \"open48\", \"flan\", a folder with"):
         data.load(name)
 
 
@@ -239,3 +241,47 @@ def test_a_missing_key_of_json_lines_is_named(tmp_path, key):
     path = write_lines(tmp_path / "tasks.jsonl", record, {k: v for k, v in record.items() if k != key})
     with pytest.raises(InputError, match=f"tasks.jsonl, line 2: key '{key}' is missing"):
         data.load(path)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("inputs", "targets"),
+        ("inputs_pretokenized", "targets_pretokenized"),
+        ("prompt", "completion"),
+        ("question", "answer"),
+    ],
+)
+def test_a_file_of_lines_without_tasks_is_a_task(tmp_path, source, target):
+    """As P3's files: one for each prompt of a data set."""
+    beside = {"inputs": [1, 2], "targets": [3]} if source == "inputs_pretokenized" else {}
+    lines = [{source: "x", target: "y"}, {source: "x", target: ["y", "z"], "id": 7}]
+    write_lines(tmp_path / "imdb_Sentiment.jsonl", *(beside | line for line in lines))
+    (tmp_path / "rte_GPT.jsonl.gz").write_bytes(gzip.compress(json.dumps({source: "u", target: "v"}).encode()))
+    tasks = data.load(tmp_path)
+    assert {name: [(e.source, e.target, e.references, e.id) for e in task] for name, task in tasks.items()} == {
+        "imdb_Sentiment": [("x", "y", (), ""), ("x", "y", ("y", "z"), "7")],
+        "rte_GPT": [("u", "v", (), "")],
+    }
+    assert list(data.load(tmp_path, only="rte*")) == ["rte_GPT"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"inputs": "a", "targets": "b"}, {"inputs": "a"}], "line 2: key 'target' is missing"),
+        ([{"inputs": "a", "targets": "b"}, {"task": "t"}], "line 2: has the key 'task'; the first line has none"),
+        ([{"inputs": "a", "targets": []}], r"line 1: key 'targets' is \[\]; expected a list of one or more"),
+        ([{"task": "t", "inputs": "a", "targets": 3}], "line 1: key 'targets' is 3; expected a string"),
+        ([7], "line 1: found int; expected an object"),
+    ],
+)
+def test_a_bad_line_of_one_task_is_named(tmp_path, lines, message):
+    with pytest.raises(InputError, match=message):
+        data.load(write_lines(tmp_path / "t.jsonl", *lines))
+
+
+def test_ids_are_kept(tmp_path):
+    tasks = Tasks([Task("t", [Example("a", "b", "train", id="of the source"), Example("c", "d", "test")])])
+    sources.write(tasks, tmp_path / "out")
+    assert [example.id for example in data.load(tmp_path / "out")["t"]] == ["of the source", "t-1"]

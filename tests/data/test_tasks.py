@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from modjax.data.tasks import Example, Task, Tasks, assign_split, checked_tasks
+from modjax.data.example import Example
+from modjax.data.splits import SPLITS, assign_split, by_index
+from modjax.data.tasks import Task, Tasks, checked_tasks
 from modjax.errors import InputError
 
 
@@ -55,6 +57,8 @@ def test_the_split_by_index_is_the_one_of_the_flan_preparation():
     # u = RandomState(i).uniform() for i = 0..9: .549 .417 .436 .551 .967 .222 .893 .076 .873 .010
     first = [assign_split(index) for index in range(10)]
     assert first == ["train"] * 4 + ["test", "train", "validation", "train", "validation", "train"]
+    assert [SPLITS[code] for code in by_index(5000)] == [assign_split(index) for index in range(5000)]
+    assert by_index(0).tolist() == [] and by_index(1).tolist() == [0]
     share = [assign_split(index) for index in range(2000)]
     assert share.count("train") / 2000 == pytest.approx(0.8, abs=0.03)
     assert share.count("validation") / 2000 == pytest.approx(0.1, abs=0.02)

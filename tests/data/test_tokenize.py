@@ -97,6 +97,20 @@ def test_truncation_never_leaves_a_target_without_prompt(word_tokenizer):
         encode(word_tokenizer, TASK, TASK.examples, length=3, too_long="truncate")
 
 
+def test_truncation_of_all_cuts_targets_on_the_right_where_they_leave_no_room(word_tokenizer):
+    for length in (3, 2):
+        whole = encode(word_tokenizer, TASK, TASK.examples, length=1000)
+        encoded = encode(word_tokenizer, TASK, TASK.examples, length=length, too_long="truncate_all")
+        for one, cut in zip(whole, encoded, strict=True):
+            head, tail = one.tokens[: one.n_prompt], one.tokens[one.n_prompt :][: length - 1]
+            kept = length - len(tail)
+            np.testing.assert_array_equal(cut.tokens, [*head[-kept:], *tail])
+            assert cut.n_prompt == min(kept, len(head)) > 0
+    fitting = [encode(word_tokenizer, TASK, TASK.examples, 4, too_long=how) for how in ("truncate", "truncate_all")]
+    for one, other in zip(*fitting, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+
+
 BOS, EOS = 63, 1  # w59 stands for the beginning of a sequence
 
 

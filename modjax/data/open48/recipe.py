@@ -4,7 +4,9 @@ import dataclasses
 import random
 from collections.abc import Callable
 
-from modjax.data.tasks import Example, Task, assign_split
+from modjax.data.example import Example
+from modjax.data.splits import assign_split
+from modjax.data.tasks import Task
 
 SIZE = 300  # examples per task; fewer if there are not enough facts
 PATIENCE = 1000  # generation stops after this many successive draws without a new example
