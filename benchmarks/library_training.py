@@ -36,6 +36,7 @@ from modjax.models import gguf, gguf_tokenizer
 from modjax.models.decoder import Decoder
 from modjax.train import memory
 from modjax.train.lora import LoRATraining
+from modjax.train.optim import Lengths
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
 from modjax.train.step import member_keys
@@ -72,8 +73,9 @@ class Modjax:
         self.settings = memory.settled(
             settings, None, lambda: memory.choice(decoder, self.recipe, trained, frozen, self.batches[0], settings)
         )
-        self.keys_E = member_keys(tuple(examples), settings.seed)
-        self.programs = programs(self.recipe, self.settings, given, self.keys_E, mesh=None)
+        keys_E = member_keys(tuple(examples), settings.seed)
+        self.given = keys_E, Lengths.of(settings, [settings.steps] * len(examples))
+        self.programs = programs(self.recipe, self.settings, given, keys_E, mesh=None)
 
     def loss(self) -> float:
         """Mean loss per target token of all examples, before training."""
@@ -86,7 +88,7 @@ class Modjax:
         """Trains every expert on its examples; returns their factors."""
         state = self.programs.fresh(self.recipe.given)
         for batch in self.batches:
-            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), self.keys_E, self.recipe.frozen)
+            state, _ = self.programs.step(self.decoder, state, jax.device_put(batch), *self.given, self.recipe.frozen)
         return jax.block_until_ready(state.trained)
 
 

@@ -28,6 +28,7 @@ from modjax.data.tokenize import encode
 from modjax.model import Model
 from modjax.ops.losses import target_losses
 from modjax.train.lora import LoRATraining
+from modjax.train.optim import Lengths
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
 from modjax.train.step import member_keys
@@ -79,11 +80,12 @@ def lockstep(model: Model, work: Work) -> Callable[[], float]:
     keys_E = member_keys(tuple(map(str, range(experts))), work.settings.seed)
     recipe = LoRATraining(model.config, work.settings, experts)
     made = programs(recipe, work.settings, recipe.given, keys_E, mesh=None)
+    lengths = Lengths.of(work.settings, [work.settings.steps] * experts)
 
     def run():
         state = made.fresh(recipe.given)
         for batch in work.training:
-            state, metrics = made.step(model.params, state, jax.device_put(batch), keys_E, recipe.frozen)
+            state, metrics = made.step(model.params, state, jax.device_put(batch), keys_E, lengths, recipe.frozen)
         return float(metrics.loss_E.mean())
 
     return run

@@ -36,7 +36,7 @@ from modjax.models.decoder import Decoder
 from modjax.ops.lora import Factors
 from modjax.train.flops import flops
 from modjax.train.lora import LoRATraining, init_factors
-from modjax.train.optim import schedule
+from modjax.train.optim import Lengths, rates
 from modjax.train.programs import programs
 from modjax.train.settings import Settings
 from modjax.train.step import member_keys
@@ -67,11 +67,12 @@ def modjax_side(decoder: Decoder, factors: Mapping[str, Factors], settings: Sett
     keys_E = member_keys(tuple(map(str, range(experts))), settings.seed)
     recipe = LoRATraining(decoder.config, settings, experts)
     made = programs(recipe, settings, factors, keys_E, mesh=None)
+    lengths = Lengths.of(settings, [settings.steps] * experts)
 
     def run():
         state, losses_SE = made.fresh(factors), []
         for batch in batches:
-            state, metrics = made.step(decoder, state, jax.device_put(batch), keys_E, recipe.frozen)
+            state, metrics = made.step(decoder, state, jax.device_put(batch), keys_E, lengths, recipe.frozen)
             losses_SE.append(metrics.loss_E)
         return np.stack(jax.device_get(losses_SE))
 
@@ -82,7 +83,7 @@ def peft_side(base, factors: Mapping[str, Factors], settings: Settings, batches:
     """One adapter after another, each with its own AdamW over the shared base: one step per batch and adapter."""
     names = [f"expert{i}" for i in range(len(batches[0].tokens))]
     model = peer.with_experts(base, settings, names)
-    rates = schedule(settings)
+    rates_S = rates(settings, Lengths.of(settings, [settings.steps]), np.arange(settings.steps))
 
     def run():
         losses_ES = []
@@ -93,7 +94,7 @@ def peft_side(base, factors: Mapping[str, Factors], settings: Settings, batches:
             optimizer = torch.optim.AdamW(trained, weight_decay=settings.weight_decay)
             losses_S = []
             for step, batch in enumerate(batches):
-                optimizer.param_groups[0]["lr"] = float(rates(step))
+                optimizer.param_groups[0]["lr"] = float(rates_S[step])
                 loss = peft_loss(model, Rows(*(torch.as_tensor(field[expert], device=model.device) for field in batch)))
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(trained, settings.clip)

@@ -12,6 +12,8 @@ Expect: on the demo's held-out tasks 0.24 to 0.30 nats per target token for LoRA
     modjax adapt --config=configs/adapt.py:quick,adapt.method=shared,library=workdir/shared/library \\
         --workdir=workdir/adapt/shared
 
+With `epochs=N` in place of steps, each task is adapted for N passes over its own rows and validated after each.
+
 `only` names other tasks than the held-out ones of the collection. Early stopping uses the validation loss; the paper
 uses Rouge-L, train.stop_by=rouge_l, which is coarse with eight examples.
 """

@@ -151,8 +151,12 @@ def adaptation(config: ConfigDict) -> None:
 
 
 def validated(config: ConfigDict) -> ConfigDict:
-    """Validates eight times per run unless `train.evaluate_every` is set; call it after the variants."""
-    config.train.evaluate_every = config.train.evaluate_every or max(1, config.train.steps // 8)
+    """Validates eight times per run, or after each epoch, unless `train.evaluate_every` is set.
+
+    Call it after the variants.
+    """
+    often = 1 if config.train.epochs else max(1, config.train.steps // 8)
+    config.train.evaluate_every = config.train.evaluate_every or often
     return config
 
 

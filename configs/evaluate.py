@@ -7,6 +7,8 @@ Cost: one forward pass and one answer per example. Expect: the table in README.m
     modjax evaluate --config=configs/evaluate.py:quick,library=workdir/mbc/library,method.router.length=singular \\
         --workdir=workdir/scores/singular
 
+`split=validation` scores the validation examples, by which settings are chosen; `split=test` is for what is reported.
+
 The method is the dictionary of modjax.studies.methods: method.router.NAME sets any option of the router, method.merge
 and method.subtract change the library first.
 """

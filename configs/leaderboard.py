@@ -8,6 +8,8 @@ more libraries on the demo's tasks and scores 56 methods, about an hour on two C
     modjax leaderboard --config=configs/leaderboard.py:demo --workdir=workdir/leaderboard --report=report/leaderboard
     modjax leaderboard --config=configs/leaderboard.py:quick,library=workdir/private/library --workdir=workdir/board
 
+`split=validation` compares methods on validation examples, to choose one by.
+
 A method is one line of METHODS, its name and the dictionary described in modjax.studies.methods. Methods of libraries
 and models without a folder are left out. Lines may be added and changed between runs with one workdir: only lines that
 changed are measured again.
@@ -94,8 +96,9 @@ def get_config(variants: str | None = None):
         "shown": ("dates_from_french", "lists_rest"),  # tasks of which an example is shown token by token
     }
     config = validated(with_variants(config, variants, demo=after_demo))
-    # Gates are trained for as many steps as adapted experts.
-    config.leaderboard.methods.phatgoose.router.update(steps=config.train.steps, length=min(1024, config.train.length))
+    # Gates are trained for as long as adapted experts.
+    gates = {key: config.train[key] for key in ("steps", "epochs")} | {"length": min(1024, config.train.length)}
+    config.leaderboard.methods.phatgoose.router.update(gates)
     return config
 
 

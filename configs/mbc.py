@@ -8,6 +8,8 @@
 Default   The paper's 10 clusters and training settings: clusters x 16 rows x 1000 steps x 2048 tokens. Time and results
           on SmolLM2-135M and open48 were not measured here. Clustering 256 experts of Phi-2's size took 8.6 seconds
           on a CPU (README.md).
+epochs    In place of 1000 steps, as in the paper: `epochs=2` for the private experts to cluster, `epochs=3` for those
+          of the clusters.
 demo      The commands above, which read as many rows for the cluster experts as for the private ones, 255. Expect the
           five families of the training tasks as clusters (adjusted Rand index 1.0), and with Arrow over the cluster
           experts 0.89 nats per target token on the training tasks, 2.19 on the held-out ones (README.md).

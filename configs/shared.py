@@ -5,6 +5,7 @@
 
 Default   The paper's settings on SmolLM2-135M and open48: 16 rows x 1000 steps x 2048 tokens, 33 million tokens. Time
           and results were not measured here.
+epochs    `:epochs=1`, the paper's number, in place of 1000 steps.
 quick     1 row x 16 steps x 128 tokens, seconds on a CPU after compilation.
 demo      `quick` on the demo's tasks. With 5 rows x 51 steps, as above, it reads as many rows as the demo's private
           library: expect 0.22 nats per target token and 78 % exact match on the sixteen training tasks, 1.83 nats on

@@ -26,6 +26,7 @@ from modjax.data.statistics import statistics
 from modjax.errors import InputError
 from modjax.eval import execution, intervals
 from modjax.eval.benchmarks.result import Result, mean, resample
+from modjax.eval.harness import Harness
 from modjax.eval.score import Score
 from modjax.files import write_json
 from modjax.generation import Request
@@ -143,6 +144,7 @@ def calls(model, library, tasks, tmp_path):  # noqa: F811
         "execution.run": (execution.run, lambda: {"programs": ["x = 1"], "workers": 1}),
         "benchmarks.mean": (mean, lambda: {"results": {"piqa": result}}),
         "benchmarks.resample": (resample, lambda: {"results": [{"piqa": result}], "resamples": 2}),
+        "Harness": (Harness, lambda: experts | {"model": model, "router": prompts["router"], "progress": False}),
         "intervals.draws": (intervals.draws, lambda: {"task": "a", "n_examples": 3, "resamples": 2}),
         "intervals.resample": (intervals.resample, lambda: {"scores": [{"a": score}], "tasks": ["a"], "resamples": 2}),
         "data.load": (data.load, lambda: {"name_or_path": tmp_path / "tasks"}),
@@ -276,7 +278,7 @@ LEFT_OUT = {"data.statistics": ["tokenizer"], "studies.seeds": ["study"], "studi
 NAMES = """
     load Model.logits Model.generate Model.stream Model.bind Model.check Model.fold Model.save
     train_library train_full train_poly Settings Request
-    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample
+    evaluate eval.analyse eval.measure eval.compare eval.summary eval.Method eval.Sample Harness
     eval.benchmark eval.BenchmarkSettings eval.Limits execution.run benchmarks.mean benchmarks.resample
     intervals.draws intervals.resample
     data.load data.write data.fetch data.statistics dataset.Settings dataset.Columns

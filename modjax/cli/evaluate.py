@@ -2,7 +2,7 @@
 
 import time
 
-from modjax.cli import benchmarks, build, session
+from modjax.cli import benchmarks, build, harness, session
 from modjax.eval.evaluation import evaluate
 from modjax.eval.metrics import METRICS
 from modjax.eval.score import as_json, summary
@@ -14,15 +14,19 @@ from modjax.studies import methods
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax evaluate --config=configs/evaluate.py:quick,library=workdir/private/library --workdir=workdir/scores"
 
+OTHERS = {"benchmarks": benchmarks, "harness": harness}  # by the part that their configs have
+
 
 def run(config, workdir, flags) -> None:
     """Writes WORKDIR/scores.json and prints the means in distribution and on held-out tasks.
 
-    With configs/benchmarks.py the ten zero-shot benchmarks instead: WORKDIR/benchmarks.json, and a table of them.
+    With configs/benchmarks.py the ten zero-shot benchmarks instead: WORKDIR/benchmarks.json, and a table of them; with
+    configs/harness.py tasks of lm-evaluation-harness: WORKDIR/results.json.
     """
-    if "benchmarks" in config:
-        benchmarks.run(config, workdir)
-        return
+    for name, other in OTHERS.items():
+        if name in config:
+            other.run(config, workdir)
+            return
     line, experiment = build.method(config), build.experiment(config, workdir)
     methods.check(line, experiment, "config.method")
     folder = session.enter(workdir, config)

@@ -9,20 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from modjax.data.rows import Rows
 from modjax.data.tokenize import Encoded
-from modjax.eval.likelihood import check, target_loss
+from modjax.eval.likelihood import check, read_targets, target_loss
 from modjax.experts.library import Library
 from modjax.experts.paged import PagedLibrary
 from modjax.generation import Branch, Generator, Piece, Request, continued, room
 from modjax.model import Model
 from modjax.models.cache import Cache
 from modjax.models.decoder import Decoder
-from modjax.ops.losses import at_targets
 from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Context, Router
 from modjax.routing.batches import Batch, packed
@@ -94,14 +91,6 @@ def read(
     decoder: Decoder, bound: Bound | None, context: Context, prompts: PromptRows | None, rows: Rows, room: int
 ) -> tuple[jax.Array, jax.Array, Cache]:
     """The loss of each target, float32[N,M] in nats, the most likely token in its place, int32[N,M], and the cache."""
-
-    logits_of = decoder.reader()
-
-    def look(hidden_NmD, labels_Nm):
-        logits_NmV = logits_of(hidden_NmD)
-        losses_Nm = optax.softmax_cross_entropy_with_integer_labels(logits_NmV, labels_Nm)
-        return losses_Nm, jnp.argmax(logits_NmV, axis=-1).astype(jnp.int32)
-
     places = (rows.tokens, rows.positions, rows.ends, room)
     hidden_NTD, cache = decoder.prefill(*places, **routed(decoder, bound, prompts, context))
-    return *at_targets(look, hidden_NTD, rows.at, rows.labels), cache
+    return *read_targets(decoder, hidden_NTD, rows), cache

@@ -34,10 +34,11 @@ class Libraries:
       settings: of the private library; see `modjax.train.settings.Settings`.
       cluster: arguments of `modjax.cluster.mbc`.
       rows: {kind: rows per step and member} where they differ from the private library's batch. Every library is
-        trained for as many steps as read the rows that the private library reads in all.
+        trained for as many steps as read the rows that the private library reads in all; with epochs, for as many.
       poly: arguments of `train_poly`.
-      clustering: the share of the steps that the private experts by which MBC clusters are trained for, and that the
-        libraries of clusters then have less, as in the paper (2 of 5 epochs); 0: the private library, at no cost.
+      clustering: the share of the steps, or epochs, that the private experts by which MBC clusters are trained for, and
+        that the libraries of clusters then have less, as in the paper (2 of 5 epochs); 0: the private library, at no
+        cost.
       private_folder: a private library that is there already; else it is trained, too.
     """
 
@@ -95,8 +96,12 @@ class Libraries:
         return self._of_groups(kind, private(self.tasks.training))
 
     def _brief(self, kind):
-        steps = max(1, round(self.clustering * self.settings["steps"]))
-        return self._of_groups(kind, private(self.tasks.training), steps=steps)
+        epochs = self.settings.get("epochs")
+        if epochs:
+            part = {"epochs": round(self.clustering * epochs, 9)}
+        else:
+            part = {"steps": max(1, round(self.clustering * self.settings["steps"]))}
+        return self._of_groups(kind, private(self.tasks.training), **part)
 
     def _shared_a(self, kind):
         return self._of_groups(kind, private(self.tasks.training), shared_a=True)
@@ -142,10 +147,11 @@ class Libraries:
 
     def equal_rows(self, kind: str, members: int) -> dict[str, Any]:
         """The settings with which this number of members reads as many rows in all as the private library."""
-        rows = self.settings["batch"] * self.settings["steps"] * len(self.tasks.training)
-        if kind in OF_CLUSTERS:
-            rows = round((1 - self.clustering) * rows)
+        share = 1 - self.clustering if kind in OF_CLUSTERS else 1
         batch = self.rows.get(kind, self.settings["batch"])
+        if self.settings.get("epochs"):  # each member reads its own tasks as often
+            return {**self.settings, "batch": batch, "epochs": round(share * self.settings["epochs"], 9)}
+        rows = round(share * self.settings["batch"] * self.settings["steps"] * len(self.tasks.training))
         return {**self.settings, "batch": batch, "steps": max(1, rows // (batch * members))}
 
 

@@ -213,6 +213,8 @@ def binned(similarity_P: Sequence[float], gain_P: Sequence[float], bins: int, re
 def _check_comparable(library, settings) -> None:
     if settings.get("patience"):
         raise InputError("patience: expected 0, because experts that stop early have no matched compute")
+    if settings.get("epochs"):
+        raise InputError("epochs: expected 0, because the compute of private and joint experts is matched by steps")
     for info in library.infos:
         had = {"rank": info.rank, "alpha": info.alpha} | dict(info.training)
         for key in ("rank", "alpha", "steps", "learning_rate"):

@@ -13,7 +13,9 @@ from modjax.data.rows import Rows
 from modjax.data.tasks import Tasks
 from modjax.model import Model
 from modjax.parallel import rules
+from modjax.train import epochs
 from modjax.train.examples import member_rows
+from modjax.train.optim import Lengths
 from modjax.train.programs import Idle, along_members, placed
 from modjax.train.recipe import Recipe, of_members
 from modjax.train.settings import Settings
@@ -25,6 +27,7 @@ class Placed(NamedTuple):
     """What the steps of the experts in the slots read besides the batches."""
 
     keys_E: jax.Array  # key[E], E the number of slots
+    lengths: Lengths
     given: Any  # the recipe's
     frozen: Any
     validation: list[Rows]  # fields [E, B, ...]; none without validations
@@ -44,6 +47,7 @@ class Inputs:
         of_split = (model, tasks, groups, recipe, settings)
         self.rows = member_rows(*of_split, "train", self.slots().is_own)
         self.validation = member_rows(*of_split, "validation", self.slots().is_own) if settings.evaluate_every else None
+        self.steps = [epochs.steps(settings, self.rows.n_rows[name]) for name in self.names]
 
     def _warn(self):
         n_slots, rows = len(self.owners), self.settings.batch + self.idle.rows
@@ -62,10 +66,14 @@ class Inputs:
         keys = jax.ShapeDtypeStruct((slots.number,), np.uint32)
         keys_E = member_keys(self._members(slots), self.settings.seed, along_members(keys, self.mesh))
         given, frozen = (placed(self._own(tree, slots), self.mesh) for tree in (self.recipe.given, self.recipe.frozen))
-        return Placed(keys_E, given, frozen, self._validation(slots) if self.validation else [])
+        return Placed(keys_E, self._lengths(slots), given, frozen, self._validation(slots) if self.validation else [])
+
+    def is_due(self, expert: int, step: int) -> bool:
+        """Whether the expert of this number is validated after its step."""
+        return epochs.is_due(self.settings, step, self.rows.n_rows[self.names[expert]])
 
     def batches(self, slots: Slots) -> Iterator[Rows]:
-        """The batches, on the host, of the experts in the slots: one more than their steps, to measure the last."""
+        """The batches, on the host, of the experts in the slots, until the first of them has been measured."""
         return iter(self._batches(slots).to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
 
     def first(self, slots: Slots) -> Rows:
@@ -80,8 +88,14 @@ class Inputs:
     def _batches(self, slots):
         last = int(slots.step_S[slots.held].max())
         starts = [slots.steps.get(slot, last) for slot in range(slots.number)]
+        left = min(self.steps[slots.expert_S[slot]] + 1 - done for slot, done in slots.steps.items())
         rows, settings = self.rows.of(self._members(slots)), self.settings
-        return loader.batches(rows, settings.batch, settings.steps + 1, settings.seed, starts, self.rows.targets)
+        return loader.batches(rows, settings.batch, min(starts) + left, settings.seed, starts, self.rows.targets)
+
+    def _lengths(self, slots) -> Lengths:
+        """Those of the experts in the slots, on the mesh; an empty one has a step."""
+        steps = [1 if expert == EMPTY else self.steps[expert] for expert in slots.expert_S]
+        return Lengths(*(rules.put(leaf, rules.EXPERT, self.mesh) for leaf in Lengths.of(self.settings, steps)))
 
     def _validation(self, slots):
         rows, n_rows = self.validation.of(self._members(slots)), self.validation.n_rows

@@ -14,6 +14,7 @@ from modjax.models.decoder import Decoder
 from modjax.parallel import rules
 from modjax.train import memory
 from modjax.train.lora import lora_recipe
+from modjax.train.optim import Lengths
 from modjax.train.programs import Idle, Programs, along_members, programs
 from modjax.train.recipe import Recipe
 from modjax.train.settings import Settings
@@ -27,6 +28,7 @@ class Arguments(NamedTuple):
     state: State
     batch: Rows
     keys_E: Any
+    lengths: Lengths
     frozen: Any
 
 
@@ -34,7 +36,8 @@ class Arguments(NamedTuple):
 class Job:
     """Training of E experts, S at a time, in lockstep. Its mesh may be of devices that this machine does not have.
 
-    A recipe of another kind than LoRA is one of S members; its arrays may be jax.ShapeDtypeStruct.
+    A recipe of another kind than LoRA is one of S members; its arrays may be jax.ShapeDtypeStruct. A job has no rows to
+    count epochs by: it is one of `settings.steps`.
     """
 
     config: ModelConfig
@@ -108,6 +111,7 @@ class Job:
             state=jax.tree.map(_like, state, along_members(state, self.mesh, self._recipe)),
             batch=jax.tree.map(self._place(rules.of_members(self.members)), self._batch()),
             keys_E=self._keys,
+            lengths=Lengths(*[self._place(rules.EXPERT)(jax.ShapeDtypeStruct((self.members,), jnp.int32))] * 2),
             frozen=jax.tree.map(self._place_frozen, self._recipe.frozen),
         )
 

@@ -80,9 +80,10 @@ def expert_info(
 ) -> ExpertInfo:
     """The ExpertInfo of a trained expert.
 
-    method: entries of its `training` in addition to steps, learning rate and seed.
+    method: entries of its `training` in addition to steps, learning rate, seed and, where given, epochs.
     """
     run = {"steps": fitted.steps[member], "learning_rate": settings.learning_rate, "seed": settings.seed}
+    run |= {"epochs": settings.epochs} if settings.epochs else {}
     return ExpertInfo(
         name=name,
         tasks=tuple(tasks),

@@ -18,7 +18,7 @@ class Programs(NamedTuple):
     """Jitted functions. Their results for members lie along the mesh axis `expert`, so nothing is gathered."""
 
     fresh: Callable[[Any], State]  # the recipe's given arrays -> the state before the first step
-    step: Callable  # (decoder, state, batch, keys_E, frozen) -> (state, Metrics); the given state is donated
+    step: Callable  # (decoder, state, batch, keys_E, lengths, frozen) -> (state, Metrics); the given state is donated
     loss_sums: Callable  # (decoder, trained, frozen, batch) -> (summed losses [E], numbers of target tokens [E])
     judge: Callable  # (state, validation measures [E], which are due [E]) -> state
     entered: (

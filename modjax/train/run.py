@@ -28,6 +28,7 @@ from modjax.train.programs import programs
 from modjax.train.recipe import Recipe, of_members
 from modjax.train.reports import Reports, Stepped
 from modjax.train.settings import Settings
+from modjax.train.slots import together
 from modjax.train.step import State
 
 CHECKPOINTS = "checkpoints"
@@ -72,7 +73,7 @@ class Run:
     @property
     def total(self) -> int:
         """The steps of the run: of all waves of experts. Experts that stop early make it fewer."""
-        return -(-len(self.names) // self.slots.number) * self.settings.steps
+        return together(self.inputs.slots(), self.inputs.steps)
 
     def _loop(self, checkpoints, progress):
         shown = (self.names, self.number, self.total, self.settings.log_every, progress)
@@ -88,22 +89,25 @@ class Run:
 
     def _step(self, batch: Rows) -> tuple[bool, bool]:
         """One step of all experts in slots. Returns whether it has moved some, and whether some have left."""
-        inputs = (self.inputs.place(batch), self.placed.keys_E, self.placed.frozen)
+        inputs = (self.inputs.place(batch), self.placed.keys_E, self.placed.lengths, self.placed.frozen)
         self.state, metrics = self.programs.step(self.model.params, self.state, *inputs)
         self.slots.advance()
         # An expert that had done all its steps was only measured.
-        steps = {slot: step for slot, step in self.slots.steps.items() if step <= self.settings.steps}
+        steps = {slot: step for slot, step in self.slots.steps.items() if step <= self._steps_of(slot)}
         left = [slot for slot in self.slots.held if slot not in steps]
         if steps:
             self.number += 1
             self.reports.step(Stepped(self.number, self._named(steps), list(steps), metrics, self._counts()))
-        every = self.settings.evaluate_every
-        due = [slot for slot, step in steps.items() if every and step % every == 0]
+        due = [slot for slot, step in steps.items() if self.inputs.is_due(self.slots.expert_S[slot], step)]
         if due:
             left += self._validate(due)
         if left:
             self._leave(left)
         return bool(steps), bool(left)
+
+    def _steps_of(self, slot) -> int:
+        """The steps that the expert in a slot does, unless it stops early."""
+        return self.inputs.steps[self.slots.expert_S[slot]]
 
     def _named(self, slots) -> dict[str, int]:
         return {self.names[self.slots.expert_S[slot]]: self.slots.steps[slot] for slot in slots}
@@ -150,7 +154,7 @@ class Run:
         """Keeps the results of the experts in these slots, and lets the next ones in."""
         host = distributed.gather(self.state._replace(trained=None, opt_state=None))
         for slot in slots:
-            expert, steps = int(self.slots.expert_S[slot]), min(self.slots.steps[slot], self.settings.steps)
+            expert, steps = int(self.slots.expert_S[slot]), min(self.slots.steps[slot], self._steps_of(slot))
             self.finished.results[expert] = found = _result(host, slot, steps)
             if found.failed:
                 kept = "it keeps its last arrays whose loss was finite"

@@ -19,7 +19,8 @@ class Settings:
     NumPy and JAX scalars become Python numbers. Raises InputError for a value that is out of range or not finite.
     """
 
-    steps: int = 1000  # optimizer steps
+    steps: int = 1000  # optimizer steps of each expert; `epochs`, if given, says how many instead
+    epochs: float = 0.0  # passes of each expert over its own rows, in place of `steps`; 0: by steps
     batch: int = 16  # packed rows per expert and step
     slots: int = 0  # experts in work at a time; the place of one that ends goes to the next; 0: all at once
     micro: int = 0  # rows whose activations are held at a time, over all experts and per device; 0: as memory allows
@@ -31,13 +32,13 @@ class Settings:
     shared_a: bool = False  # all experts share one frozen A, and only B is trained
     dropout: float = 0.05  # probability of dropout on the input of each LoRA; examples share that of tokens they share
     learning_rate: float = 1e-4  # the highest rate of the schedule
-    warmup: float = 0.06  # fraction of the steps in which the rate rises; then it falls linearly to 0
+    warmup: float = 0.06  # fraction of an expert's steps in which its rate rises; then it falls linearly to 0
     weight_decay: float = 0.0  # weight decay of AdamW
     clip: float = 1.0  # largest gradient norm per expert; a larger gradient is scaled down to it
     seed: int = 0  # seed of the initial weights, the order of data and dropout
     system: str | None = None  # system message of each prompt; None leaves it to the chat template
-    too_long: TooLong = "error"  # for examples above `length`: "error", or "truncate", which cuts prompts on the left
-    evaluate_every: int = 0  # steps between validations; 0 turns them off
+    too_long: TooLong = "error"  # for examples above `length`: "error"; "truncate" cuts prompts on the left, "truncate_all" targets too
+    evaluate_every: int = 0  # steps, or with `epochs` epochs, between validations of an expert; 0 turns them off
     patience: int = 0  # an expert stops after this many validations without improvement; 0 turns this off
     stop_by: StopBy = "loss"  # validation metric of early stopping: "loss", or "rouge_l" of generated answers
     max_new_tokens: int = 64  # tokens at which answers are cut in validations by stop_by="rouge_l"
@@ -52,6 +53,7 @@ class Settings:
         check_fields(self, counts, whole, least=1, most=MOST)
         check_fields(self, ("slots", "micro", "evaluate_every", "patience", "save_every"), whole, least=0, most=MOST)
         check_fields(self, ("learning_rate", "weight_decay"), number, least=0)
+        check_fields(self, ("epochs",), number, least=0, most=MOST)
         check_fields(self, ("alpha",), number)
         check_fields(self, ("clip",), number, above=0)
         check_fields(self, ("dropout",), number, least=0, below=1)
@@ -66,12 +68,16 @@ class Settings:
         check_sites(self.tie, self.sites)
         if self.patience and not self.evaluate_every:
             raise InputError(f"patience={self.patience}: expected evaluate_every > 0, as stopping needs validations")
+        if self.epochs and self.evaluate_every > self.epochs:
+            expected = f"at most epochs={self.epochs:g}, as it counts epochs where these are given"
+            raise InputError(f"evaluate_every={self.evaluate_every}: expected {expected}")
 
 
 class SettingsFields(TypedDict, total=False):
     """The fields of `Settings` as keyword arguments: the type of `**settings` in the functions that train."""
 
     steps: int
+    epochs: float
     batch: int
     slots: int
     micro: int

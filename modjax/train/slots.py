@@ -83,6 +83,20 @@ class Slots:
         self.expert_S[list(slots)] = EMPTY
 
 
+def together(slots: Slots, steps: Sequence[int]) -> int:
+    """The steps of a run in which each expert does as many as `steps` says, by its number; the slots are used up.
+
+    An expert is measured by one step more, in which others may move: where none does, the run counts no step.
+    """
+    total, left = 0, {}
+    while filled := {slot: steps[slots.expert_S[slot]] + 1 for slot in slots.fill()} | left:
+        passed = min(filled.values())
+        left = {slot: more - passed for slot, more in filled.items() if more > passed}
+        total += passed if left else passed - 1
+        slots.empty(filled.keys() - left.keys())
+    return total
+
+
 def owners(n_slots: int, mesh: jax.sharding.Mesh | None) -> list[frozenset[int]]:
     """The processes that hold each of S slots on a mesh; without one each process holds all."""
     if mesh is None:

@@ -20,6 +20,7 @@ from modjax.models.decoder import Decoder
 from modjax.ops.losses import target_losses
 from modjax.parallel import rules
 from modjax.train.micro import Groups
+from modjax.train.optim import Lengths, rates
 from modjax.train.recipe import Recipe, along, member_axis
 from modjax.train.settings import Settings
 
@@ -74,19 +75,20 @@ def train_step(
     state: State,
     batch: Rows,
     keys_E: jax.Array,
+    lengths: Lengths,
     frozen: Any,
     *,
     recipe: Recipe,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     settings: Settings,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[State, Metrics]:
     """One update of every active member. Pure: bind the keyword arguments, then jit it.
 
-    The step, and with it keys and rates, is each member's own. The loss is that of the arrays before the update; a
-    member that has done all its steps is only measured. A member whose loss or gradient is not finite goes back to its
-    last arrays whose loss was finite, is marked as failed, and is not trained any further. This does not change the
-    other members.
+    The step, and with it keys and rates, is each member's own, and so is the number of its steps. The loss is that of
+    the arrays before the update; a member that has done all its steps is only measured. A member whose loss or gradient
+    is not finite goes back to its last arrays whose loss was finite, is marked as failed, and is not trained any
+    further. This does not change the other members.
     """
     keys_EB = _row_keys(jax.vmap(jax.random.fold_in)(keys_E, state.step_E), batch)
     count_E = jnp.maximum(_counts(batch), 1)
@@ -107,10 +109,11 @@ def train_step(
     grad_norm_E = jax.vmap(optax.tree.norm, in_axes=1)(grads)
     healthy_E = jnp.isfinite(loss_E) & jnp.isfinite(grad_norm_E)
     active_E = state.active_E & healthy_E
-    moving_E = active_E & (state.step_E < settings.steps)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.trained)
+    moving_E = active_E & (state.step_E < lengths.steps_E)
+    rate_E = rates(settings, lengths, state.step_E)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.trained, rate_E=rate_E)
     good = where_members(jnp.isfinite(loss_E), state.trained, state.good)
-    at_E = jnp.minimum(state.step_E + 1, settings.steps)
+    at_E = jnp.minimum(state.step_E + 1, lengths.steps_E)
     state = state._replace(
         step_E=state.step_E + 1,
         trained=where_members(moving_E, optax.apply_updates(state.trained, updates), good),

@@ -19,7 +19,7 @@ from modjax.models.weights import abstract, dequantised, fingerprint, leaves, qu
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh
 from modjax.train.lora import LoRATraining
-from modjax.train.optim import per_expert
+from modjax.train.optim import Lengths, per_expert
 from modjax.train.settings import Settings
 from modjax.train.step import init_state, member_keys, train_step
 
@@ -162,7 +162,7 @@ def test_a_lockstep_step_is_that_of_the_dequantised_decoder(word_model, quantize
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     state = init_state(loras, 2, optimizer, settings)
-    arguments = (state, batch_of(2), member_keys(("a", "b"), 0), recipe.frozen)
+    arguments = (state, batch_of(2), member_keys(("a", "b"), 0), Lengths.of(settings, [1, 1]), recipe.frozen)
     step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
     small = quantised(word_model.params, quantize)
     (got, metrics), (plain, expected) = (step(one, *arguments) for one in (small, dequantised(small, jnp.float32)))

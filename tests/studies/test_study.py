@@ -124,6 +124,13 @@ def test_libraries_of_clusters_read_what_their_clustering_leaves(model, many, tm
     assert dict(own.library("brief").infos[0].training)["steps"] == 4
 
 
+def test_with_epochs_they_read_their_tasks_less_often(model, many, tmp_path):
+    settings = SETTINGS | {"epochs": 5, "batch": 2}
+    own = Libraries(model, many.training, Stages(tmp_path), settings, {"clusters": 2}, clustering=0.4)
+    assert own.equal_rows("shared", 1)["epochs"] == 5 and own.equal_rows("mbc", 2)["epochs"] == 3
+    assert dict(own.library("brief").infos[0].training)["epochs"] == 2
+
+
 def test_verdicts_go_by_the_whole_interval():
     assert verdict(Estimate(0.2, 0.1, 0.3), 0.0) == "held"
     assert verdict(Estimate(0.2, -0.1, 0.3), 0.0) == "undecided"

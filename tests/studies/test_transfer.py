@@ -9,7 +9,7 @@ from modjax.errors import InputError
 from modjax.eval import Sample
 from modjax.eval.likelihood import target_loss
 from modjax.routing import oracle
-from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman
+from modjax.studies.transfer import binned, choose_pairs, levelled, losses, spearman, transfer
 
 
 def symmetric(n_experts, seed=0):
@@ -126,3 +126,18 @@ def test_tasks_are_levelled_by_repeating_the_one_with_less_text():
     assert found[1] == long and found[0].name == "short"
     assert [one.source for one in found[0].split("train")] == [f"s{i % 3}" for i in range(24)]  # 24 of 5 = 5 of 24
     assert found[0].split("test") == short.split("test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 1}, "epochs: expected 0, because the compute of private and joint experts is matched by steps"),
+        ({"patience": 1, "evaluate_every": 1}, "patience: expected 0, because experts that stop early have no matched"),
+    ],
+)
+def test_settings_without_matched_compute_are_refused(
+    word_model, word_tasks, random_library, tmp_path, settings, words
+):
+    with pytest.raises(InputError, match=words):
+        transfer(word_model, word_tasks, random_library({"attn.q": (32, 32)}), tmp_path / "new", settings)
+    assert not (tmp_path / "new").exists()

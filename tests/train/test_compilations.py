@@ -67,6 +67,14 @@ def test_the_second_expert_of_a_slot_compiles_nothing_in_its_steps(train, events
     assert len(counts) == 9 and counts[4] == counts[6] == counts[8]
 
 
+def test_experts_of_other_lengths_compile_nothing(train, events, at_step):
+    groups = {"copy": ("copy",), "two": ("copy", "sort"), "three": ("copy", "sort", "count")}
+    with events(COMPILED) as compilations:
+        at_step(compilations, counts := [])
+        train(groups, slots=1, epochs=0.5)
+    assert len(counts) == 3 + 4 + 5 and counts[4] == counts[7] == counts[11]
+
+
 def test_a_run_of_equal_shapes_compiles_nothing(train, events, compiled, monkeypatch):
     monkeypatch.setattr(compile_cache, "LEAST", 0.0)
     compile_cache.keep()

@@ -18,8 +18,8 @@ from modjax.ops.losses import target_losses
 from modjax.parallel import rules
 from modjax.parallel.mesh import make_mesh
 from modjax.train.full import train_full
-from modjax.train.optim import schedule
 from modjax.train.settings import Settings
+from tests.train.test_optim import schedule
 
 
 @pytest.fixture(scope="module")

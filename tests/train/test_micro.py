@@ -14,7 +14,7 @@ from modjax.train.full import FullTraining
 from modjax.train.gates import GateTraining
 from modjax.train.lora import LoRATraining, SharedATraining
 from modjax.train.micro import Groups
-from modjax.train.optim import per_expert
+from modjax.train.optim import Lengths, per_expert
 from modjax.train.poly import PolyTraining, init_skills
 from modjax.train.settings import Settings
 from modjax.train.step import init_state, loss_sums, member_keys, train_step
@@ -63,13 +63,14 @@ def results(word_model, random_library):
         trained = jax.tree.map(lambda leaf: leaf + 0.01, trained)  # B not zero, so that A has gradients at once
         optimizer, fixed = per_expert(settings, recipe.rates), {"recipe": recipe, "settings": settings}
         state, keys_E = init_state(trained, experts, optimizer, settings), member_keys(tuple("abc"[:experts]), 0)
+        lengths = Lengths.of(settings, [settings.steps] * experts)
         frozen, batch = jax.tree.map(jnp.asarray, recipe.frozen), batch_of(experts)
 
         @jax.jit
         def both(state):
             sums = loss_sums(word_model.params, state.trained, frozen, batch, **fixed)
             step = functools.partial(train_step, optimizer=optimizer, **fixed)
-            state, metrics = step(word_model.params, state, batch, keys_E, frozen)
+            state, metrics = step(word_model.params, state, batch, keys_E, lengths, frozen)
             return sums, metrics, optax.tree.get(state.opt_state, "mu")
 
         return both(state)

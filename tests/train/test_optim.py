@@ -1,5 +1,7 @@
 """The schedule against its formula, and one optimiser an expert against optax alone."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,16 @@ import optax
 import pytest
 
 from modjax.ops.lora import Factors
-from modjax.train.optim import per_expert, schedule
+from modjax.train.optim import Lengths, per_expert, rates
 from modjax.train.settings import Settings
 
 E = 3
+
+
+def schedule(settings):
+    """The rate of each step of one expert, for optax."""
+    (steps,), (warm,) = Lengths.of(settings, [settings.steps])
+    return lambda i: rates(settings, Lengths(steps, warm), i)
 
 
 @pytest.mark.parametrize(("steps", "warm"), [(100, 6), (1000, 60), (10, 1), (1, 1)])
@@ -39,29 +47,33 @@ def expert(tree, e):
     return jax.tree.map(lambda leaf: leaf[:, e], tree)
 
 
-def trained(optimizer, params, grads):
+def trained(optimizer, params, grads, rate_of=lambda step: {}):
     state = optimizer.init(params)
-    for grad in grads:
-        updates, state = jax.jit(optimizer.update)(grad, state, params)
+    for step, grad in enumerate(grads):
+        updates, state = jax.jit(optimizer.update)(grad, state, params, **rate_of(step))
         params = optax.apply_updates(params, updates)
     return params
 
 
 def test_each_expert_is_updated_as_by_its_own_optimiser(params):
-    """Clipping by its own norm, its own moments, its own decay."""
-    settings = Settings(steps=5, learning_rate=1e-2, weight_decay=0.1, clip=1.0)
-    one = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule(settings), weight_decay=0.1))
+    """Clipping by its own norm, its own moments, its own decay, its own number of steps."""
+    settings = Settings(learning_rate=1e-2, weight_decay=0.1, clip=1.0)
     grads = [grads_of(params, step) for step in range(3)]
-    together = trained(per_expert(settings), params, grads)
+    steps = [5, 3, 40]
+    lengths = Lengths.of(settings, steps)
+    together = trained(per_expert(settings), params, grads, lambda step: {"rate_E": rates(settings, lengths, step)})
     for e in range(E):
+        own = dataclasses.replace(settings, steps=steps[e])
+        one = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule(own), weight_decay=0.1))
         alone = trained(one, expert(params, e), [expert(grad, e) for grad in grads])
         for leaf, expected in zip(jax.tree.leaves(expert(together, e)), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(leaf, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_decay_shrinks_an_expert_without_gradients(params):
-    settings = Settings(steps=1, learning_rate=1e-2, weight_decay=0.5)
-    (lora,) = trained(per_expert(settings), params, [jax.tree.map(jnp.zeros_like, params)]).values()
+    settings, rate_E = Settings(weight_decay=0.5), jnp.full(E, 1e-2)
+    grads = [jax.tree.map(jnp.zeros_like, params)]
+    (lora,) = trained(per_expert(settings), params, grads, lambda step: {"rate_E": rate_E}).values()
     np.testing.assert_allclose(lora.a, params["attn.q"].a * (1 - 0.005), rtol=1e-6)
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from modjax.data.rows import Rows
 from modjax.train.lora import LoRATraining
-from modjax.train.optim import per_expert, schedule
+from modjax.train.optim import Lengths, per_expert
 from modjax.train.settings import Settings
 from modjax.train.step import init_state, judge, loss_sums, member_keys, train_step, where_members
+from tests.train.test_optim import schedule
 
 SITES = ("attn.q", "mlp.down")
 B, T, M = 2, 16, 5
@@ -42,7 +43,8 @@ def begin(decoder, n_experts, settings):
     loras = jax.tree.map(lambda leaf: leaf + 0.01, loras)  # B not zero, so that A has gradients at once
     optimizer = per_expert(settings)
     step = jax.jit(functools.partial(train_step, recipe=recipe, optimizer=optimizer, settings=settings))
-    return init_state(loras, n_experts, optimizer, settings), keys_E, step
+    given = keys_E, Lengths.of(settings, [settings.steps] * n_experts)
+    return init_state(loras, n_experts, optimizer, settings), given, step
 
 
 def frozen(decoder, n_experts, scale=2.0):
@@ -66,14 +68,14 @@ def plain_loss(decoder, loras, scale, rows):
 def test_one_expert_is_plain_lora_training(decoder):
     optim = {"learning_rate": 1e-2, "weight_decay": 0.1, "clip": 0.5}
     settings = Settings(steps=4, batch=B, length=T, rank=3, alpha=6.0, sites=SITES, dropout=0.0, **optim)
-    state, keys_E, step = begin(decoder, 1, settings)
+    state, given, step = begin(decoder, 1, settings)
     params = jax.tree.map(lambda leaf: leaf[:, 0], {site: tuple(lora) for site, lora in state.trained.items()})
     chain = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(schedule(settings), weight_decay=0.1))
     opt_state = chain.init(params)
     plain = jax.jit(jax.value_and_grad(lambda params, rows: plain_loss(decoder, params, 2.0, rows)))
     for i in range(3):
         batch = batch_of(1, seed=i)
-        state, metrics = step(decoder, state, batch, keys_E, frozen(decoder, 1, 2.0))
+        state, metrics = step(decoder, state, batch, *given, frozen(decoder, 1, 2.0))
         loss, grads = plain(params, Rows(*(field[0] for field in batch)))
         updates, opt_state = chain.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -86,7 +88,7 @@ def test_one_expert_is_plain_lora_training(decoder):
 
 def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
     settings = Settings(steps=1, rank=2, sites=SITES, dropout=0.5)
-    state, keys_E, _ = begin(decoder, 2, settings)
+    state, (keys_E, _), _ = begin(decoder, 2, settings)
     batch = jax.tree.map(lambda field: np.stack([field[0]] * 2), batch_of(1))
     same = jax.tree.map(lambda leaf: jnp.stack([leaf[:, 0]] * 2, axis=1), state.trained)
     fixed = {"recipe": LoRATraining(decoder.config, settings, 2), "settings": settings}
@@ -100,13 +102,13 @@ def test_a_dropout_mask_belongs_to_its_experts_key(decoder):
 def test_a_loss_that_is_not_finite_takes_its_expert_alone_back(decoder, value):
     """An update makes the arrays of one expert bad: it keeps those before it, the last whose loss was finite."""
     settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.1)
-    state, keys_E, step = begin(decoder, 3, settings)
-    state, _ = step(decoder, state, batch_of(3), keys_E, frozen(decoder, 3))
+    state, given, step = begin(decoder, 3, settings)
+    state, _ = step(decoder, state, batch_of(3), *given, frozen(decoder, 3))
     spoilt = jax.tree.map(lambda leaf: leaf.at[0, 1, 0, 0].set(value), state.trained)
     before, runs = state.good, []
     for end in (state, state._replace(trained=spoilt)):
         for i in (1, 2):
-            end, metrics = step(decoder, end, batch_of(3, seed=i), keys_E, frozen(decoder, 3))
+            end, metrics = step(decoder, end, batch_of(3, seed=i), *given, frozen(decoder, 3))
         runs.append((end, metrics))
     (sound, _), (found, metrics) = runs
     np.testing.assert_array_equal(found.failed_E, [0, 2, 0])
@@ -120,7 +122,7 @@ def test_a_loss_that_is_not_finite_takes_its_expert_alone_back(decoder, value):
 
 def test_a_gradient_that_is_not_finite_keeps_the_arrays_of_its_finite_loss(decoder, monkeypatch):
     settings = Settings(steps=4, rank=2, sites=SITES, dropout=0.0)
-    state, keys_E, step = begin(decoder, 2, settings)
+    state, given, step = begin(decoder, 2, settings)
 
     def overflowing(grads):
         norm = optax_norm(grads)
@@ -128,7 +130,7 @@ def test_a_gradient_that_is_not_finite_keeps_the_arrays_of_its_finite_loss(decod
 
     optax_norm = optax.tree.norm
     monkeypatch.setattr("modjax.train.step.optax.tree.norm", overflowing)
-    found, _ = step(decoder, state, batch_of(2), keys_E, frozen(decoder, 2))
+    found, _ = step(decoder, state, batch_of(2), *given, frozen(decoder, 2))
     np.testing.assert_array_equal(found.failed_E, [1, 1])
     jax.tree.map(np.testing.assert_array_equal, (found.trained, found.good), (state.trained, state.trained))
 
@@ -180,18 +182,18 @@ def test_an_expert_that_is_not_due_is_not_judged(judged):
 def test_experts_at_steps_of_their_own_move_as_alone(decoder):
     """The second has done two steps when the first begins; one that has done all its steps is only measured."""
     settings = Settings(steps=3, rank=2, sites=SITES, dropout=0.5, learning_rate=1e-2)
-    state, keys_E, step = begin(decoder, 2, settings)
+    state, given, step = begin(decoder, 2, settings)
     whole = [state]
     for seed in range(4):
         whole.append(
-            step(decoder, jax.tree.map(jnp.copy, whole[-1]), batch_of(2, seed=seed), keys_E, frozen(decoder, 2))[0]
+            step(decoder, jax.tree.map(jnp.copy, whole[-1]), batch_of(2, seed=seed), *given, frozen(decoder, 2))[0]
         )
     first, second = np.asarray([True, False]), np.asarray([False, True])
     mixed = where_members(first, whole[0], whole[2])
     for number in range(2):
         one, other = batch_of(2, number), batch_of(2, number + 2)
         rows = Rows(*(np.concatenate([a[:1], b[1:]]) for a, b in zip(one, other, strict=True)))
-        mixed, _ = step(decoder, mixed, rows, keys_E, frozen(decoder, 2))
+        mixed, _ = step(decoder, mixed, rows, *given, frozen(decoder, 2))
         expected = where_members(second, whole[number + 3], whole[number + 1])
         for leaf, like in zip(*map(jax.tree.leaves, (mixed, expected)), strict=True):
             np.testing.assert_allclose(leaf, like, atol=1e-6)
