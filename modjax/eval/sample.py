@@ -28,7 +28,7 @@ class Sample:
     seed: int = 0  # seed of the choice of examples
     length: int = 2048  # the most tokens of prompt and target together
     system: str | None = None  # system message of each prompt; None leaves it to the chat template
-    too_long: TooLong = "error"  # for examples above `length`: "error"; "truncate" cuts prompts on the left, "truncate_all" targets too
+    too_long: TooLong = "error"  # for examples above `length`; "truncate" cuts prompts, "truncate_all" targets too
 
     def __post_init__(self):
         arguments.check_fields(self, ("examples",), arguments.whole, least=0)

@@ -37,7 +37,7 @@ class Settings:
     clip: float = 1.0  # largest gradient norm per expert; a larger gradient is scaled down to it
     seed: int = 0  # seed of the initial weights, the order of data and dropout
     system: str | None = None  # system message of each prompt; None leaves it to the chat template
-    too_long: TooLong = "error"  # for examples above `length`: "error"; "truncate" cuts prompts on the left, "truncate_all" targets too
+    too_long: TooLong = "error"  # for examples above `length`; "truncate" cuts prompts, "truncate_all" targets too
     evaluate_every: int = 0  # steps, or with `epochs` epochs, between validations of an expert; 0 turns them off
     patience: int = 0  # an expert stops after this many validations without improvement; 0 turns this off
     stop_by: StopBy = "loss"  # validation metric of early stopping: "loss", or "rouge_l" of generated answers
