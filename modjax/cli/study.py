@@ -1,5 +1,7 @@
 """`modjax study`: libraries at equal compute, methods with tuned settings, several seeds, and the paper's claims."""
 
+from typing import Any
+
 from absl.flags import DEFINE_string, FlagValues
 
 from modjax import data
@@ -42,12 +44,17 @@ def run(config, workdir, flags) -> None:
         adapt=config.adapt.to_dict(),
         adapted=options.adapted.to_dict(),
         pairs=options.pairs,
-        benchmarks=options.benchmarks.to_dict() if options.benchmarks.data else {},
+        benchmarks=_asked(options.benchmarks),
     )
     found = study(folder, plan)
     found["config"] = build.plain(config)
     from_first(lambda: print(f"{claims.text(found)}\n"))
     from_first(lambda: leave(found, folder / "study.json", flags.report))
+
+
+def _asked(options) -> dict[str, Any]:
+    """The arguments of `modjax.studies.benchmarks`; {} for no names."""
+    return options.to_dict() | {"data": options.data or None} if options.names else {}
 
 
 def _named(config, names) -> list[str]:

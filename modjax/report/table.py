@@ -129,7 +129,7 @@ def text_table(results: Mapping) -> str:
     scored = [method for method in methods if not method.get("error")]
     parts = [_text_table(part, scored) for columns in tables(scored) for part in _fitting(columns, scored) if scored]
     if parts:
-        parts[-1] += "\n" + _legend() + ("\n" + SPREAD if has_intervals(scored) else "")
+        parts[-1] += "\n" + _legend(scored) + ("\n" + SPREAD if has_intervals(scored) else "")
     failed = [f"{method['name']} failed: {method['error']}" for method in methods if method.get("error")]
     if experts := failed_experts(results):
         failed.append(f"Experts whose training failed: {experts}")
@@ -142,8 +142,9 @@ def failed_experts(results: Mapping) -> str:
     return ", ".join(f"{expert} (of {library}, at step {step})" for expert, step, library in steps)
 
 
-def _legend() -> str:
-    return textwrap.fill(f"* best of its column. {units([*metrics.METRICS, ZERO_SHOT, ROUTING_ACCURACY])}", WIDTH)
+def _legend(methods: Sequence[Mapping]) -> str:
+    zero_shot = [ZERO_SHOT] if any(method.get("zero_shot") for method in methods) else []
+    return textwrap.fill(f"* best of its column. {units([*metrics.METRICS, *zero_shot, ROUTING_ACCURACY])}", WIDTH)
 
 
 def _fitting(columns: Sequence[Column], methods: Sequence[Mapping]) -> list[list[Column]]:

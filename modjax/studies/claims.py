@@ -5,7 +5,7 @@ undecided at this scale otherwise.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from modjax.eval import metrics
@@ -19,9 +19,14 @@ CLOSE = 0.8  # the share of the gap that is close to the oracle
 class Results(NamedTuple):
     """What claims are judged on."""
 
-    in_distribution: Figures
-    held_out: Figures
+    in_distribution: Figures | None  # None without tasks
+    held_out: Figures | None
     transfer: Estimate | None = None  # the rank correlation of similarity and gain
+
+    def has(self, part: str, methods: Collection[str]) -> bool:
+        """Whether the figures of a part have these methods."""
+        found = getattr(self, part)
+        return found is not None and set(methods) <= set(found.methods)
 
 
 class Claim(NamedTuple):
@@ -30,6 +35,7 @@ class Claim(NamedTuple):
     key: str
     text: str
     figure: str  # what is measured
+    part: str  # of the results: "in_distribution", "held_out" or "transfer"
     methods: tuple[str, ...]  # whose scores the figure is made of
     measure: Callable[[Results, str], Estimate]  # of the results and a metric
     limit: Mapping[str, float] = {}  # of a metric; 0 where it has none
@@ -37,8 +43,7 @@ class Claim(NamedTuple):
     def judged(self, results: Results, metric: str) -> dict[str, Any]:
         """The claim with its estimate and verdict, as plain data."""
         limit = self.limit.get(metric, 0.0)
-        known = set(results.in_distribution.methods) | set(results.held_out.methods)
-        measured = set(self.methods) <= known and (self.methods or results.transfer is not None)
+        measured = results.has(self.part, self.methods) if self.methods else results.transfer is not None
         found = self.measure(results, metric) if measured else Estimate(math.nan, math.nan, math.nan)
         return {
             "claim": self.key,
@@ -58,25 +63,26 @@ def verdict(found: Estimate, limit: float) -> str:
     return "not held" if found.high < limit else "undecided"
 
 
-def better(part: str, first: str, second: str) -> Callable[[Results, str], Estimate]:
-    """How much better the first method is than the second on a part, whichever direction the metric has."""
+def gain(
+    key: str, text: str, figure: str, part: str, first: str, second: str, limit: Mapping[str, float] = {}
+) -> Claim:
+    """The claim that the first method is better than the second on a part, whichever direction the metric has."""
 
     def measure(results, metric):
         sign = -1.0 if metrics.named(metric).better == "lower" else 1.0
         return getattr(results, part).combined(metric, {first: sign, second: -sign})
 
-    return measure
+    return Claim(key, text, figure, part, (first, second), measure, limit)
 
 
 def _adapted(examples: int) -> Claim:
-    pair = (f"adapt MBC {examples}", f"adapt LoRA {examples}")
-    text = f"with {examples} examples of a new task, an MBC library is a better start than none"
-    return Claim(
+    return gain(
         f"e, {examples}",
-        text,
+        f"with {examples} examples of a new task, an MBC library is a better start than none",
         "gain of the adapted MBC library over LoRA from scratch",
-        pair,
-        better("held_out", *pair),
+        "held_out",
+        f"adapt MBC {examples}",
+        f"adapt LoRA {examples}",
     )
 
 
@@ -85,49 +91,56 @@ CLAIMS = (
         "a",
         "the similarity of two tasks' LoRAs predicts whether training them together helps",
         "Spearman's correlation of similarity and gain",
+        "transfer",
         (),
         lambda results, metric: results.transfer,
     ),
-    Claim(
+    gain(
         "b",
         "MBC's clusters are better than random clusters of the same sizes",
         "gain of MBC over random, each task with its cluster's expert",
-        ("oracle (MBC)", "oracle (random)"),
-        better("in_distribution", "oracle (MBC)", "oracle (random)"),
+        "in_distribution",
+        "oracle (MBC)",
+        "oracle (random)",
     ),
-    Claim(
+    gain(
         "b, Arrow",
         "the same with Arrow, on new tasks",
         "gain of MBC over random, held out",
-        ("Arrow (MBC)", "Arrow (random)"),
-        better("held_out", "Arrow (MBC)", "Arrow (random)"),
+        "held_out",
+        "Arrow (MBC)",
+        "Arrow (random)",
     ),
-    Claim(
+    gain(
         "c, mu",
         "Arrow is better than the mean of the experts on new tasks",
         "gain of Arrow over mu, held out",
-        ("Arrow (private)", "mu (private)"),
-        better("held_out", "Arrow (private)", "mu (private)"),
+        "held_out",
+        "Arrow (private)",
+        "mu (private)",
     ),
-    Claim(
+    gain(
         "c, base",
         "MBC with Arrow is better than the base model on new tasks",
         "gain of MBC with Arrow over the base, held out",
-        ("Arrow (MBC)", "base"),
-        better("held_out", "Arrow (MBC)", "base"),
+        "held_out",
+        "Arrow (MBC)",
+        "base",
     ),
-    Claim(
+    gain(
         "c, shared",
         "MBC with Arrow matches or beats the shared expert on new tasks",
         "gain of MBC with Arrow over the shared expert, held out",
-        ("Arrow (MBC)", "shared"),
-        better("held_out", "Arrow (MBC)", "shared"),
+        "held_out",
+        "Arrow (MBC)",
+        "shared",
         {metric: -margin for metric, margin in MARGIN.items()},
     ),
     Claim(
         "d",
         "Arrow over private experts comes close to the oracle in distribution",
         "share of the gap from mu to the oracle that Arrow closes",
+        "in_distribution",
         ("Arrow (private)", "mu (private)", "oracle (private)"),
         lambda results, metric: results.in_distribution.share(
             metric, "Arrow (private)", "mu (private)", "oracle (private)"

@@ -98,6 +98,9 @@ class Study:
         }
         for name, value in made.items():
             object.__setattr__(self, name, value)
+        choosing = [name for name, own in self.lines.items() if len(own) > 1]
+        if choosing and not self.development:
+            raise InputError(f"lines[{choosing[0]!r}] is a list: expected development tasks, to choose by")
         if not (self.seeds and self.lines):
             raise InputError(f"{len(self.seeds)} seeds and {len(self.lines)} lines: expected at least one of each")
 
@@ -235,19 +238,21 @@ def _alternatives(name, line) -> list[dict[str, Any]]:
     return found
 
 
-def _figures(scores, plan, tasks) -> Figures:
-    """The figures of the methods that were scored on all of the tasks."""
+def _figures(scores, plan, tasks) -> Figures | None:
+    """The figures of the methods that were scored on all of the tasks; None without tasks."""
+    if not tasks:
+        return None
     known = [name for name in plan.lines if all(task in run[name] for run in scores for task in tasks)]
     return Figures(scores, known, tasks)
 
 
-def _row(name, lines, figures: Mapping[str, Figures]) -> dict[str, Any]:
+def _row(name, lines, figures: Mapping[str, Figures | None]) -> dict[str, Any]:
     """One line of the comparison: the means of each part, with their intervals."""
     return {"name": name, "note": lines[0].get("note", "")} | {part: _means(own, name) for part, own in figures.items()}
 
 
-def _means(figures: Figures, name) -> dict[str, Any]:
-    if name not in figures.methods:
+def _means(figures: Figures | None, name) -> dict[str, Any]:
+    if figures is None or name not in figures.methods:
         return {}
     found = {metric.name: figures.mean(metric.name, name) for metric in metrics.METRICS}
     means = {metric: one.value for metric, one in found.items()}

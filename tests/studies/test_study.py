@@ -1,6 +1,7 @@
 """The study on a tiny model: equal compute, choices on development tasks alone, what is kept, and its claims."""
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -153,10 +154,33 @@ def test_a_claim_has_the_direction_of_its_metric():
     assert by_loss["verdict"] == by_rouge["verdict"] == "held"
 
 
+def test_without_held_out_tasks_their_claims_are_not_measured(plan, many, tmp_path):
+    """And benchmarks are a part of their own."""
+    tasks = many.select(["a", "b", "c", "d"])
+    piqa = [{"goal": "what is red", "sol1": "yes", "sol2": "no", "label": i % 2} for i in range(4)]
+    (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(one) + "\n" for one in piqa))
+    only = dataclasses.replace(
+        plan,
+        tasks=tasks,
+        lines={"base": LINES["base"]},
+        held_out=(),
+        development=(),
+        benchmarks={"data": tmp_path, "names": ["piqa"], "progress": False},
+    )
+    found = study(tmp_path / "study", only)
+    (base,) = found["methods"]
+    assert base["held_out"] == {} and base["in_distribution"]["loss"] > 0
+    assert base["zero_shot"]["accuracy"] == base["benchmarks"]["piqa"] == 0.5
+    assert {one["verdict"] for one in found["claims"]} == {"not measured"}
+    assert "Zero-shot" in report.text_table(found)
+
+
 def test_lines_without_a_library_and_no_seeds_are_refused(plan):
     with pytest.raises(InputError, match=r"lines\['base'\]: expected at least one method, each with a library"):
         dataclasses.replace(plan, lines={"base": {"router": "arrow"}})
     with pytest.raises(InputError, match="0 seeds and 8 lines"):
         dataclasses.replace(plan, seeds=())
+    with pytest.raises(InputError, match=r"lines\['Arrow \(private\)'\] is a list: expected development tasks"):
+        dataclasses.replace(plan, development=())
     with pytest.raises(InputError, match="no task 'z'"):
         dataclasses.replace(plan, development=("z",))
