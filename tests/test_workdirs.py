@@ -162,7 +162,8 @@ def test_a_workdir_is_of_one_function(second, parts, stopped, tmp_path):
 
 
 OTHER = {
-    "steps": 3, "batch": 3, "micro": 1, "length": 40, "rank": 4, "alpha": 8.0, "sites": ("attn.q",), "shared_a": True,
+    "steps": 3, "epochs": 2.0, "batch": 3, "micro": 1, "length": 40, "rank": 4, "alpha": 8.0, "sites": ("attn.q",),
+    "shared_a": True,
     "tie": (("attn.q", "attn.k"),), "dropout": 0.5, "learning_rate": 1e-2, "warmup": 0.5, "weight_decay": 0.1,
     "clip": 2.0, "seed": 3, "system": "w1", "too_long": "truncate", "evaluate_every": 1, "patience": 1,
     "stop_by": "rouge_l", "max_new_tokens": 3, "remat": True, "loss_chunk": 8,

@@ -2,14 +2,8 @@
 
 Routers of whole prompts find the right expert of a known task nearly always, and are as sure of one where no expert
 fits. Here a prompt is compared with the tasks twice: which is nearest, and whether it is as near as the prompts of that
-task are. What "near" is, the library's own tasks tell: each task's prompts, with the task itself left out, are prompts
-of a new task.
-
-A prompt is described by the mean and the last of the base model's last hidden states. Directions in which the prompts
-of one task differ count less (Fisher's discriminant with a shrunk covariance; Ledoit and Wolf, 2004).
+task are; see `modjax.routing.task_space`.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +13,17 @@ from modjax.arguments import flag, instance, number, text, whole
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError, suggestion
 from modjax.experts.library import Library
-from modjax.models.decoder import Decoder
 from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
 from modjax.ops.top_k import TopK, dense
-from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel, checked_mix, named, static
-from modjax.routing.examples import first_of, known_tasks
-from modjax.routing.prompt import PromptRouter, PromptRows, batches, encoded
+from modjax.routing.examples import known_tasks
+from modjax.routing.prompt import PromptRouter
+from modjax.routing.task_space import TaskSpace, described, descriptions
 from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
-PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
+ALWAYS = (-1e6, 1.0)  # a threshold that every prompt is above, and a width
+SPLITS = ("train", "validation")  # of what is compared with, and of what tells how near is near
 
 
 class Confident(PromptRouter):
@@ -106,85 +100,14 @@ def confident(
     names, found_KE = known_tasks(library[own], tasks, failed)
     experts_KE = np.zeros((len(names), len(library)), np.float32)
     experts_KE[:, [library.names.index(name) for name in own]] = found_KE
-    known, later = (_descriptions(model, tasks.select(names), examples, split, system, batch) for split in SPLITS)
-    space = _space(known, directions, shrinkage)
-    threshold, width = _confidence(*_similarities(space, later)) if len(names) > 1 else ALWAYS
+    known, later = (descriptions(model, tasks.select(names), examples, split, system, batch) for split in SPLITS)
+    space = TaskSpace.of(known, directions, shrinkage)
+    threshold, width = space.confidence(later) if len(names) > 1 else ALWAYS
     kept = min(top_k, len(names)) if top_k > 0 else len(names)
     at_most = int(kept * (experts_KE > 0).sum(axis=1).max() + (fallback_E > 0).sum())
     arrays = (*space, experts_KE, fallback_E)
     settings = (threshold, width, min(at_most, len(library)), top_k, temperature, mix)
     return Confident(*map(jnp.float32, arrays), *settings)
-
-
-ALWAYS = (-1e6, 1.0)  # a threshold that every prompt is above, and a width
-SPLITS = ("train", "validation")  # of what is compared with, and of what tells how near is near
-
-
-class _Space(NamedTuple):
-    """Where prompts are compared, float64."""
-
-    centre_X: np.ndarray
-    projection_XP: np.ndarray
-    tasks_KP: np.ndarray
-
-    def of(self, u_nX: np.ndarray) -> np.ndarray:
-        """Descriptions as unit vectors, [n,P]."""
-        return np.asarray(unit((u_nX - self.centre_X[None]) @ self.projection_XP))
-
-
-def described(decoder: Decoder, rows: PromptRows) -> jax.Array:
-    """The mean of the last hidden states over each row's prompt, then the last of them, each of length 1, [B,2D]."""
-    hidden_BTD = decoder(*rows).astype(jnp.float32)
-    inside_BT1 = rows.inside_BT[..., None]
-    mean_BD = jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
-    return jnp.concatenate([unit(mean_BD), unit(rows.last(hidden_BTD))], axis=1)
-
-
-_described = jax.jit(described)
-
-
-def _descriptions(model, tasks, examples, split, system, batch) -> list[np.ndarray]:
-    """float64[n,X] of each task's first prompts of a split."""
-    sources = [[one.source for one in first_of(tasks, name, examples, split)] for name in tasks]
-    tokens = encoded(model, [source for own in sources for source in own], system)
-    found_nX = np.zeros((len(tokens), 2 * model.config.D))
-    for ids, rows in batches(tokens, batch, model.params.row_shards):
-        found_nX[ids] = gather(_described(model.params, rows))[: len(ids)]
-    return np.split(found_nX, np.cumsum([len(own) for own in sources])[:-1])
-
-
-def _space(known: list[np.ndarray], directions: int, shrinkage: float) -> _Space:
-    """The centre, W and t of the tasks' descriptions."""
-    means_KX = np.stack([own_nX.mean(axis=0) for own_nX in known])
-    centre_X = means_KX.mean(axis=0)
-    all_nX = np.concatenate(known) - centre_X[None]
-    basis_XP = np.linalg.svd(all_nX, full_matrices=False)[2][:directions].T
-    gaps = [own_nX - mean_X[None] for own_nX, mean_X in zip(known, means_KX, strict=True)]
-    within_nP = np.concatenate(gaps) @ basis_XP
-    spread_PP = within_nP.T @ within_nP / len(within_nP)
-    size = np.trace(spread_PP) / len(spread_PP) or 1.0  # one prompt per task: no spread, all directions alike
-    values_P, vectors_PP = np.linalg.eigh((1 - shrinkage) * spread_PP + shrinkage * size * np.eye(len(spread_PP)))
-    projection_XP = basis_XP @ (vectors_PP / np.sqrt(values_P)[None])
-    return _Space(centre_X, projection_XP, np.asarray(unit((means_KX - centre_X[None]) @ projection_XP)))
-
-
-def _similarities(space: _Space, later: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The largest similarity of each prompt to the tasks, float64[n], and to the tasks but its own."""
-    own_n = np.repeat(np.arange(len(later)), [len(one) for one in later])
-    similarity_nK = space.of(np.concatenate(later)) @ space.tasks_KP.T
-    without_nK = np.where(own_n[:, None] == np.arange(len(later))[None], -np.inf, similarity_nK)
-    return similarity_nK.max(axis=1), without_nK.max(axis=1)
-
-
-def _confidence(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
-    """(threshold, width) of the logistic regression that tells known tasks from new ones by similarity."""
-    from sklearn.linear_model import LogisticRegression  # takes a second
-
-    score_n, is_known_n = np.concatenate([known_n, new_n]), np.repeat([1, 0], [len(known_n), len(new_n)])
-    deviation = score_n.std() or 1.0
-    found = LogisticRegression(C=PENALTY).fit(score_n[:, None] / deviation, is_known_n)
-    slope = max(found.coef_[0, 0], 1e-3) / deviation  # a lower similarity is never more certain
-    return float(-found.intercept_[0] / slope), float(1 / slope)
 
 
 def _fallback(library: Library, otherwise: str, failed: bool) -> np.ndarray:

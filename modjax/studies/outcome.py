@@ -59,7 +59,7 @@ def argument_bytes(job: Job) -> dict[str, int]:
         "base": given.decoder,
         "adapters": (state.trained, state.good, state.best, given.frozen),
         "optimizer": state.opt_state,
-        "batch": (given.batch, given.keys_E),
+        "batch": (given.batch, given.keys_E, given.lengths),
     }
     return {kind: memory.bytes_on_device(tree) for kind, tree in kinds.items()}
 

@@ -9,7 +9,7 @@ from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
 from modjax.ops.top_k import TopK, dense
 from modjax.routing import Bound, PromptRows, confident, settle
-from modjax.routing.confident import _confidence
+from modjax.routing.task_space import told_apart
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +111,9 @@ def test_the_fallback_may_be_an_expert_or_the_base_model(word_model, words, coll
 
 
 def test_confidence_rises_with_similarity_and_is_half_between_the_two():
-    threshold, width = _confidence(np.array([0.8, 0.9, 1.0]), np.array([0.0, 0.1, 0.2]))
+    threshold, width = told_apart(np.array([0.8, 0.9, 1.0]), np.array([0.0, 0.1, 0.2]))
     assert threshold == pytest.approx(0.5, abs=1e-3) and width > 0
-    assert _confidence(np.array([0.1, 0.2]), np.array([0.8, 0.9]))[1] > 100  # no use: nearly the same for all
+    assert told_apart(np.array([0.1, 0.2]), np.array([0.8, 0.9]))[1] > 100  # no use: nearly the same for all
 
 
 def test_what_cannot_be_is_named(word_model, words, collection):

@@ -1,0 +1,99 @@
+"""The space in which prompts are compared with the tasks of a library, and how near a prompt of a known task is.
+
+A prompt is described by the mean and the last of the base model's last hidden states. Directions in which the prompts
+of one task differ count less (Fisher's discriminant with a shrunk covariance; Ledoit and Wolf, 2004). What "near" is,
+the library's own tasks tell: each task's prompts, with the task itself left out, are prompts of a new task.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from modjax.data.tasks import Tasks
+from modjax.models.decoder import Decoder
+from modjax.ops.norms import unit
+from modjax.parallel.distributed import gather
+from modjax.routing.base import BaseModel
+from modjax.routing.examples import first_of
+from modjax.routing.prompt import PromptRows, batches, encoded
+
+PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
+
+
+class TaskSpace(NamedTuple):
+    """Descriptions u are compared as unit((u - centre) W) with the tasks' own; float64, X = 2 D."""
+
+    centre_X: np.ndarray
+    projection_XP: np.ndarray  # W
+    tasks_KP: np.ndarray  # unit vectors
+
+    def similarity(self, u_nX: np.ndarray) -> np.ndarray:
+        """The cosine of each description with each task, [n,K]."""
+        return np.asarray(unit((u_nX - self.centre_X[None]) @ self.projection_XP)) @ self.tasks_KP.T
+
+    @classmethod
+    def of(cls, known: list[np.ndarray], directions: int, shrinkage: float) -> "TaskSpace":
+        """The space of K tasks.
+
+            W = V ((1 - g) S + g tr(S) / P I)^(-1/2),  S the covariance of V^T u within tasks
+
+        Args:
+          known: descriptions of prompts of each task, float64[n,X].
+          directions: V is the first P principal directions of all descriptions, at most as many as there are.
+          shrinkage: g.
+        """
+        means_KX = np.stack([own_nX.mean(axis=0) for own_nX in known])
+        centre_X = means_KX.mean(axis=0)
+        basis_XP = np.linalg.svd(np.concatenate(known) - centre_X[None], full_matrices=False)[2][:directions].T
+        gaps = [own_nX - mean_X[None] for own_nX, mean_X in zip(known, means_KX, strict=True)]
+        within_nP = np.concatenate(gaps) @ basis_XP
+        spread_PP = within_nP.T @ within_nP / len(within_nP)
+        size = np.trace(spread_PP) / len(spread_PP) or 1.0  # one prompt per task: no spread, all directions alike
+        values_P, vectors_PP = np.linalg.eigh((1 - shrinkage) * spread_PP + shrinkage * size * np.eye(len(spread_PP)))
+        projection_XP = basis_XP @ (vectors_PP / np.sqrt(values_P)[None])
+        return cls(centre_X, projection_XP, np.asarray(unit((means_KX - centre_X[None]) @ projection_XP)))
+
+    def confidence(self, later: list[np.ndarray]) -> tuple[float, float]:
+        """(threshold, width) of the similarity to the nearest task at which a prompt is as likely of a known task as of
+        a new one: a logistic regression of `later`, other descriptions of each task, against the same with their own
+        task left out."""
+        own_n = np.repeat(np.arange(len(later)), [len(one) for one in later])
+        similarity_nK = self.similarity(np.concatenate(later))
+        without_nK = np.where(own_n[:, None] == np.arange(len(later))[None], -np.inf, similarity_nK)
+        return told_apart(similarity_nK.max(axis=1), without_nK.max(axis=1))
+
+
+def told_apart(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
+    """(threshold, width) of the logistic regression that tells two samples of similarities apart."""
+    from sklearn.linear_model import LogisticRegression  # takes a second
+
+    score_n, is_known_n = np.concatenate([known_n, new_n]), np.repeat([1, 0], [len(known_n), len(new_n)])
+    deviation = score_n.std() or 1.0
+    found = LogisticRegression(C=PENALTY).fit(score_n[:, None] / deviation, is_known_n)
+    slope = max(found.coef_[0, 0], 1e-3) / deviation  # a lower similarity is never more certain
+    return float(-found.intercept_[0] / slope), float(1 / slope)
+
+
+def described(decoder: Decoder, rows: PromptRows) -> jax.Array:
+    """The mean of the last hidden states over each row's prompt, then the last of them, each of length 1, [B,2D]."""
+    hidden_BTD = decoder(*rows).astype(jnp.float32)
+    inside_BT1 = rows.inside_BT[..., None]
+    mean_BD = jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
+    return jnp.concatenate([unit(mean_BD), unit(rows.last(hidden_BTD))], axis=1)
+
+
+_described = jax.jit(described)
+
+
+def descriptions(
+    model: BaseModel, tasks: Tasks, examples: int, split: str, system: str | None, batch: int
+) -> list[np.ndarray]:
+    """The descriptions of each task's first prompts of a split, float64[n,X]. Raises InputError if it is empty."""
+    sources = [[one.source for one in first_of(tasks, name, examples, split)] for name in tasks]
+    tokens = encoded(model, [source for own in sources for source in own], system)
+    found_nX = np.zeros((len(tokens), 2 * model.config.D))
+    for ids, rows in batches(tokens, batch, model.params.row_shards):
+        found_nX[ids] = gather(_described(model.params, rows))[: len(ids)]
+    return np.split(found_nX, np.cumsum([len(own) for own in sources])[:-1])
