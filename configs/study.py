@@ -5,11 +5,9 @@
 
 Reproduces sections 4 and 5 of the paper at the scale of the variant. Expect: docs/experiments.md.
 
-demo   The tasks of the demo; of each family of tasks one is for choices alone. About an hour and a half per seed on two
-       CPU cores.
+demo   The tasks of the demo; of each family of tasks one is for choices alone.
 sni    Super-NaturalInstructions in a task folder with the groups core64 (trained on), heldout12, and extra192, of which
        twelve tasks are for choices, as is a quarter of core64: 10 rows of 512 tokens per task.
-
 paper  FLAN v2 as in the paper, with `phi2` or `mistral` after it: five epochs, one seed, ten benchmarks from the hub;
        no adaptation, because no task is held out. docs/plan.md has what 1,000 steps of such experts need. Not run here.
 
@@ -58,6 +56,11 @@ METHODS = {
     **{f"mu ({name})": routed(kind, UNIFORMS, note="mean of all experts") for name, kind in KINDS.items()},
     **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
     "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
+    "confident, else shared": {
+        "library": "private_shared",
+        "router": {"name": "confident", "otherwise": "shared"},
+        "note": "twice the compute",
+    },
     "pooled (private)": routed("private", POOLED, calibrate=4, note="the whole prompt's scores"),
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }
@@ -86,12 +89,8 @@ def get_config(variants: str | None = None):
         "tuning": 8,  # examples of each of them
         "clustering": 0.4,  # share of MBC's compute that trains the experts it clusters
         "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 8},  # per step and expert
-        "adapted": {
-            "steps": 10,
-            "batch": 1,
-            "evaluate_every": 2,
-            "patience": 3,
-        },  # where adaptation differs from `train`
+        # Where the training of adaptation differs from `train`.
+        "adapted": {"steps": 10, "batch": 1, "evaluate_every": 2, "patience": 3},
         "pairs": 24,  # of the transfer study
         "benchmarks": {  # see configs/benchmarks.py
             "names": (),  # of the ten; (): none

@@ -109,6 +109,9 @@ class Libraries:
     def _shared(self, kind):
         return self._of_groups(kind, shared(self.tasks.training))
 
+    def _private_shared(self, kind):
+        return self.stages.kept(kind, "library", lambda folder: self.library("private") + self.library("shared"))
+
     def _mbc(self, kind):
         return self._of_groups(kind, self.clusters()["groups"])
 
@@ -160,6 +163,7 @@ KINDS = {
     "private": Libraries._private,
     "brief": Libraries._brief,
     "shared": Libraries._shared,
+    "private_shared": Libraries._private_shared,  # both: twice the compute
     "mbc": Libraries._mbc,
     "random": Libraries._random,
     "embedding": Libraries._embedding,

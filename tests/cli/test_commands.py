@@ -68,7 +68,7 @@ def test_the_example_of_a_verb_can_be_read(verb, parse):
 def test_commands_are_found_where_they_stand():
     configs = {path.name for path in FILES if path.parent.name == "configs"} - {"common.py"}
     scripts = {"local.sh", "slurm.sh", "gke.sh", "tpu_pod.sh"}
-    documents = {"README.md", "Makefile", "benchmarks.md", "data.md", "failures.md", "plan.md"}
+    documents = {"README.md", "Makefile", "benchmarks.md", "data.md", "experiments.md", "failures.md", "plan.md"}
     assert {file for file, *_ in COMMANDS} == documents | scripts | configs
 
 

@@ -125,6 +125,11 @@ def test_libraries_of_clusters_read_what_their_clustering_leaves(model, many, tm
     assert dict(own.library("brief").infos[0].training)["steps"] == 4
 
 
+def test_private_experts_and_the_shared_one_may_be_one_library(model, many, tmp_path):
+    own = Libraries(model, many.training, Stages(tmp_path), SETTINGS | {"steps": 1}, {"clusters": 2})
+    assert own.library("private_shared").names == (*many.training, "shared")
+
+
 def test_with_epochs_they_read_their_tasks_less_often(model, many, tmp_path):
     settings = SETTINGS | {"epochs": 5, "batch": 2}
     own = Libraries(model, many.training, Stages(tmp_path), settings, {"clusters": 2}, clustering=0.4)
