@@ -90,7 +90,7 @@ def get_config(variants: str | None = None):
         "clustering": 0.4,  # share of MBC's compute that trains the experts it clusters
         "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 8},  # per step and expert
         # Where the training of adaptation differs from `train`.
-        "adapted": {"steps": 10, "batch": 1, "evaluate_every": 2, "patience": 3},
+        "adapted": {"steps": 10, "batch": 1, "evaluate_every": 5},
         "pairs": 24,  # of the transfer study
         "benchmarks": {  # see configs/benchmarks.py
             "names": (),  # of the ten; (): none
@@ -122,7 +122,7 @@ def sni(config):
     config.train.update(
         steps=10, batch=1, length=512, learning_rate=3e-3, dropout=0.0, system="", too_long="truncate", save_every=2
     )
-    config.evaluate.update(examples=6, max_new_tokens=24, length=512, system="", too_long="truncate")
+    config.evaluate.update(examples=4, max_new_tokens=24, length=512, system="", too_long="truncate")
     config.cluster.clusters = 10
     config.study.update(held_out=NEW, tuning=4)
     config.study.development = TRAINED + NEW
