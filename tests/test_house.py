@@ -16,6 +16,8 @@ PACKAGE = ROOT / "modjax"
 SPINE = [
     ("errors",),
     ("arguments", "files"),
+    ("metrics",),
+    ("report",),
     ("claim", "compile_cache", "lock"),
     ("ops",),
     ("parallel",),
@@ -29,7 +31,6 @@ SPINE = [
     ("eval", "checkpoint"),
     ("train",),
     ("adapt",),
-    ("report",),
     ("studies",),
     ("cli",),
     ("__main__",),

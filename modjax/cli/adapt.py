@@ -6,8 +6,8 @@ from modjax import adapt
 from modjax.cli import build, session
 from modjax.data.tasks import Tasks
 from modjax.eval.evaluation import evaluate
-from modjax.eval.metrics import METRICS
 from modjax.eval.score import Score, as_json, from_json, summary
+from modjax.metrics import METRICS
 from modjax.routing.oracle import oracle
 from modjax.studies import methods
 from modjax.studies.stages import Stages

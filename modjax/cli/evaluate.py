@@ -4,9 +4,9 @@ import time
 
 from modjax.cli import benchmarks, build, harness, session
 from modjax.eval.evaluation import evaluate
-from modjax.eval.metrics import METRICS
 from modjax.eval.score import as_json, summary
 from modjax.files import write_json
+from modjax.metrics import METRICS
 from modjax.parallel.distributed import from_first
 from modjax.report.metric import written
 from modjax.studies import methods

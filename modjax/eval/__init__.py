@@ -2,25 +2,25 @@
 
 import importlib
 
-# Public names by the module that holds them, imported on first use: the report reads the metrics without JAX.
+# Public names by the module that holds them, imported on first use, so that importing modjax.eval is fast.
 _MODULES = {
-    "Analysis": "analysis",
-    "analyse": "analysis",
-    "BenchmarkSettings": "benchmarks.scoring",
-    "BENCHMARKS": "benchmarks.catalogue",
-    "benchmark": "benchmarks.scoring",
-    "Comparison": "comparison",
-    "compare": "comparison",
-    "Cost": "cost",
-    "measure": "cost",
-    "Method": "method",
-    "Limits": "execution",
-    "Metric": "metrics",
-    "Result": "benchmarks.result",
-    "Sample": "sample",
-    "Score": "score",
-    "evaluate": "evaluation",
-    "summary": "score",
+    "Analysis": "modjax.eval.analysis",
+    "analyse": "modjax.eval.analysis",
+    "BenchmarkSettings": "modjax.eval.benchmarks.scoring",
+    "BENCHMARKS": "modjax.eval.benchmarks.catalogue",
+    "benchmark": "modjax.eval.benchmarks.scoring",
+    "Comparison": "modjax.eval.comparison",
+    "compare": "modjax.eval.comparison",
+    "Cost": "modjax.eval.cost",
+    "measure": "modjax.eval.cost",
+    "Method": "modjax.eval.method",
+    "Limits": "modjax.eval.execution",
+    "Metric": "modjax.metrics",
+    "Result": "modjax.eval.benchmarks.result",
+    "Sample": "modjax.eval.sample",
+    "Score": "modjax.eval.score",
+    "evaluate": "modjax.eval.evaluation",
+    "summary": "modjax.eval.score",
 }
 
 __all__ = [*_MODULES]
@@ -29,7 +29,7 @@ __all__ = [*_MODULES]
 def __getattr__(name):
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__():

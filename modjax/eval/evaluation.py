@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, metrics
 from modjax.data.tasks import Tasks
-from modjax.eval import metrics
 from modjax.eval.answers import losses_and_answers
 from modjax.eval.method import Method
 from modjax.eval.sample import Sample, prepared

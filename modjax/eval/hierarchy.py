@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, metrics
 from modjax.errors import InputError
-from modjax.eval import intervals, metrics
+from modjax.eval import intervals
 from modjax.eval.intervals import RESAMPLES, Estimate
 from modjax.eval.score import Score
 

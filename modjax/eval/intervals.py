@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, metrics
 from modjax.errors import InputError
-from modjax.eval import metrics
 from modjax.eval.score import Score
 
 RESAMPLES = 2000

@@ -1,7 +1,7 @@
 """The report of one experiment: a self-contained HTML page and the plain-text table of the command line.
 
 Both show `results`, a plain dictionary that JSON leaves unchanged. Every key is optional, and a section whose key is
-absent or empty is left out. METRIC is the name of a metric of `modjax.eval.metrics.METRICS`: `loss` is in nats per
+absent or empty is left out. METRIC is the name of a metric of `modjax.metrics.METRICS`: `loss` is in nats per
 target token; `exact_match`, `rouge_l` and `routing_accuracy` are fractions in [0, 1], shown in percent. Times are in
 seconds. A number that is None, NaN or infinite is shown as an en dash.
 

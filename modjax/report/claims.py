@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from modjax.eval import metrics
+from modjax import metrics
 from modjax.report import numbers
 from modjax.report.table import WIDTH
 

@@ -8,7 +8,7 @@ readers.
 import re
 from collections.abc import Iterable, Mapping
 
-from modjax.eval.metrics import LOSS
+from modjax.metrics import LOSS
 
 METHODS = 8  # --method-0 ... in page.css
 CLUSTERS = 10  # --cluster-0 ... in page.css

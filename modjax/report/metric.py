@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from modjax.eval.metrics import Metric
+from modjax.metrics import Metric
 from modjax.report import numbers
 
 ZERO_SHOT = Metric("accuracy", "zero-shot accuracy", "Zero-shot", "%", "higher")

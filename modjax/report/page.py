@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from modjax import arguments
-from modjax.eval import metrics
-from modjax.eval.metrics import LOSS
+from modjax import arguments, metrics
 from modjax.files import check_file, os_errors
+from modjax.metrics import LOSS
 from modjax.report import claims, colours, numbers, table, tasks
 from modjax.report.clusters import clusters
 from modjax.report.explorer import SCALE, explorer

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modjax.errors import InputError
-from modjax.eval.metrics import LOSS
+from modjax.metrics import LOSS
 from modjax.report import numbers
 from modjax.report.table import SPLITS
 

@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from modjax import metrics
 from modjax.errors import InputError
-from modjax.eval import metrics
-from modjax.eval.metrics import LOSS, Metric
+from modjax.metrics import LOSS, Metric
 from modjax.report import numbers, svg
 from modjax.report.colours import cluster_of, cluster_variable
 from modjax.report.metric import show

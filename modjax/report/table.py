@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from modjax import arguments
-from modjax.eval import metrics
-from modjax.eval.metrics import Metric
+from modjax import arguments, metrics
+from modjax.metrics import Metric
 from modjax.report import numbers
 from modjax.report.metric import ROUTING_ACCURACY, ZERO_SHOT, best, show, units
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modjax.eval import metrics
-from modjax.eval.metrics import Metric
+from modjax import metrics
+from modjax.metrics import Metric
 from modjax.report import numbers
 from modjax.report.colours import cluster_variable
 from modjax.report.metric import best, show

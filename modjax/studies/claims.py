@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from modjax.eval import metrics
+from modjax import metrics
 from modjax.eval.hierarchy import Figures
 from modjax.eval.intervals import Estimate
 

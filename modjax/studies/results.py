@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from modjax import metrics
 from modjax.data.tasks import Task, Tasks
-from modjax.eval import metrics
 from modjax.eval.analysis import analyse
 from modjax.eval.comparison import Comparison, compare
 from modjax.eval.method import Method

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from modjax import arguments
+from modjax import arguments, metrics
 from modjax.errors import InputError
-from modjax.eval import metrics
 
 PARTS = ("in_distribution", "held_out")
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from modjax import arguments, digest
+from modjax import arguments, digest, metrics
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
-from modjax.eval import metrics
 from modjax.eval.benchmarks.result import Result
 from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Figures, Run

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from modjax.data.tasks import Tasks
-from modjax.eval.metrics import rouge_l
 from modjax.eval.sample import Sample, prepared
 from modjax.experts.library import ExpertInfo, Library
+from modjax.metrics import rouge_l
 from modjax.model import Model
 from modjax.ops.lora import Loras
 from modjax.routing.oracle import oracle

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from modjax import metrics
 from modjax.errors import InputError
-from modjax.eval import Metric, Sample, Score, compare, evaluate, metrics, summary
+from modjax.eval import Metric, Sample, Score, compare, evaluate, summary
 from modjax.eval.score import as_json, from_json
 from modjax.report import text_table
 from modjax.report.page import render

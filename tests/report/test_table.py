@@ -2,8 +2,8 @@
 
 import pytest
 
+from modjax import metrics
 from modjax.errors import InputError
-from modjax.eval import metrics
 from modjax.report import numbers, text_table
 from modjax.report.table import WIDTH
 

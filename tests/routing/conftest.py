@@ -175,8 +175,8 @@ def texts():
 
 
 @pytest.fixture(scope="session")
-def embeddings(word_model):
-    """A function that gives the mean of the last hidden states of prompts, each alone, float64[n, D]."""
+def hidden_states(word_model):
+    """A function that gives the last hidden states of prompts, each alone, a list of float64[tokens, D]."""
     from modjax.data.tokenize import prompts as encode_prompts
 
     @jax.jit
@@ -186,9 +186,15 @@ def embeddings(word_model):
     def one(tokens):
         row = np.zeros((1, 32), np.int32)
         row[0, : len(tokens)] = tokens
-        return np.float64(hidden(row))[0, : len(tokens)].mean(0)
+        return np.float64(hidden(row))[0, : len(tokens)]
 
-    return lambda texts: np.stack([one(tokens) for tokens in encode_prompts(word_model.tokenizer, texts)])
+    return lambda texts: [one(tokens) for tokens in encode_prompts(word_model.tokenizer, texts)]
+
+
+@pytest.fixture(scope="session")
+def embeddings(hidden_states):
+    """A function that gives the mean of the last hidden states of prompts, float64[n, D]."""
+    return lambda texts: np.stack([own_nD.mean(0) for own_nD in hidden_states(texts)])
 
 
 @pytest.fixture(scope="session")

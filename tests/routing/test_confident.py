@@ -1,6 +1,5 @@
 """Confident routing: its weights against the definition, new tasks, fallbacks, and how many experts decode."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -30,20 +29,13 @@ def collection():
 
 
 @pytest.fixture(scope="module")
-def described(word_model):
-    """A function that gives the unit mean and the unit last hidden state of prompts, each alone, float64[n, 2D]."""
+def described(hidden_states):
+    """A function that gives the unit mean and the unit last hidden state of prompts, float64[n, 2D]."""
 
-    @jax.jit
-    def hidden(tokens_BT):
-        return word_model.params(tokens_BT)
-
-    def one(tokens):
-        row = np.zeros((1, 32), np.int32)
-        row[0, : len(tokens)] = tokens
-        own_nD = np.float64(hidden(row))[0, : len(tokens)]
+    def one(own_nD):
         return np.concatenate([v / np.linalg.norm(v) for v in (own_nD.mean(0), own_nD[-1])])
 
-    return lambda texts: np.stack([one(tokens) for tokens in encode_prompts(word_model.tokenizer, texts)])
+    return lambda texts: np.stack([one(own_nD) for own_nD in hidden_states(texts)])
 
 
 @pytest.fixture(scope="module")

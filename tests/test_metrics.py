@@ -2,7 +2,7 @@
 
 import pytest
 
-from modjax.eval.metrics import exact_match, rouge_l
+from modjax.metrics import exact_match, rouge_l
 
 
 def test_exact_match_counts_case_and_drops_white_space():
