@@ -101,7 +101,7 @@ def mistral(config: ConfigDict) -> None:
 
 
 def flan(config: ConfigDict) -> None:
-    """The paper's 256 tasks of FLAN v2: a download of 11 GB, and 44 GB of cache. What is longer than a row is cut."""
+    """The paper's 256 tasks of FLAN v2, a download of many gigabytes. What is longer than a row is cut."""
     config.tasks = "flan"
     config.train.too_long = "truncate_all"
     config.evaluate.too_long = "truncate_all"

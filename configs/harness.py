@@ -11,8 +11,7 @@ so it may not be the oracle.
 
 Cost: one pass over each question, which is read once for all of its answers. Expect of SmolLM2-135M-Instruct, which is
 the default, 24.4 % acc and 26.5 % acc_norm on the 1172 questions of arc_challenge, from a local copy of its test set.
-On the first 100 of them log-likelihoods differ by at most 0.0003 nats from those of lm-eval's own model of
-transformers, on the same float32 weights.
+Log-likelihoods equal those of lm-eval's own model of transformers to rounding (tests/eval/test_harness.py).
 
 Prompts are not put in the chat template unless `chat` is set. Answers are kept in WORKDIR/answers*.db, so that a run
 that was stopped goes on.

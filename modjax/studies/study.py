@@ -108,13 +108,15 @@ class Study:
         """The tasks that no setting was chosen by."""
         return Tasks(task for name, task in self.tasks.items() if name not in self.development)
 
-    def experiment(self, seed: int, libraries: Libraries, tasks: Tasks, folder: pathlib.Path) -> Experiment:
-        """Methods are made with all training tasks, and adapt to the held-out ones among `tasks`."""
-        known = Tasks([*self.tasks.training.values(), *tasks.held_out.values()])
-        used = {line["library"] for own in self.lines.values() for line in own} - {""}
-        folders = {kind: libraries.path(kind) for kind in sorted(used)}
-        train = {**self.settings, **self.adapted, "seed": seed}
-        return Experiment(self.model, known, folders, self.sample, self.max_new_tokens, train, dict(self.adapt), folder)
+    @functools.cached_property
+    def developed(self) -> Tasks:
+        """The tasks that settings are chosen by."""
+        return self.tasks.select(self.development)
+
+    @functools.cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The libraries that the lines name."""
+        return tuple(sorted({line["library"] for own in self.lines.values() for line in own} - {""}))
 
 
 def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
         "methods": [_row(name, lines, figures) | zero_shot.get(name, {}) for name, lines in plan.lines.items()],
         "tasks": [results.task(task, _over_seeds(scores, task.name)) for task in plan.reported.values()],
         "stages": results.stages(seconds),
-        "chosen": {str(run.seed): run.chosen() for run in runs},
+        "chosen": {str(run.seed): run.chosen for run in runs},
         "development": list(plan.development),
     }
 
@@ -163,29 +165,43 @@ class _Seed:
             plan.model, training, self.stages, dataclasses.asdict(made), cluster, plan.rows, clustering=plan.clustering
         )
 
+    @functools.cached_property
+    def reporting(self) -> Experiment:
+        return self._experiment(self.plan.reported, self.stages.folder)
+
+    @functools.cached_property
+    def developing(self) -> Experiment:
+        return self._experiment(self.plan.developed, self.stages.folder)
+
+    def _experiment(self, tasks: Tasks, folder: pathlib.Path) -> Experiment:
+        """Methods are made with all training tasks, and adapt to the held-out ones among `tasks`."""
+        plan = self.plan
+        known = Tasks([*plan.tasks.training.values(), *tasks.held_out.values()])
+        folders = {kind: self.libraries.path(kind) for kind in plan.kinds}
+        train = {**plan.settings, **plan.adapted, "seed": self.seed}
+        return Experiment(plan.model, known, folders, plan.sample, plan.max_new_tokens, train, dict(plan.adapt), folder)
+
+    @functools.cached_property
     def chosen(self) -> dict[str, Line]:
         """The line of each method that has the lowest loss on the development tasks."""
         return {name: own[0] if len(own) == 1 else self._best(name, own) for name, own in self.plan.lines.items()}
 
     def _best(self, name, lines) -> Line:
-        tasks = self.plan.tasks.select(self.plan.development)
+        tasks = self.plan.developed
         sample = dataclasses.replace(self.plan.sample, examples=self.plan.tuning, split="validation")
         losses = []
         for number, line in enumerate(lines):
-            found = self._scored(f"develop {name} {number}", line, tasks, sample, LOSS_ALONE)
+            found = self._scored(f"develop {name} {number}", line, self.developing, tasks, sample, LOSS_ALONE)
             parts = [summary(found, [one for one in part if one in found]) for part in (tasks.training, tasks.held_out)]
             losses.append(sum(part["loss"] for part in parts if part))
         return lines[losses.index(min(losses))]
 
     def scores(self) -> Run:
         """The scores of the chosen line of each method on the reported tasks."""
-        tasks, sample, new_tokens = self.plan.reported, self.plan.sample, self.plan.max_new_tokens
-        return {
-            name: self._scored(f"score {name}", line, tasks, sample, new_tokens) for name, line in self.chosen().items()
-        }
+        how = self.reporting, self.plan.reported, self.plan.sample, self.plan.max_new_tokens
+        return {name: self._scored(f"score {name}", line, *how) for name, line in self.chosen.items()}
 
-    def _scored(self, stage, line, tasks, sample, new_tokens):
-        experiment = self.plan.experiment(self.seed, self.libraries, tasks, self.stages.folder)
+    def _scored(self, stage, line, experiment, tasks, sample, new_tokens):
         made_of = methods.made_of(line, experiment) | plain(
             {
                 "experiment": experiment.made_of(),
@@ -205,11 +221,10 @@ class _Seed:
     def benchmarks(self) -> Run:
         """The answers to benchmarks of the methods that answer any prompt; right ones are exact matches."""
         found = {}
-        for name, line in self.chosen().items():
+        for name, line in self.chosen.items():
             if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
                 folder = self.stages.folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
-                experiment = self.plan.experiment(self.seed, self.libraries, self.plan.reported, folder)
-                scored = benchmarks(experiment, line, **self.plan.benchmarks)
+                scored = benchmarks(self._experiment(self.plan.reported, folder), line, **self.plan.benchmarks)
                 found[name] = {one: _answers(result) for one, result in scored.items()}
         return found
 
@@ -266,19 +281,16 @@ def _answers(result: Result) -> Score:
 
 
 def _zero_shot(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
-    """{method: the mean of its benchmarks, and each of them}."""
-    methods_, names = list(runs[0]), list(next(iter(runs[0].values())))
-    metric = metrics.EXACT_MATCH.name
-    found = Figures(runs, methods_, names, fixed=True)
-    each = {name: Figures(runs, methods_, [name], fixed=True).mean for name in names}
-    return {
-        method: {
-            "zero_shot": {"accuracy": (mean := found.mean(metric, method)).value}
-            | {"intervals": {"accuracy": [mean.low, mean.high]}},
-            "benchmarks": {name: mean_of(metric, method).value for name, mean_of in each.items()},
-        }
-        for method in methods_
-    }
+    """{method: the mean of its benchmarks with its interval, and each of them}."""
+    metric, names = metrics.EXACT_MATCH.name, list(next(iter(runs[0].values())))
+    figures = Figures(runs, list(runs[0]), names, fixed=True)
+    found = {}
+    for method in figures.methods:
+        mean = figures.mean(metric, method)
+        each = {name: float(np.mean([run[method][name][metric] for run in runs])) for name in names}
+        zero_shot = {"accuracy": mean.value, "intervals": {"accuracy": [mean.low, mean.high]}}
+        found[method] = {"zero_shot": zero_shot, "benchmarks": each}
+    return found
 
 
 def _over_seeds(scores: Sequence[Run], task) -> dict[str, dict[str, Score]]:
