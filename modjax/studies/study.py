@@ -16,7 +16,6 @@ import numpy as np
 from modjax import arguments, digest, metrics
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
-from modjax.eval.benchmarks.result import Result
 from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Figures, Run
 from modjax.eval.intervals import Estimate
@@ -225,7 +224,7 @@ class _Seed:
             if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
                 folder = self.stages.folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
                 scored = benchmarks(self._experiment(self.plan.reported, folder), line, **self.plan.benchmarks)
-                found[name] = {one: _answers(result) for one, result in scored.items()}
+                found[name] = {one: result.score() for one, result in scored.items()}
         return found
 
     def transfer(self) -> Estimate:
@@ -271,13 +270,6 @@ def _means(figures: Figures | None, name) -> dict[str, Any]:
     found = {metric.name: figures.mean(metric.name, name) for metric in metrics.METRICS}
     means = {metric: one.value for metric, one in found.items()}
     return means | {"intervals": {metric: [one.low, one.high] for metric, one in found.items()}}
-
-
-def _answers(result: Result) -> Score:
-    """The headline of a benchmark, question by question, as exact match."""
-    right_n = result.values[result.metric]
-    nothing = {metric.name: np.zeros_like(right_n) for metric in metrics.METRICS}
-    return Score(nothing | {metrics.EXACT_MATCH.name: right_n}, np.ones(len(right_n), int))
 
 
 def _zero_shot(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,10 @@ import numpy as np
 
 from modjax import arguments
 from modjax.errors import InputError
-from modjax.eval.intervals import MOST, RESAMPLES, draws
+from modjax.eval import intervals
+from modjax.eval.intervals import MOST, RESAMPLES
+from modjax.eval.score import Score
+from modjax.metrics import EXACT_MATCH, METRICS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +52,12 @@ class Result:
         """The standard error of a mean, from the deviation of the sample, as in lm-evaluation-harness; 0 for n = 1."""
         values_n = self.values[metric or self.metric]
         return float(values_n.std(ddof=1) / np.sqrt(len(values_n))) if len(values_n) > 1 else 0.0
+
+    def score(self) -> Score:
+        """The headline as the exact match of each question, for the intervals of `modjax.eval`."""
+        right_n = self.values[self.metric]
+        nothing = {metric.name: np.zeros_like(right_n) for metric in METRICS}
+        return Score(nothing | {EXACT_MATCH.name: right_n}, np.ones(len(right_n), int))
 
     def by_group(self) -> dict[str, float]:
         """{task: mean of the headline} of a benchmark of several tasks."""
@@ -111,19 +120,12 @@ def resample(results: Sequence[Mapping[str, Result]], resamples: int = RESAMPLES
         raise arguments.refused("results", results, "at least one method")
     if len({frozenset(method) for method in methods}) > 1:
         raise InputError("results: methods were scored on different benchmarks; expected the same")
-    total_SM = np.zeros((resamples, len(methods)))
     for name, first in methods[0].items():
-        own = [_alike(name, first, method[name]) for method in methods]
-        counts_Sn = draws(name, first.examples, resamples, seed)
-        total_SM += counts_Sn @ np.stack([one.values[one.metric] for one in own], axis=1) / first.examples
-    return total_SM / len(methods[0])
-
-
-def _alike(name: str, first: Result, one: Result) -> Result:
-    """A result on the questions of the first."""
-    if (one.version, one.metric, one.groups) != (first.version, first.metric, first.groups):
-        raise InputError(f"benchmark {name!r}: results of different questions or versions; expected the same")
-    return one
+        for one in (method[name] for method in methods):
+            if (one.version, one.metric, one.groups) != (first.version, first.metric, first.groups):
+                raise InputError(f"benchmark {name!r}: results of different questions or versions; expected the same")
+    scores = [{name: one.score() for name, one in method.items()} for method in methods]
+    return intervals.resample(scores, list(methods[0]), resamples, seed)[EXACT_MATCH.name]
 
 
 def _checked(name, results) -> dict[str, Result]:
