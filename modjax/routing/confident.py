@@ -17,9 +17,10 @@ from modjax.ops.lora import Mix
 from modjax.ops.norms import unit
 from modjax.ops.top_k import TopK, dense
 from modjax.routing.base import BaseModel, checked_mix, named, static
+from modjax.routing.embedding import example_embeddings
 from modjax.routing.examples import known_tasks
 from modjax.routing.prompt import PromptRouter
-from modjax.routing.task_space import TaskSpace, described, descriptions
+from modjax.routing.task_space import TaskSpace, described
 from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
 ALWAYS = (-1e6, 1.0)  # a threshold that every prompt is above, and a width
@@ -100,7 +101,10 @@ def confident(
     names, found_KE = known_tasks(library[own], tasks, failed)
     experts_KE = np.zeros((len(names), len(library)), np.float32)
     experts_KE[:, [library.names.index(name) for name in own]] = found_KE
-    known, later = (descriptions(model, tasks.select(names), examples, split, system, batch) for split in SPLITS)
+    known, later = (
+        list(example_embeddings(model, tasks.select(names), examples, split, system, batch, described).values())
+        for split in SPLITS
+    )
     space = TaskSpace.of(known, directions, shrinkage)
     threshold, width = space.confidence(later) if len(names) > 1 else ALWAYS
     kept = min(top_k, len(names)) if top_k > 0 else len(names)

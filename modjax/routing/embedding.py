@@ -1,6 +1,7 @@
 """Embeddings of prompts: the mean of the base model's last hidden states."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,25 @@ def embed(
     model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
 ) -> np.ndarray:
     """The mean of the base model's last hidden states over each prompt's tokens, float64[n, D]; see `encoded`."""
-    tokens = encoded(model, prompts, system)
-    found_nD = np.zeros((len(tokens), model.config.D))
+    return _read(model, prompts, system, batch, embedding)
+
+
+def _read(model, prompts, system, batch, describe) -> np.ndarray:
+    """What `describe` gives for each prompt, float64[n, X]."""
+    tokens, found = encoded(model, prompts, system), {}
     for ids, rows in batches(tokens, batch, model.params.row_shards):
-        found_nD[ids] = gather(_embed(model.params, rows))[: len(ids)]
-    return found_nD
+        found |= dict(zip(ids, gather(_described(model.params, rows, describe)), strict=False))  # the rest is padding
+    return np.float64([found[i] for i in range(len(tokens))])
 
 
 def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
     """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without a prompt."""
-    hidden_BTD = decoder(*rows).astype(jnp.float32)
-    inside_BT1 = rows.inside_BT[..., None]
-    return jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
+    return rows.mean(decoder(*rows).astype(jnp.float32))
 
 
-_embed = jax.jit(embedding)
+@functools.partial(jax.jit, static_argnums=2)
+def _described(decoder, rows, describe):
+    return describe(decoder, rows)
 
 
 def task_embeddings(
@@ -53,11 +58,20 @@ def task_embeddings(
 
 
 def example_embeddings(
-    model: BaseModel, tasks: Tasks, examples: int, split: str, system: str | None, batch: int
+    model: BaseModel,
+    tasks: Tasks,
+    examples: int,
+    split: str,
+    system: str | None,
+    batch: int,
+    describe: Callable[[Decoder, PromptRows], jax.Array] = embedding,
 ) -> dict[str, np.ndarray]:
-    """{task: float64[n,D]}, the embeddings of which `task_embeddings` gives the means."""
+    """{task: float64[n,X]}, the embeddings of which `task_embeddings` gives the means, or another description.
+
+    describe: a function that gives float32[B,X] for the prompts of a batch.
+    """
     tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
-    embedded_nD = embed(model, [source for own in sources.values() for source in own], system, batch)
+    found_nX = _read(model, [source for own in sources.values() for source in own], system, batch, describe)
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]
-    return dict(zip(sources, np.split(embedded_nD, ends), strict=True))
+    return dict(zip(sources, np.split(found_nX, ends), strict=True))

@@ -46,6 +46,11 @@ class PromptRows(NamedTuple):
         last_B = jnp.maximum(self.lengths_B - 1, 0)
         return jnp.take_along_axis(x_BTI, last_B[:, None, None], axis=1)[:, 0]
 
+    def mean(self, x_BTI: jax.Array) -> jax.Array:
+        """The mean of the activations over the tokens of each prompt, [B,I]; 0 for a row without a prompt."""
+        inside_BT1 = self.inside_BT[..., None]
+        return jnp.where(inside_BT1, x_BTI, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
+
     @classmethod
     def whole(cls, tokens_BT: jax.Array) -> PromptRows:
         """Each row is one prompt, without padding."""

@@ -11,13 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from modjax.data.tasks import Tasks
 from modjax.models.decoder import Decoder
 from modjax.ops.norms import unit
-from modjax.parallel.distributed import gather
-from modjax.routing.base import BaseModel
-from modjax.routing.examples import first_of
-from modjax.routing.prompt import PromptRows, batches, encoded
+from modjax.routing.prompt import PromptRows
 
 PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
 
@@ -79,21 +75,4 @@ def told_apart(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
 def described(decoder: Decoder, rows: PromptRows) -> jax.Array:
     """The mean of the last hidden states over each row's prompt, then the last of them, each of length 1, [B,2D]."""
     hidden_BTD = decoder(*rows).astype(jnp.float32)
-    inside_BT1 = rows.inside_BT[..., None]
-    mean_BD = jnp.where(inside_BT1, hidden_BTD, 0).sum(axis=1) / jnp.maximum(inside_BT1.sum(axis=1), 1)
-    return jnp.concatenate([unit(mean_BD), unit(rows.last(hidden_BTD))], axis=1)
-
-
-_described = jax.jit(described)
-
-
-def descriptions(
-    model: BaseModel, tasks: Tasks, examples: int, split: str, system: str | None, batch: int
-) -> list[np.ndarray]:
-    """The descriptions of each task's first prompts of a split, float64[n,X]. Raises InputError if it is empty."""
-    sources = [[one.source for one in first_of(tasks, name, examples, split)] for name in tasks]
-    tokens = encoded(model, [source for own in sources for source in own], system)
-    found_nX = np.zeros((len(tokens), 2 * model.config.D))
-    for ids, rows in batches(tokens, batch, model.params.row_shards):
-        found_nX[ids] = gather(_described(model.params, rows))[: len(ids)]
-    return np.split(found_nX, np.cumsum([len(own) for own in sources])[:-1])
+    return jnp.concatenate([unit(rows.mean(hidden_BTD)), unit(rows.last(hidden_BTD))], axis=1)
