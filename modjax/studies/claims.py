@@ -1,4 +1,4 @@
-"""The claims of arXiv 2405.11157, each with the figure that decides it, judged on the results of a study.
+"""The claims of arXiv 2405.11157, and (f) that of confident routing, each with the figure that decides it.
 
 A claim is held if its whole interval lies on its side of the limit, not held if all of it lies on the other side, and
 undecided at this scale otherwise.
@@ -13,7 +13,9 @@ from modjax.eval.hierarchy import Figures
 from modjax.eval.intervals import Estimate
 
 MARGIN = {"loss": 0.05, "rouge_l": 0.01}  # how much worse still counts as a match
+NO_LOSS = {metric: -margin for metric, margin in MARGIN.items()}
 CLOSE = 0.8  # the share of the gap that is close to the oracle
+OURS = "confident, else shared"
 
 
 class Results(NamedTuple):
@@ -86,6 +88,32 @@ def _adapted(examples: int) -> Claim:
     )
 
 
+def _closed(key: str, router: str) -> Claim:
+    """The claim that a router over private experts comes close to the oracle."""
+    methods = router, "mu (private)", "oracle (private)"
+    return Claim(
+        key,
+        f"{router.removesuffix(' (private)')} over private experts comes close to the oracle in distribution",
+        f"share of the gap from mu to the oracle that {router} closes",
+        "in_distribution",
+        methods,
+        lambda results, metric: results.in_distribution.share(metric, *methods),
+        dict.fromkeys(MARGIN, CLOSE),
+    )
+
+
+def _no_loss(key: str, other: str) -> Claim:
+    return gain(
+        f"f, {key}",
+        f"confident routing loses nothing to {key} on new tasks",
+        f"gain of {OURS} over {other}, held out",
+        "held_out",
+        OURS,
+        other,
+        NO_LOSS,
+    )
+
+
 CLAIMS = (
     Claim(
         "a",
@@ -134,18 +162,12 @@ CLAIMS = (
         "held_out",
         "Arrow (MBC)",
         "shared",
-        {metric: -margin for metric, margin in MARGIN.items()},
+        NO_LOSS,
     ),
-    Claim(
-        "d",
-        "Arrow over private experts comes close to the oracle in distribution",
-        "share of the gap from mu to the oracle that Arrow closes",
-        "in_distribution",
-        ("Arrow (private)", "mu (private)", "oracle (private)"),
-        lambda results, metric: results.in_distribution.share(
-            metric, "Arrow (private)", "mu (private)", "oracle (private)"
-        ),
-        dict.fromkeys(MARGIN, CLOSE),
-    ),
+    _closed("d", "Arrow (private)"),
     *map(_adapted, (10, 50, 100)),
+    _closed("f", "confident (private)"),
+    _no_loss("mu", "mu (private)"),
+    _no_loss("Arrow", "Arrow (private)"),
+    _no_loss("the shared expert", "shared"),
 )

@@ -16,6 +16,7 @@ import numpy as np
 from modjax import arguments, digest, metrics
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.errors import InputError
+from modjax.eval.analysis import analyse
 from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Figures, Run
 from modjax.eval.intervals import Estimate
@@ -36,6 +37,8 @@ from modjax.train.settings import Settings
 Line = Mapping[str, Any]  # a method, see modjax.studies.methods
 JUDGED = ("loss", "rouge_l")  # the metrics that claims are judged by
 LOSS_ALONE = 1  # new tokens where answers do not count
+ANALYSED = ("Arrow (private)", "Arrow (MBC)")  # whose use of experts the report draws, of the first seed
+UNANALYSED = ("uniform", "oracle")  # routers that look at no token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +135,7 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
         from_first(lambda: folder.mkdir(parents=True, exist_ok=True))
     runs = [_Seed(plan, folder / f"seed-{seed}", seed) for seed in plan.seeds]
     scores = [run.scores() for run in runs]
+    routings = [run.routing() for run in runs]
     parts = {"in_distribution": plan.reported.training, "held_out": plan.reported.held_out}
     figures = {part: _figures(scores, plan, list(tasks)) for part, tasks in parts.items()}
     zero_shot = _zero_shot([run.benchmarks() for run in runs]) if plan.benchmarks else {}
@@ -144,8 +148,12 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
         "facts": results.facts(plan.model, plan.tasks, seconds),
         "resampled": "seeds and tasks, and examples within their tasks, resampled",
         "claims": [claim.judged(judged, metric) for claim in CLAIMS for metric in JUDGED],
-        "methods": [_row(name, lines, figures) | zero_shot.get(name, {}) for name, lines in plan.lines.items()],
+        "methods": [
+            _row(name, lines, figures) | _accuracy(name, routings) | zero_shot.get(name, {})
+            for name, lines in plan.lines.items()
+        ],
         "tasks": [results.task(task, _over_seeds(scores, task.name)) for task in plan.reported.values()],
+        "analysis": [{"name": name, **found} for name, found in routings[0].items() if name in ANALYSED],
         "stages": results.stages(seconds),
         "chosen": {str(run.seed): run.chosen for run in runs},
         "development": list(plan.development),
@@ -201,6 +209,35 @@ class _Seed:
         return {name: self._scored(f"score {name}", line, *how) for name, line in self.chosen.items()}
 
     def _scored(self, stage, line, experiment, tasks, sample, new_tokens):
+        def score(method):
+            covered = method.covered(tasks)
+            if "adapt" in line:
+                covered = covered.held_out
+            return as_json(evaluate(self.plan.model, covered, method.library, method.router, sample, new_tokens))
+
+        return from_json(self._measured(stage, line, experiment, (tasks, sample, new_tokens), score))
+
+    def routing(self) -> dict[str, dict[str, Any]]:
+        """{method: the analysis of its router on the reported tasks}, of the routers that look at tokens."""
+        plan = self.plan
+        routed = {
+            name: line
+            for name, line in self.chosen.items()
+            if line.get("router", {}).get("name", "oracle") not in UNANALYSED
+        }
+
+        def analysed(method):
+            return analyse(plan.model, method, plan.reported.training, plan.sample).as_json()
+
+        how = plan.reported, plan.sample, plan.max_new_tokens
+        return {
+            name: self._measured(f"routing {name}", line, self.reporting, how, analysed)
+            for name, line in routed.items()
+        }
+
+    def _measured(self, stage, line, experiment, how, measure):
+        """What `measure` finds of a method: a stage that is tied to all that it is made of."""
+        tasks, sample, new_tokens = how
         made_of = methods.made_of(line, experiment) | plain(
             {
                 "experiment": experiment.made_of(),
@@ -208,14 +245,10 @@ class _Seed:
             }
         )
 
-        def score():
-            method = methods.make(stage, line, experiment, self.stages.path(stage).with_suffix(""))
-            covered = method.covered(tasks)
-            if "adapt" in line:
-                covered = covered.held_out
-            return as_json(evaluate(self.plan.model, covered, method.library, method.router, sample, new_tokens))
+        def make():
+            return measure(methods.make(stage, line, experiment, self.stages.path(stage).with_suffix("")))
 
-        return from_json(self.stages.current(stage, made_of, score))
+        return self.stages.current(stage, made_of, make)
 
     def benchmarks(self) -> Run:
         """The answers to benchmarks of the methods that answer any prompt; right ones are exact matches."""
@@ -262,6 +295,12 @@ def _figures(scores, plan, tasks) -> Figures | None:
 def _row(name, lines, figures: Mapping[str, Figures | None]) -> dict[str, Any]:
     """One line of the comparison: the means of each part, with their intervals."""
     return {"name": name, "note": lines[0].get("note", "")} | {part: _means(own, name) for part, own in figures.items()}
+
+
+def _accuracy(name, routings) -> dict[str, Any]:
+    """The share of prompts that go to their task's expert, the mean over seeds."""
+    found = [run[name]["accuracy"] for run in routings if name in run]
+    return {"routing_accuracy": float(np.mean(found))} if found and None not in found else {}
 
 
 def _means(figures: Figures | None, name) -> dict[str, Any]:

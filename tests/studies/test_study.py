@@ -85,6 +85,8 @@ def test_a_study_reports_on_tasks_that_nothing_was_chosen_by_and_is_not_repeated
     own = scored["Arrow (private)"]["in_distribution"]
     low, high = own["intervals"]["loss"]
     assert 0 < low <= own["loss"] <= high
+    assert 0 <= scored["Arrow (private)"]["routing_accuracy"] <= 1 and "routing_accuracy" not in scored["mu (private)"]
+    assert [one["name"] for one in found["analysis"]] == ["Arrow (private)"]
     assert found["tasks"][0]["loss"].keys() == LINES.keys() - {"adapt LoRA 10", "adapt MBC 10"}
     verdicts = {(one["claim"], one["metric"]): one["verdict"] for one in found["claims"]}
     assert verdicts["a", "loss"] == "not measured" == verdicts["c, base", "loss"]
