@@ -10,7 +10,8 @@ from modjax.cli.demo import leave
 from modjax.eval.sample import Sample
 from modjax.parallel.distributed import from_first
 from modjax.report import claims
-from modjax.studies.study import Study, study
+from modjax.studies.design import Study
+from modjax.studies.study import study
 
 NEEDS = ("config", "workdir")  # flags that must be given
 EXAMPLE = "modjax study --config=configs/study.py:demo --workdir=workdir/study"

@@ -5,13 +5,14 @@ A *method* is a dictionary, as in `modjax.studies.methods`; an `Experiment` hold
 
 from modjax.studies.benchmarks import benchmarks
 from modjax.studies.demo import demo
+from modjax.studies.design import Study
 from modjax.studies.experiment import Experiment
 from modjax.studies.leaderboard import leaderboard
 from modjax.studies.libraries import Libraries
 from modjax.studies.plan import plan
 from modjax.studies.search import search
 from modjax.studies.seeds import seeds
-from modjax.studies.study import Study, study
+from modjax.studies.study import study
 from modjax.studies.transfer import transfer
 
 __all__ = [

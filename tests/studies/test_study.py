@@ -16,11 +16,12 @@ from modjax.eval.sample import Sample
 from modjax.eval.score import Score
 from modjax.report import claims
 from modjax.studies.claims import CLAIMS, Results, verdict
+from modjax.studies.design import Study
 from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
-from modjax.studies.study import Study, study
+from modjax.studies.study import study
 
-MODULE = sys.modules["modjax.studies.study"]
+MODULE = sys.modules["modjax.studies.seed_run"]
 WORDS = {"a": "yes", "b": "no", "c": "cat", "d": "dog", "new": "bird", "other": "two"}
 LINES = {
     "base": {"library": ""},

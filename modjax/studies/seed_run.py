@@ -1,0 +1,148 @@
+"""One seed of a study: its libraries, the chosen line of each method, and their scores."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+from modjax import arguments, digest
+from modjax.data.tasks import Tasks
+from modjax.eval.analysis import analyse
+from modjax.eval.evaluation import evaluate
+from modjax.eval.hierarchy import Run
+from modjax.eval.intervals import Estimate
+from modjax.eval.score import as_json, from_json, summary
+from modjax.files import own_name, plain
+from modjax.studies import methods
+from modjax.studies.benchmarks import benchmarks
+from modjax.studies.design import Line, Study
+from modjax.studies.experiment import Experiment
+from modjax.studies.libraries import Libraries
+from modjax.studies.stages import Stages
+from modjax.studies.transfer import transfer
+from modjax.train.settings import Settings
+
+LOSS_ALONE = 1  # new tokens where answers do not count
+UNANALYSED = ("uniform", "oracle")  # routers that look at no token
+
+
+class SeedRun:
+    """A study with one seed; each part is a stage in the folder, and is not repeated."""
+
+    def __init__(self, study: Study, folder: pathlib.Path, seed: int):
+        self.study, self.seed, self.stages = study, seed, Stages(folder)
+        made = arguments.made(Settings, {**study.settings, "seed": seed})
+        cluster = {**study.cluster, "seed": study.cluster.get("seed", 42) + seed}
+        training = study.tasks.training
+        self.libraries = Libraries(
+            study.model,
+            training,
+            self.stages,
+            dataclasses.asdict(made),
+            cluster,
+            study.rows,
+            clustering=study.clustering,
+        )
+
+    @functools.cached_property
+    def reporting(self) -> Experiment:
+        return self._experiment(self.study.reported, self.stages.folder)
+
+    @functools.cached_property
+    def developing(self) -> Experiment:
+        return self._experiment(self.study.developed, self.stages.folder)
+
+    def _experiment(self, tasks: Tasks, folder: pathlib.Path) -> Experiment:
+        """Methods are made with all training tasks, and adapt to the held-out ones among `tasks`."""
+        study = self.study
+        known = Tasks([*study.tasks.training.values(), *tasks.held_out.values()])
+        folders = {kind: self.libraries.path(kind) for kind in study.kinds}
+        train = {**study.settings, **study.adapted, "seed": self.seed}
+        return Experiment(
+            study.model, known, folders, study.sample, study.max_new_tokens, train, dict(study.adapt), folder
+        )
+
+    @functools.cached_property
+    def chosen(self) -> dict[str, Line]:
+        """The line of each method that has the lowest loss on the development tasks."""
+        return {name: own[0] if len(own) == 1 else self._best(name, own) for name, own in self.study.lines.items()}
+
+    def _best(self, name, lines) -> Line:
+        tasks = self.study.developed
+        sample = dataclasses.replace(self.study.sample, examples=self.study.tuning, split="validation")
+        losses = []
+        for number, line in enumerate(lines):
+            found = self._scored(f"develop {name} {number}", line, self.developing, tasks, sample, LOSS_ALONE)
+            parts = [summary(found, [one for one in part if one in found]) for part in (tasks.training, tasks.held_out)]
+            losses.append(sum(part["loss"] for part in parts if part))
+        return lines[losses.index(min(losses))]
+
+    def scores(self) -> Run:
+        """The scores of the chosen line of each method on the reported tasks."""
+        how = self.reporting, self.study.reported, self.study.sample, self.study.max_new_tokens
+        return {name: self._scored(f"score {name}", line, *how) for name, line in self.chosen.items()}
+
+    def _scored(self, stage, line, experiment, tasks, sample, new_tokens):
+        def score(method):
+            covered = method.covered(tasks)
+            if "adapt" in line:
+                covered = covered.held_out
+            return as_json(evaluate(self.study.model, covered, method.library, method.router, sample, new_tokens))
+
+        return from_json(self._measured(stage, line, experiment, (tasks, sample, new_tokens), score))
+
+    def routing(self) -> dict[str, dict[str, Any]]:
+        """{method: the analysis of its router on the reported tasks}, of the routers that look at tokens."""
+        study = self.study
+        routed = {
+            name: line
+            for name, line in self.chosen.items()
+            if line.get("router", {}).get("name", "oracle") not in UNANALYSED
+        }
+
+        def analysed(method):
+            return analyse(study.model, method, study.reported.training, study.sample).as_json()
+
+        how = study.reported, study.sample, study.max_new_tokens
+        return {
+            name: self._measured(f"routing {name}", line, self.reporting, how, analysed)
+            for name, line in routed.items()
+        }
+
+    def _measured(self, stage, line, experiment, how, measure):
+        """What `measure` finds of a method: a stage that is tied to all that it is made of."""
+        tasks, sample, new_tokens = how
+        made_of = methods.made_of(line, experiment) | plain(
+            {
+                "experiment": experiment.made_of(),
+                "scored": {"tasks": list(tasks), "sample": dataclasses.asdict(sample), "new_tokens": new_tokens},
+            }
+        )
+
+        def make():
+            return measure(methods.make(stage, line, experiment, self.stages.path(stage).with_suffix("")))
+
+        return self.stages.current(stage, made_of, make)
+
+    def benchmarks(self) -> Run:
+        """The answers to benchmarks of the methods that answer any prompt; right ones are exact matches."""
+        found = {}
+        for name, line in self.chosen.items():
+            if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
+                folder = self.stages.folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
+                scored = benchmarks(self._experiment(self.study.reported, folder), line, **self.study.benchmarks)
+                found[name] = {one: result.score() for one, result in scored.items()}
+        return found
+
+    def transfer(self) -> Estimate:
+        """The rank correlation of similarity and gain over pairs of the private experts."""
+        found = transfer(
+            self.study.model,
+            self.study.tasks.training,
+            self.libraries.library("private"),
+            self.stages.folder / "transfer",
+            self.libraries.settings,
+            self.study.sample,
+            self.study.pairs,
+        )
+        return Estimate(**{key: float("nan") if end is None else end for key, end in found["spearman"].items()})
