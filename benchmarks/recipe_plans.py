@@ -29,6 +29,7 @@ TITLES = (
     "of peak",
     "hours",
     "chip-hours",
+    "per million rows",
 )
 
 
@@ -72,6 +73,7 @@ def _row(name, plan) -> list[str]:
     memory = plan["memory"]
     by_formulas = plan["source"] == "formulas"
     least = "at least " if by_formulas else ""
+    rows = plan["steps"] * plan["experts"] * plan["batch"]
     return [
         name,
         plan["topology"],
@@ -83,8 +85,13 @@ def _row(name, plan) -> list[str]:
         f"{least}{plan['step']['seconds']:.3g}",
         "" if by_formulas else f"{plan['share_of_peak']:.0%}",
         f"{least}{plan['hours']:.3g}",
-        f"{least}{plan['chip_hours']:,.3g}" if plan["chip_hours"] < 10 else f"{least}{plan['chip_hours']:,.0f}",
+        least + _rounded(plan["chip_hours"]),
+        least + _rounded(plan["chip_hours"] / rows * 1e6),
     ]
+
+
+def _rounded(number: float) -> str:
+    return f"{number:,.3g}" if number < 10 else f"{number:,.0f}"
 
 
 def main():
