@@ -1,19 +1,49 @@
-"""Embeddings of prompts: the mean of the base model's last hidden states."""
+"""Embeddings of prompts: the mean of the base model's last hidden states.
+
+Many prompts are read in rows of prefix trees, so that the instruction of a task is read once for many of its prompts.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.lax import Precision
 
 from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks, checked_tasks
+from modjax.data.tokenize import Encoded
 from modjax.models.decoder import Decoder
 from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel
+from modjax.routing.batches import packed
 from modjax.routing.examples import first_of
-from modjax.routing.prompt import PromptRows, batches, encoded
+from modjax.routing.prompt import PromptRows, encoded
+
+
+class PromptTrees(NamedTuple):
+    """Prompts in rows of prefix trees, M in a row; the counterpart of `modjax.routing.prompt.PromptRows`."""
+
+    tokens_BT: jax.Array  # int32
+    positions_BT: jax.Array  # int32
+    ends_BT: jax.Array  # int32, index just after the token's subtree; 0 for padding
+    last_BM: jax.Array  # int32, the place of the last token of each prompt; 0 where a row has fewer
+
+    def last(self, x_BTI: jax.Array) -> jax.Array:
+        """The activations at the last token of each prompt, [B,M,I]."""
+        return jnp.take_along_axis(x_BTI, self.last_BM[..., None], axis=1)
+
+    def mean(self, x_BTI: jax.Array) -> jax.Array:
+        """The mean of the activations over the tokens of each prompt, [B,M,I]."""
+        place_11T, last_BM1 = jnp.arange(x_BTI.shape[1])[None, None], self.last_BM[..., None]
+        own_BMT = (place_11T <= last_BM1) & (last_BM1 < self.ends_BT[:, None])
+        sum_BMI = jnp.einsum("bmt,bti->bmi", own_BMT.astype(x_BTI.dtype), x_BTI, precision=Precision.HIGHEST)
+        return sum_BMI / jnp.maximum(own_BMT.sum(axis=-1, keepdims=True), 1)
+
+
+Prompts = PromptRows | PromptTrees
 
 
 def embed(
@@ -25,20 +55,29 @@ def embed(
 
 def _read(model, prompts, system, batch, describe) -> np.ndarray:
     """What `describe` gives for each prompt, float64[n, X]."""
-    tokens, found = encoded(model, prompts, system), {}
-    for ids, rows in batches(tokens, batch, model.params.row_shards):
-        found |= dict(zip(ids, gather(_described(model.params, rows, describe)), strict=False))  # the rest is padding
-    return np.float64([found[i] for i in range(len(tokens))])
+    # A target, which is not read, at the end of each prompt: the row then lists the place before it.
+    examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in encoded(model, prompts, system)]
+    found = {}
+    for own in packed(examples, None, None, batch, model.config.original, model.params.row_shards):
+        trees = PromptTrees(own.rows.tokens, own.rows.positions, own.rows.ends, own.rows.at)
+        found_BMX = gather(_described(model.params, trees, describe))
+        found |= {example: found_BMX[row, targets.start] for example, row, targets in own.members}
+    return np.float64([found[i] for i in range(len(examples))])
 
 
-def embedding(decoder: Decoder, rows: PromptRows) -> jax.Array:
-    """The mean of the last hidden states over each row's prompt, float32[B,D]; 0 for a row without a prompt."""
-    return rows.mean(decoder(*rows).astype(jnp.float32))
+def embedding(decoder: Decoder, prompts: Prompts) -> jax.Array:
+    """The mean of the last hidden states over each prompt's tokens, float32[...,D]; 0 for a row without a prompt."""
+    return prompts.mean(hidden_states(decoder, prompts))
+
+
+def hidden_states(decoder: Decoder, prompts: Prompts) -> jax.Array:
+    """The last hidden states of all tokens, float32[B,T,D]."""
+    return decoder(prompts.tokens_BT, prompts.positions_BT, prompts.ends_BT).astype(jnp.float32)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _described(decoder, rows, describe):
-    return describe(decoder, rows)
+def _described(decoder, prompts, describe):
+    return describe(decoder, prompts)
 
 
 def task_embeddings(
@@ -64,11 +103,11 @@ def example_embeddings(
     split: str,
     system: str | None,
     batch: int,
-    describe: Callable[[Decoder, PromptRows], jax.Array] = embedding,
+    describe: Callable[[Decoder, Prompts], jax.Array] = embedding,
 ) -> dict[str, np.ndarray]:
     """{task: float64[n,X]}, the embeddings of which `task_embeddings` gives the means, or another description.
 
-    describe: a function that gives float32[B,X] for the prompts of a batch.
+    describe: a function that gives float32[...,X] for the prompts of a batch.
     """
     tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}

@@ -13,7 +13,7 @@ import numpy as np
 
 from modjax.models.decoder import Decoder
 from modjax.ops.norms import unit
-from modjax.routing.prompt import PromptRows
+from modjax.routing.embedding import Prompts, hidden_states
 
 PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
 
@@ -72,7 +72,7 @@ def told_apart(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
     return float(-found.intercept_[0] / slope), float(1 / slope)
 
 
-def described(decoder: Decoder, rows: PromptRows) -> jax.Array:
-    """The mean of the last hidden states over each row's prompt, then the last of them, each of length 1, [B,2D]."""
-    hidden_BTD = decoder(*rows).astype(jnp.float32)
-    return jnp.concatenate([unit(rows.mean(hidden_BTD)), unit(rows.last(hidden_BTD))], axis=1)
+def described(decoder: Decoder, prompts: Prompts) -> jax.Array:
+    """The mean of the last hidden states over each prompt, then the last of them, each of length 1, [...,2D]."""
+    hidden_BTD = hidden_states(decoder, prompts)
+    return jnp.concatenate([unit(prompts.mean(hidden_BTD)), unit(prompts.last(hidden_BTD))], axis=-1)

@@ -21,6 +21,7 @@ from modjax.train.lora import train_library
 from modjax.train.poly import train_poly
 
 MHR_HEADS = 64  # blocks with their own weights, as in the paper's pretraining
+EMBEDDED = 8  # examples of each task, the mean of whose embeddings is clustered
 FULL_RATE = 3e-5  # learning rate of full fine-tuning in the paper; an expert's would destroy the model
 
 
@@ -123,7 +124,7 @@ class Libraries:
 
     def _embedding(self, kind):
         library = self._clustered()
-        vectors = task_embeddings(self.model, self.tasks.training, system=self.settings.get("system"))
+        vectors = task_embeddings(self.model, self.tasks.training, EMBEDDED, system=self.settings.get("system"))
         found = cluster.embedding(library, vectors, **picked(self.cluster, "clusters", "seed", "restarts"))
         return self._of_groups(kind, found.groups(library))
 

@@ -1,0 +1,24 @@
+"""Embeddings of prompts: means of the last hidden states, whatever else their row of prefix trees has."""
+
+import numpy as np
+
+from modjax.data.tasks import Example, Task, Tasks
+from modjax.routing.embedding import embed, example_embeddings
+from modjax.routing.task_space import described
+
+INSTRUCTION = " ".join(f"w{n}" for n in range(20, 40))
+TEXTS = [f"{INSTRUCTION} w{n} w{n + 1}" for n in range(9)] + ["w1", "w1 w2", f"{INSTRUCTION} w3", INSTRUCTION]
+
+
+def test_prompts_that_share_their_first_tokens_have_their_own_means(word_model, hidden_states, agrees):
+    expected = np.stack([own_nD.mean(axis=0) for own_nD in hidden_states(TEXTS)])
+    agrees("embeddings", embed(word_model, TEXTS), expected)
+    agrees("embeddings", embed(word_model, TEXTS, batch=1), expected)
+
+
+def test_a_description_may_have_the_last_hidden_state_too(word_model, hidden_states, agrees):
+    tasks = Tasks([Task("one", tuple(Example(text, "w1", "train") for text in TEXTS))])
+    found_nX = example_embeddings(word_model, tasks, len(TEXTS), "train", None, 16, described)["one"]
+    last_nD = np.stack([own_nD[-1] for own_nD in hidden_states(TEXTS)])
+    last_nD /= np.linalg.norm(last_nD, axis=1, keepdims=True)
+    agrees("descriptions", found_nX[:, last_nD.shape[1] :], last_nD)
