@@ -17,16 +17,23 @@ from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
 from modjax.train.settings import Settings
 
+CONFIDENT = {"name": "confident", "examples": 8}
 METHODS = {
     "base": {"library": "", "note": "the frozen model alone"},
-    "shared": {"library": "shared", "note": "one expert on all tasks"},
     "uniform (private)": {"library": "private", "router": "uniform", "note": "mean of all experts"},
     "Arrow (private)": {"library": "private", "router": "arrow", "note": "top 4 per token"},
     "uniform (MBC)": {"library": "mbc", "router": "uniform", "note": "mean of the cluster experts"},
     "Arrow (MBC)": {"library": "mbc", "router": "arrow", "note": "top 4 per token"},
+    "shared": {"library": "shared", "note": "one expert on all tasks"},
+    "confident (private)": {"library": "private", "router": CONFIDENT, "note": "else the mean of all experts"},
+    "confident, else shared": {
+        "library": "private_shared",
+        "router": CONFIDENT | {"otherwise": "shared"},
+        "note": "private experts, or the shared one",
+    },
     "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},
 }
-ANALYSED = ("Arrow (private)", "Arrow (MBC)")
+ANALYSED = ("Arrow (private)", "Arrow (MBC)", "confident, else shared")
 TRAINED = ("private", "mbc", "shared")
 
 
@@ -63,7 +70,7 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    trained = {kind: libraries.path(kind) for kind in TRAINED}
+    trained = {kind: libraries.path(kind) for kind in (*TRAINED, "private_shared")}
     stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
     experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
     lines = {name: methods.normalised(line) for name, line in METHODS.items()}
