@@ -57,14 +57,10 @@ METHODS = {
     "shared": {"library": "shared", "note": "one expert on all tasks"},
     **{f"mu ({name})": routed(KINDS[name], UNIFORMS, note="mean of all experts") for name in ("private", "MBC")},
     **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
-    "confident (private)": {
-        "library": "private",
-        "router": {"name": "confident", "examples": 8},
-        "note": "else the mean of all",
-    },
+    "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
     "confident, else shared": {
         "library": "private_shared",
-        "router": {"name": "confident", "examples": 8, "otherwise": "shared"},
+        "router": {"name": "confident", "otherwise": "shared"},
         "note": "twice the compute",
     },
     "pooled (private)": routed("private", POOLED, calibrate=4, note="the whole prompt's scores"),

@@ -1,4 +1,4 @@
-"""Confident routing: the expert of the nearest task as far as the prompt is like that task's, else a fallback.
+"""Confident routing: the expert of the nearest task if the prompt is as near as that task's own, else a fallback.
 
 Routers of whole prompts find the right expert of a known task nearly always, and are as sure of one where no expert
 fits. Here a prompt is compared with the tasks twice: which is nearest, and whether it is as near as the prompts of that
@@ -20,11 +20,10 @@ from modjax.routing.base import BaseModel, checked_mix, named, static
 from modjax.routing.embedding import example_embeddings
 from modjax.routing.examples import known_tasks
 from modjax.routing.prompt import PromptRouter
-from modjax.routing.task_space import TaskSpace, described
+from modjax.routing.task_space import TaskSpace, described, threshold
 from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
-ALWAYS = (-1e6, 1.0)  # a threshold that every prompt is above, and a width
-SPLITS = ("train", "validation")  # of what is compared with, and of what tells how near is near
+ALWAYS = -2.0  # a threshold that every cosine is above
 
 
 class Confident(PromptRouter):
@@ -33,8 +32,7 @@ class Confident(PromptRouter):
     tasks: jax.Array = named("KP")  # float32, one unit vector per task
     experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
     otherwise: jax.Array = named("E")  # float32, the weights of the fallback
-    threshold: float = static()  # the similarity at which both are equally likely
-    width: float = static()  # of the change from one to the other
+    threshold: float = static()  # the similarity to the nearest task above which it is taken
     at_most: int = static()  # experts with a weight
     top_k: int = static(1)
     temperature: float = static(0.1)
@@ -43,9 +41,9 @@ class Confident(PromptRouter):
     def weigh(self, decoder, loras, rows):
         query_BP = unit((described(decoder, rows) - self.centre[None]) @ self.projection)
         similarity_BK = query_BP @ self.tasks.T
-        certain_B1 = jax.nn.sigmoid((similarity_BK.max(axis=1, keepdims=True) - self.threshold) / self.width)
+        known_B1 = similarity_BK.max(axis=1, keepdims=True) > self.threshold
         own_BK = dense(top_k_softmax(similarity_BK, self.top_k, self.temperature), len(self.tasks))
-        weights_BE = certain_B1 * (own_BK @ self.experts) + (1 - certain_B1) * self.otherwise[None]
+        weights_BE = jnp.where(known_B1, own_BK @ self.experts, self.otherwise[None])
         if self.at_most >= weights_BE.shape[1]:
             return weights_BE
         kept_Bk, ids_Bk = jax.lax.top_k(weights_BE, self.at_most)
@@ -57,6 +55,7 @@ def confident(
     model: BaseModel,
     tasks: Tasks,
     otherwise: str = "uniform",
+    false_positives: float = 0.02,
     examples: int = 16,
     directions: int = 256,
     shrinkage: float = 0.5,
@@ -67,21 +66,21 @@ def confident(
     batch: int = 16,
     failed: bool = False,
 ) -> Confident:
-    """A router of whole prompts that knows when no expert fits; its decoding computes no scores.
+    """A router of whole prompts that knows when no expert fits; with top_k=1 it decodes at the speed of one LoRA.
 
         u = [mean of the last hidden states; the last of them] - c,   q = unit(W u),   t_k = unit(W (mean u of task k))
         W = the inverse square root of (1 - g) S + g tr(S) / P I, in the first P principal directions of u
-        certain = sigmoid((max_k q . t_k - threshold) / width)
-        weights = certain softmax(q . t / temperature, top k tasks) + (1 - certain) fallback
+        weights = softmax(q . t / temperature, top k tasks) if max_k q . t_k > threshold, else those of the fallback
 
-    S is the covariance of u within tasks. Threshold and width are a logistic regression, on the validation split, of
-    prompts of known tasks against the same prompts with their own task left out. No gradient is taken.
+    S is the covariance of u within tasks. The threshold is a quantile of max_k q . t_k over prompts of tasks that were
+    left out of the space. No gradient is taken.
 
     Args:
       tasks: only those that an expert was trained on are used; see `library.tasks`.
       otherwise: the fallback: "uniform", the mean of all experts; "base"; or the name of an expert, such as one of all
         tasks or a merge, which then answers for no task of its own.
-      examples: prompts per task, the first of its training split, and as many of its validation split.
+      false_positives: the share of prompts of new tasks that may be taken for those of a known one, from 0 to 1.
+      examples: prompts per task, the first of its training split.
       directions: P, at most; fewer prompts give fewer.
       shrinkage: g, from 0 to 1; 1 leaves all directions alike.
       top_k: tasks kept per prompt; -1, or more than there are, keeps all.
@@ -90,10 +89,11 @@ def confident(
       batch: prompts per batch; it changes results only by rounding.
       failed: whether experts whose training failed may be chosen too; by default they are left out, with a warning.
 
-    If one task alone has an expert, there are no prompts of a new task to learn from, and that expert is always taken.
-    Raises InputError if no task has an expert, for a task without examples in a split, and for an unknown fallback.
+    If one task alone has an expert, there is nothing to leave out, and that expert is always taken. Raises InputError
+    if no task has an expert, for a task without training examples, and for an unknown fallback.
     """
     top_k, temperature, mix = checked_top_k(top_k), checked_temperature(temperature), checked_mix(mix)
+    false_positives = number("false_positives", false_positives, least=0, most=1)
     examples, directions = whole("examples", examples, least=1), whole("directions", directions, least=1)
     shrinkage = number("shrinkage", shrinkage, above=0, most=1)
     fallback_E = _fallback(library, otherwise, flag("failed", failed))
@@ -101,16 +101,14 @@ def confident(
     names, found_KE = known_tasks(library[own], tasks, failed)
     experts_KE = np.zeros((len(names), len(library)), np.float32)
     experts_KE[:, [library.names.index(name) for name in own]] = found_KE
-    known, later = (
-        list(example_embeddings(model, tasks.select(names), examples, split, system, batch, described).values())
-        for split in SPLITS
-    )
+    read = example_embeddings(model, tasks.select(names), examples, "train", system, batch, described)
+    known = list(read.values())
     space = TaskSpace.of(known, directions, shrinkage)
-    threshold, width = space.confidence(later) if len(names) > 1 else ALWAYS
+    least = threshold(known, directions, shrinkage, false_positives) if len(names) > 1 else ALWAYS
     kept = min(top_k, len(names)) if top_k > 0 else len(names)
-    at_most = int(kept * (experts_KE > 0).sum(axis=1).max() + (fallback_E > 0).sum())
+    at_most = int(max(kept * (experts_KE > 0).sum(axis=1).max(), (fallback_E > 0).sum(), 1))
     arrays = (*space, experts_KE, fallback_E)
-    settings = (threshold, width, min(at_most, len(library)), top_k, temperature, mix)
+    settings = (least, min(at_most, len(library)), top_k, temperature, mix)
     return Confident(*map(jnp.float32, arrays), *settings)
 
 

@@ -2,7 +2,7 @@
 
 A prompt is described by the mean and the last of the base model's last hidden states. Directions in which the prompts
 of one task differ count less (Fisher's discriminant with a shrunk covariance; Ledoit and Wolf, 2004). What "near" is,
-the library's own tasks tell: each task's prompts, with the task itself left out, are prompts of a new task.
+the library's own tasks tell: those that are left out are new tasks, and often have a sibling among the others.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from modjax.models.decoder import Decoder
 from modjax.ops.norms import unit
 from modjax.routing.embedding import Prompts, hidden_states
 
-PENALTY = 1.0  # inverse of the penalty on the slope of confidence, where similarities have deviation 1
+FOLDS = 8  # parts of the tasks that are left out in turn
 
 
 class TaskSpace(NamedTuple):
@@ -51,25 +51,18 @@ class TaskSpace(NamedTuple):
         projection_XP = basis_XP @ (vectors_PP / np.sqrt(values_P)[None])
         return cls(centre_X, projection_XP, np.asarray(unit((means_KX - centre_X[None]) @ projection_XP)))
 
-    def confidence(self, later: list[np.ndarray]) -> tuple[float, float]:
-        """(threshold, width) of the similarity to the nearest task at which a prompt is as likely of a known task as of
-        a new one: a logistic regression of `later`, other descriptions of each task, against the same with their own
-        task left out."""
-        own_n = np.repeat(np.arange(len(later)), [len(one) for one in later])
-        similarity_nK = self.similarity(np.concatenate(later))
-        without_nK = np.where(own_n[:, None] == np.arange(len(later))[None], -np.inf, similarity_nK)
-        return told_apart(similarity_nK.max(axis=1), without_nK.max(axis=1))
 
+def threshold(known: list[np.ndarray], directions: int, shrinkage: float, false_positives: float) -> float:
+    """The similarity to the nearest task that this share of prompts of a new task exceeds.
 
-def told_apart(known_n: np.ndarray, new_n: np.ndarray) -> tuple[float, float]:
-    """(threshold, width) of the logistic regression that tells two samples of similarities apart."""
-    from sklearn.linear_model import LogisticRegression  # takes a second
-
-    score_n, is_known_n = np.concatenate([known_n, new_n]), np.repeat([1, 0], [len(known_n), len(new_n)])
-    deviation = score_n.std() or 1.0
-    found = LogisticRegression(C=PENALTY).fit(score_n[:, None] / deviation, is_known_n)
-    slope = max(found.coef_[0, 0], 1e-3) / deviation  # a lower similarity is never more certain
-    return float(-found.intercept_[0] / slope), float(1 / slope)
+    An eighth of the tasks at a time is left out, and their prompts are compared with the others in a space of these
+    alone. Arguments are those of `TaskSpace.of`; there must be two tasks or more.
+    """
+    folds, found = min(FOLDS, len(known)), []
+    for fold in range(folds):
+        space = TaskSpace.of([own for k, own in enumerate(known) if k % folds != fold], directions, shrinkage)
+        found += [space.similarity(own_nX).max(axis=1) for own_nX in known[fold::folds]]
+    return float(np.quantile(np.concatenate(found), 1 - false_positives))
 
 
 def described(decoder: Decoder, prompts: Prompts) -> jax.Array:

@@ -88,12 +88,12 @@ def _adapted(examples: int) -> Claim:
     )
 
 
-def _closed(key: str, router: str) -> Claim:
+def _closed(key: str, text: str, router: str) -> Claim:
     """The claim that a router over private experts comes close to the oracle."""
     methods = router, "mu (private)", "oracle (private)"
     return Claim(
         key,
-        f"{router.removesuffix(' (private)')} over private experts comes close to the oracle in distribution",
+        f"{text} comes close to the oracle in distribution",
         f"share of the gap from mu to the oracle that {router} closes",
         "in_distribution",
         methods,
@@ -164,9 +164,9 @@ CLAIMS = (
         "shared",
         NO_LOSS,
     ),
-    _closed("d", "Arrow (private)"),
+    _closed("d", "Arrow over private experts", "Arrow (private)"),
     *map(_adapted, (10, 50, 100)),
-    _closed("f", "confident (private)"),
+    _closed("f", "confident routing", OURS),
     _no_loss("mu", "mu (private)"),
     _no_loss("Arrow", "Arrow (private)"),
     _no_loss("the shared expert", "shared"),

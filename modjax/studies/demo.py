@@ -17,7 +17,6 @@ from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
 from modjax.train.settings import Settings
 
-CONFIDENT = {"name": "confident", "examples": 8}
 METHODS = {
     "base": {"library": "", "note": "the frozen model alone"},
     "uniform (private)": {"library": "private", "router": "uniform", "note": "mean of all experts"},
@@ -25,10 +24,10 @@ METHODS = {
     "uniform (MBC)": {"library": "mbc", "router": "uniform", "note": "mean of the cluster experts"},
     "Arrow (MBC)": {"library": "mbc", "router": "arrow", "note": "top 4 per token"},
     "shared": {"library": "shared", "note": "one expert on all tasks"},
-    "confident (private)": {"library": "private", "router": CONFIDENT, "note": "else the mean of all experts"},
+    "confident (private)": {"library": "private", "router": "confident", "note": "else the mean of all experts"},
     "confident, else shared": {
         "library": "private_shared",
-        "router": CONFIDENT | {"otherwise": "shared"},
+        "router": {"name": "confident", "otherwise": "shared"},
         "note": "private experts, or the shared one",
     },
     "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},

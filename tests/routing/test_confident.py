@@ -8,7 +8,7 @@ from modjax.data.tokenize import prompts as encode_prompts
 from modjax.errors import InputError
 from modjax.ops.top_k import TopK, dense
 from modjax.routing import Bound, PromptRows, confident, settle
-from modjax.routing.task_space import told_apart
+from modjax.routing.task_space import threshold
 
 
 @pytest.fixture(scope="module")
@@ -67,45 +67,47 @@ def test_weights_equal_the_definition(word_model, words, collection, described, 
         return u @ inverse @ t.T / lengths
 
     found = cosines(described(texts))
-    certain = 1 / (1 + np.exp(-(found.max(1) - router.threshold) / router.width))
     order = np.argsort(-found, 1)[:, :2]
     top = np.take_along_axis(found, order, 1) / 0.4
     top = np.exp(top - top.max(1, keepdims=True))
-    expected = np.repeat((1 - certain)[:, None] / 4, 4, axis=1)
-    for row in range(3):
-        expected[row, order[row]] += certain[row] * top[row] / top[row].sum()
+    expected = np.full((3, 4), 0.25)
+    for row in np.flatnonzero(found.max(1) > router.threshold):
+        expected[row] = 0
+        expected[row, order[row]] = top[row] / top[row].sum()
+    assert list(expected.max(1) > 0.25) == [True, False, False]
     agrees("confident", dense(weights_of(router, words, texts), 4)[0], expected)
 
 
 def test_it_is_sure_of_known_tasks_and_not_of_new_ones(word_model, words, collection, weights_of):
     tasks, new = collection
     router = confident(words, word_model, tasks, examples=8)
-    spread = np.asarray(dense(weights_of(router, words, new), 4)[0])
+    np.testing.assert_allclose(dense(weights_of(router, words, new), 4)[0], 0.25)
     for e, name in enumerate(words.names):
         texts = [one.source for one in tasks[name].split("test")]
         weights_BE = np.asarray(dense(weights_of(router, words, texts), 4)[0])
-        assert (weights_BE.argmax(1) == e).mean() > 0.8
-        assert weights_BE.max(1).mean() > spread.max(1).mean() + 0.1
+        assert (weights_BE.argmax(1) == e).mean() > 0.8 and (weights_BE.max(1) == 1).mean() > 0.8
 
 
 def test_the_fallback_may_be_an_expert_or_the_base_model(word_model, words, collection, weights_of):
-    """An expert that is the fallback has no task of its own, and two experts at most decode."""
+    """An expert that is the fallback has no task of its own, and one expert alone decodes."""
     tasks, new = collection
     router = confident(words, word_model, tasks, otherwise="sort", examples=8)
     assert router.tasks.shape[0] == 3
     weights = weights_of(router, words, new)
-    assert isinstance(weights, TopK) and weights.ids.shape[-1] == 2
-    np.testing.assert_allclose(weights.weights.sum(-1), 1, rtol=1e-6)
-    assert np.asarray(weights.dense(4))[0, :, 3].mean() > 0.5
+    assert isinstance(weights, TopK) and weights.ids.shape[-1] == 1
+    np.testing.assert_array_equal(weights.dense(4)[0], np.tile([0, 0, 0, 1], (len(new), 1)))
     nothing = confident(words, word_model, tasks, otherwise="base", examples=8)
     weights = weights_of(nothing, words, new)
-    assert weights.ids.shape[-1] == 1 and float(weights.weights.mean()) < 0.9
+    assert weights.ids.shape[-1] == 1 and float(weights.weights.max()) == 0
 
 
-def test_confidence_rises_with_similarity_and_is_half_between_the_two():
-    threshold, width = told_apart(np.array([0.8, 0.9, 1.0]), np.array([0.0, 0.1, 0.2]))
-    assert threshold == pytest.approx(0.5, abs=1e-3) and width > 0
-    assert told_apart(np.array([0.1, 0.2]), np.array([0.8, 0.9]))[1] > 100  # no use: nearly the same for all
+def test_the_threshold_is_what_few_prompts_of_left_out_tasks_exceed():
+    """Of three tasks in three directions, each is at the same distance from the two others."""
+    known = [np.tile(one, (20, 1)) for one in np.eye(3)]
+    without = np.eye(3)[0] - np.array([0.0, 0.5, 0.5])  # a prompt of the first task, from the centre of the others
+    other = np.array([0.0, 0.5, -0.5])
+    cosine = without @ other / np.linalg.norm(without) / np.linalg.norm(other)
+    assert threshold(known, 3, 0.5, 0.02) == pytest.approx(cosine, abs=1e-6)
 
 
 def test_what_cannot_be_is_named(word_model, words, collection):
