@@ -18,7 +18,7 @@ def collection():
     splits = ["train"] * 8 + ["validation"] * 8 + ["test"] * 6
 
     def prompts(first):
-        return [" ".join(f"w{first + n}" for n in rng.integers(0, 5, 12)) for _ in splits]
+        return [" ".join(f"w{first + n}" for n in rng.integers(0, 2, 12)) for _ in splits]
 
     own = {name: prompts(5 * i + 1) for i, name in enumerate(("copy", "count", "reverse", "sort"))}
     tasks = Tasks(
@@ -50,7 +50,9 @@ def weights_of(word_model):
 
 def test_weights_equal_the_definition(word_model, words, collection, described, weights_of, agrees):
     tasks, new = collection
-    router = confident(words, word_model, tasks, examples=8, shrinkage=0.3, temperature=0.4, top_k=2, directions=9)
+    router = confident(
+        words, word_model, tasks, examples=8, shrinkage=0.3, temperature=0.4, top_k=2, directions=9, false_positives=0.2
+    )
     texts = [tasks["sort"].split("test")[0].source, new[0], new[1]]
     known = [described([one.source for one in tasks[name].split("train")]) for name in tasks]
     means = np.stack([one.mean(0) for one in known])
@@ -80,12 +82,14 @@ def test_weights_equal_the_definition(word_model, words, collection, described, 
 
 def test_it_is_sure_of_known_tasks_and_not_of_new_ones(word_model, words, collection, weights_of):
     tasks, new = collection
-    router = confident(words, word_model, tasks, examples=8)
-    np.testing.assert_allclose(dense(weights_of(router, words, new), 4)[0], 0.25)
-    for e, name in enumerate(words.names):
-        texts = [one.source for one in tasks[name].split("test")]
-        weights_BE = np.asarray(dense(weights_of(router, words, texts), 4)[0])
-        assert (weights_BE.argmax(1) == e).mean() > 0.8 and (weights_BE.max(1) == 1).mean() > 0.8
+    router = confident(words, word_model, tasks, examples=8, false_positives=0.1)
+    assert np.all(np.asarray(dense(weights_of(router, words, new), 4)[0]) == 0.25, axis=1).mean() >= 0.9
+    texts = [one.source for name in words.names for one in tasks[name].split("test")]
+    own = np.repeat(np.eye(4), len(texts) // 4, axis=0)
+    weights_BE = np.asarray(dense(weights_of(router, words, texts), 4)[0])
+    taken = weights_BE.max(axis=1) == 1
+    assert taken.mean() > 0.7
+    np.testing.assert_array_equal(weights_BE[taken], own[taken])
 
 
 def test_the_fallback_may_be_an_expert_or_the_base_model(word_model, words, collection, weights_of):
@@ -95,7 +99,7 @@ def test_the_fallback_may_be_an_expert_or_the_base_model(word_model, words, coll
     assert router.tasks.shape[0] == 3
     weights = weights_of(router, words, new)
     assert isinstance(weights, TopK) and weights.ids.shape[-1] == 1
-    np.testing.assert_array_equal(weights.dense(4)[0], np.tile([0, 0, 0, 1], (len(new), 1)))
+    assert np.all(np.asarray(weights.dense(4)[0]) == np.eye(4)[3], axis=1).mean() >= 0.9
     nothing = confident(words, word_model, tasks, otherwise="base", examples=8)
     weights = weights_of(nothing, words, new)
     assert weights.ids.shape[-1] == 1 and float(weights.weights.max()) == 0
