@@ -32,7 +32,7 @@ METHODS = {
     },
     "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},
 }
-ANALYSED = ("Arrow (private)", "Arrow (MBC)", "confident, else shared")
+ANALYSED = ("Arrow (private)", "Arrow (MBC)")
 TRAINED = ("private", "mbc", "shared")
 
 
