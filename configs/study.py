@@ -58,6 +58,11 @@ METHODS = {
     **{f"mu ({name})": routed(KINDS[name], UNIFORMS, note="mean of all experts") for name in ("private", "MBC")},
     **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
     "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
+    "confident (MBC)": {
+        "library": "mbc",
+        "router": {"name": "confident"},
+        "note": "else the mean of the cluster experts",
+    },
     "confident, else shared": {
         "library": "private_shared",
         "router": {"name": "confident", "otherwise": "shared"},
