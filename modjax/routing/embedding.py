@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import Precision
 
+from modjax.arguments import whole
 from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
@@ -55,6 +56,7 @@ def embed(
 
 def _read(model, prompts, system, batch, describe) -> np.ndarray:
     """What `describe` gives for each prompt, float64[n, X]."""
+    batch = whole("batch", batch, least=1)
     # A target, which is not read, at the end of each prompt: the row then lists the place before it.
     examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in encoded(model, prompts, system)]
     found = {}
