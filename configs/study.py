@@ -97,7 +97,7 @@ def get_config(variants: str | None = None):
         "clustering": 0.4,  # share of MBC's compute that trains the experts it clusters
         "rows": {"mbc": 4, "random": 4, "embedding": 4, "shared": 8},  # per step and expert
         # Where the training of adaptation differs from `train`.
-        "adapted": {"steps": 5, "batch": 1, "evaluate_every": 0},
+        "adapted": {"steps": 10, "batch": 1, "evaluate_every": 5},
         "pairs": 24,  # of the transfer study
         "benchmarks": {  # see configs/benchmarks.py
             "names": (),  # of the ten; (): none
@@ -133,4 +133,5 @@ def sni(config):
     config.cluster.clusters = 8
     config.study.update(held_out=NEW, tuning=2)
     config.study.rows.update(mbc=2, random=2, embedding=2)
+    config.study.adapted.update(steps=5, evaluate_every=0)
     config.study.development = TRAINED + NEW

@@ -1,8 +1,8 @@
-"""Confident routing: the expert of the nearest task if the prompt is as near as that task's own, else a fallback.
+"""Confident routing: the expert of the nearest task if the prompt is near enough, else a fallback.
 
 Routers of whole prompts find the right expert of a known task nearly always, and are as sure of one where no expert
-fits. Here a prompt is compared with the tasks twice: which is nearest, and whether it is as near as the prompts of that
-task are; see `modjax.routing.task_space`.
+fits. Here a prompt is compared with the tasks twice: which is nearest, and whether it is nearer than prompts of other
+tasks are; see `modjax.routing.task_space`. With top_k=1, and a fallback of one expert, one expert alone decodes.
 """
 
 import jax
@@ -66,7 +66,7 @@ def confident(
     batch: int = 16,
     failed: bool = False,
 ) -> Confident:
-    """A router of whole prompts that knows when no expert fits; with top_k=1 it decodes at the speed of one LoRA.
+    """A router of whole prompts that knows when no expert fits; its decoding computes no scores.
 
         u = [mean of the last hidden states; the last of them] - c,   q = unit(W u),   t_k = unit(W (mean u of task k))
         W = the inverse square root of (1 - g) S + g tr(S) / P I, in the first P principal directions of u
