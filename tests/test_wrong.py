@@ -45,7 +45,7 @@ COSTLY = """
     eval.evaluation:losses_and_answers eval.analysis:_sums eval.cost:one_each eval.benchmarks.scoring:_scored
     eval.benchmarks.records:_from_hub eval.execution:_run
     studies.leaderboard:evaluate studies.libraries:train_library studies.transfer:_joint
-    studies.seed_run:evaluate studies.plan:outcome studies.search:candidates data.sources.dataset:_loaded
+    studies.trial:evaluate studies.plan:outcome studies.search:candidates data.sources.dataset:_loaded
 """
 
 

@@ -7,23 +7,21 @@ from typing import Any
 
 from modjax import arguments, digest
 from modjax.data.tasks import Tasks
-from modjax.eval.analysis import analyse
-from modjax.eval.evaluation import evaluate
 from modjax.eval.hierarchy import Run
 from modjax.eval.intervals import Estimate
-from modjax.eval.score import as_json, from_json, summary
-from modjax.files import own_name, plain
-from modjax.studies import methods
+from modjax.eval.score import summary
+from modjax.files import own_name
 from modjax.studies.benchmarks import benchmarks
 from modjax.studies.design import Line, Study
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
 from modjax.studies.transfer import transfer
+from modjax.studies.trial import Trial
 from modjax.train.settings import Settings
 
 LOSS_ALONE = 1  # new tokens where answers do not count
-UNANALYSED = ("uniform", "oracle")  # routers that look at no token
+UNANALYSED = ("uniform", "oracle")  # routers that do not look at the prompt
 
 
 class SeedRun:
@@ -69,60 +67,34 @@ class SeedRun:
 
     def _best(self, name, lines) -> Line:
         tasks = self.study.developed
-        sample = dataclasses.replace(self.study.sample, examples=self.study.tuning, split="validation")
+        how = (
+            self.developing,
+            tasks,
+            dataclasses.replace(self.study.sample, examples=self.study.tuning, split="validation"),
+        )
         losses = []
         for number, line in enumerate(lines):
-            found = self._scored(f"develop {name} {number}", line, self.developing, tasks, sample, LOSS_ALONE)
+            found = Trial(self.stages, f"develop {name} {number}", line, *how, LOSS_ALONE).scores()
             parts = [summary(found, [one for one in part if one in found]) for part in (tasks.training, tasks.held_out)]
             losses.append(sum(part["loss"] for part in parts if part))
         return lines[losses.index(min(losses))]
 
-    def scores(self) -> Run:
-        """The scores of the chosen line of each method on the reported tasks."""
+    @functools.cached_property
+    def trials(self) -> dict[str, Trial]:
+        """The chosen line of each method, on the reported tasks."""
         how = self.reporting, self.study.reported, self.study.sample, self.study.max_new_tokens
-        return {name: self._scored(f"score {name}", line, *how) for name, line in self.chosen.items()}
+        return {name: Trial(self.stages, f"score {name}", line, *how) for name, line in self.chosen.items()}
 
-    def _scored(self, stage, line, experiment, tasks, sample, new_tokens):
-        def score(method):
-            covered = method.covered(tasks)
-            if "adapt" in line:
-                covered = covered.held_out
-            return as_json(evaluate(self.study.model, covered, method.library, method.router, sample, new_tokens))
-
-        return from_json(self._measured(stage, line, experiment, (tasks, sample, new_tokens), score))
+    def scores(self) -> Run:
+        return {name: trial.scores() for name, trial in self.trials.items()}
 
     def routing(self) -> dict[str, dict[str, Any]]:
-        """{method: the analysis of its router on the reported tasks}, of the routers that look at tokens."""
-        study = self.study
-        routed = {
-            name: line
-            for name, line in self.chosen.items()
-            if line.get("router", {}).get("name", "oracle") not in UNANALYSED
-        }
-
-        def analysed(method):
-            return analyse(study.model, method, study.reported.training, study.sample).as_json()
-
-        how = study.reported, study.sample, study.max_new_tokens
+        """{method: the analysis of its router}, of the routers that look at the prompt."""
         return {
-            name: self._measured(f"routing {name}", line, self.reporting, how, analysed)
-            for name, line in routed.items()
+            name: trial.routing(f"routing {name}")
+            for name, trial in self.trials.items()
+            if trial.line.get("router", {}).get("name", "oracle") not in UNANALYSED
         }
-
-    def _measured(self, stage, line, experiment, how, measure):
-        """What `measure` finds of a method: a stage that is tied to all that it is made of."""
-        tasks, sample, new_tokens = how
-        made_of = methods.made_of(line, experiment) | plain(
-            {
-                "experiment": experiment.made_of(),
-                "scored": {"tasks": list(tasks), "sample": dataclasses.asdict(sample), "new_tokens": new_tokens},
-            }
-        )
-
-        def make():
-            return measure(methods.make(stage, line, experiment, self.stages.path(stage).with_suffix("")))
-
-        return self.stages.current(stage, made_of, make)
 
     def benchmarks(self) -> Run:
         """The answers to benchmarks of the methods that answer any prompt; right ones are exact matches."""

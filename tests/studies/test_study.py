@@ -21,7 +21,7 @@ from modjax.studies.libraries import Libraries
 from modjax.studies.stages import Stages
 from modjax.studies.study import study
 
-MODULE = sys.modules["modjax.studies.seed_run"]
+MODULE = sys.modules["modjax.studies.trial"]
 WORDS = {"a": "yes", "b": "no", "c": "cat", "d": "dog", "new": "bird", "other": "two"}
 LINES = {
     "base": {"library": ""},
@@ -76,7 +76,11 @@ def plan(model, many):
 
 
 def test_a_study_reports_on_tasks_that_nothing_was_chosen_by_and_is_not_repeated(plan, tmp_path, monkeypatch):
+    made, make = [], MODULE.methods.make
+    monkeypatch.setattr(MODULE.methods, "make", lambda name, *rest: made.append(name) or make(name, *rest))
     found = study(tmp_path, plan)
+    tried = [f"develop Arrow (private) {number}" for number in range(2)]
+    assert made == [*tried, *(f"score {name}" for name in LINES)]  # once for scores and routing
     assert [task["name"] for task in found["tasks"]] == ["b", "c", "d", "new"]
     assert found["development"] == ["a", "other"]
     scored = {one["name"]: one for one in found["methods"]}
