@@ -67,14 +67,11 @@ class SeedRun:
 
     def _best(self, name, lines) -> Line:
         tasks = self.study.developed
-        how = (
-            self.developing,
-            tasks,
-            dataclasses.replace(self.study.sample, examples=self.study.tuning, split="validation"),
-        )
+        sample = dataclasses.replace(self.study.sample, examples=self.study.tuning, split="validation")
         losses = []
         for number, line in enumerate(lines):
-            found = Trial(self.stages, f"develop {name} {number}", line, *how, LOSS_ALONE).scores()
+            stage = f"develop {name} {number}"
+            found = Trial(self.stages, stage, line, self.developing, tasks, sample, LOSS_ALONE).scores()
             parts = [summary(found, [one for one in part if one in found]) for part in (tasks.training, tasks.held_out)]
             losses.append(sum(part["loss"] for part in parts if part))
         return lines[losses.index(min(losses))]
