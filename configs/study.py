@@ -59,15 +59,14 @@ METHODS = {
     **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
     "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
     "confident (MBC)": {
-        "library": "mbc",
-        "router": {"name": "confident"},
-        "note": "else the mean of the cluster experts",
+        "library": "mbc_brief",
+        "router": {"name": "confident", "otherwise": "mean"},
+        "note": "brief and cluster experts, else the mean of the latter",
     },
-    "confident, else shared": {
-        "library": "private_shared",
-        "router": {"name": "confident", "otherwise": "shared"},
-        "note": "twice the compute",
-    },
+    "confident, else general": [
+        {"library": library, "router": {"name": "confident", "otherwise": name}, "note": "more compute"}
+        for library, name in (("private_shared", "shared"), ("private_mean", "mean"))
+    ],
     "pooled (private)": routed("private", POOLED, calibrate=4, note="the whole prompt's scores"),
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }

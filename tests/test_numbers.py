@@ -61,8 +61,7 @@ ARGUMENTS = {
         "count": ("examples", "centroids"),
     },
     "routing.confident": {
-        "top_k": ("top_k",),
-        "number": ("temperature", "shrinkage"),
+        "number": ("shrinkage", "false_positives"),
         "count": ("examples", "directions"),
     },
     "merge.ties": {"number": ("density",)},

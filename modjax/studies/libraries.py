@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modjax import cluster
+from modjax import cluster, merge
 from modjax.cluster.agreement import measures
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
@@ -22,6 +22,7 @@ from modjax.train.poly import train_poly
 
 MHR_HEADS = 64  # blocks with their own weights, as in the paper's pretraining
 EMBEDDED = 8  # examples of each task, the mean of whose embeddings is clustered
+MEAN = "mean"  # the name of the mean of MBC's experts
 FULL_RATE = 3e-5  # learning rate of full fine-tuning in the paper; an expert's would destroy the model
 
 
@@ -113,6 +114,19 @@ class Libraries:
     def _private_shared(self, kind):
         return self.stages.kept(kind, "library", lambda folder: self.library("private") + self.library("shared"))
 
+    def _private_mean(self, kind):
+        return self.stages.kept(kind, "library", lambda folder: self.library("private") + self._mean())
+
+    def _mbc_brief(self, kind):
+        def joined(folder):
+            return self._clustered() + self.library("mbc") + self._mean()
+
+        return self.stages.kept(kind, "library", joined)
+
+    def _mean(self) -> Library:
+        """The mean of MBC's cluster experts, as one expert."""
+        return merge.uniform(self.library("mbc"), name=MEAN)
+
     def _mbc(self, kind):
         return self._of_groups(kind, self.clusters()["groups"])
 
@@ -165,7 +179,9 @@ KINDS = {
     "brief": Libraries._brief,
     "shared": Libraries._shared,
     "private_shared": Libraries._private_shared,  # both: twice the compute
+    "private_mean": Libraries._private_mean,  # and the mean of MBC's experts: MBC's compute more
     "mbc": Libraries._mbc,
+    "mbc_brief": Libraries._mbc_brief,  # the experts that were clustered, those of the clusters, and the latter's mean
     "random": Libraries._random,
     "embedding": Libraries._embedding,
     "shared_a": Libraries._shared_a,

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from modjax import report
+from modjax import merge, report
 from modjax.data.tasks import Example, Task, Tasks
 from modjax.errors import InputError
 from modjax.eval.hierarchy import Figures
@@ -135,6 +135,21 @@ def test_libraries_of_clusters_read_what_their_clustering_leaves(model, many, tm
 def test_private_experts_and_the_shared_one_may_be_one_library(model, many, tmp_path):
     own = Libraries(model, many.training, Stages(tmp_path), SETTINGS | {"steps": 1}, {"clusters": 2})
     assert own.library("private_shared").names == (*many.training, "shared")
+
+
+def test_experts_of_mbc_and_their_mean_may_be_one_library(model, many, tmp_path):
+    own = Libraries(model, many.training, Stages(tmp_path), SETTINGS | {"steps": 5}, {"clusters": 2}, clustering=0.4)
+    clusters = own.library("mbc").names
+    assert own.library("private_mean").names == (*many.training, "mean")
+    joined = own.library("mbc_brief")
+    assert joined.names == (*many.training, *clusters, "mean")
+    assert dict(joined.infos[0].training)["steps"] == 2
+    mean = merge.uniform(own.library("mbc"))
+    np.testing.assert_array_equal(joined.loras["attn.q"].b[:, -1], mean.loras["attn.q"].b[:, 0])
+
+
+def test_claims_have_keys_of_their_own():
+    assert len({claim.key for claim in CLAIMS}) == len(CLAIMS)
 
 
 def test_with_epochs_they_read_their_tasks_less_often(model, many, tmp_path):
