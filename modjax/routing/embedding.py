@@ -4,6 +4,7 @@ Many prompts are read in rows of prefix trees, so that the instruction of a task
 """
 
 import functools
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.lax import Precision
 
+from modjax import digest
 from modjax.arguments import whole
 from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks, checked_tasks
@@ -46,6 +48,9 @@ class PromptTrees(NamedTuple):
 
 Prompts = PromptRows | PromptTrees
 
+# {decoder: (what it has read last, the descriptions)}: several routers are made of the same prompts.
+_last: weakref.WeakKeyDictionary[Decoder, tuple[tuple, np.ndarray]] = weakref.WeakKeyDictionary()
+
 
 def embed(
     model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
@@ -55,10 +60,17 @@ def embed(
 
 
 def _read(model, prompts, system, batch, describe) -> np.ndarray:
-    """What `describe` gives for each prompt, float64[n, X]."""
-    batch = whole("batch", batch, least=1)
+    """What `describe` gives for each prompt, float64[n, X]; the same prompts are not read twice in a row."""
+    batch, tokens = whole("batch", batch, least=1), encoded(model, prompts, system)
+    key = (describe, batch, digest.of_arrays(tokens))
+    if _last.get(model.params, (None,))[0] != key:
+        _last[model.params] = key, _read_tokens(model, tokens, batch, describe)
+    return _last[model.params][1].copy()
+
+
+def _read_tokens(model, prompts, batch, describe) -> np.ndarray:
     # A target, which is not read, at the end of each prompt: the row then lists the place before it.
-    examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in encoded(model, prompts, system)]
+    examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in prompts]
     found = {}
     for own in packed(examples, None, None, batch, model.config.original, model.params.row_shards):
         trees = PromptTrees(own.rows.tokens, own.rows.positions, own.rows.ends, own.rows.at)

@@ -1,11 +1,14 @@
 """Embeddings of prompts: means of the last hidden states, whatever else their row of prefix trees has."""
 
+import sys
+
 import numpy as np
 
 from modjax.data.tasks import Example, Task, Tasks
 from modjax.routing.embedding import embed, example_embeddings
 from modjax.routing.task_space import described
 
+MODULE = sys.modules["modjax.routing.embedding"]
 INSTRUCTION = " ".join(f"w{n}" for n in range(20, 40))
 TEXTS = [f"{INSTRUCTION} w{n} w{n + 1}" for n in range(9)] + ["w1", "w1 w2", f"{INSTRUCTION} w3", INSTRUCTION]
 
@@ -22,3 +25,16 @@ def test_a_description_may_have_the_last_hidden_state_too(word_model, hidden_sta
     last_nD = np.stack([own_nD[-1] for own_nD in hidden_states(TEXTS)])
     last_nD /= np.linalg.norm(last_nD, axis=1, keepdims=True)
     agrees("descriptions", found_nX[:, last_nD.shape[1] :], last_nD)
+
+
+def test_the_same_prompts_are_not_read_twice_in_a_row(word_model, monkeypatch):
+    reads, packed = [], MODULE.packed
+    monkeypatch.setattr(MODULE, "packed", lambda *given: reads.append(1) or packed(*given))
+    first = embed(word_model, TEXTS[:3])
+    kept = first.copy()
+    first[:] = 0  # the caller's own
+    np.testing.assert_array_equal(embed(word_model, TEXTS[:3]), kept)
+    assert len(reads) == 1
+    for change in ({"prompts": TEXTS[:2]}, {"prompts": TEXTS[:2], "batch": 1}, {"prompts": TEXTS[:3]}):
+        embed(word_model, **change)
+    assert len(reads) == 4
