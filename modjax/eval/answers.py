@@ -24,6 +24,7 @@ from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Context, Router
 from modjax.routing.batches import Batch, packed
 from modjax.routing.prompt import PromptRows, routed, settle
+from modjax.routing.table import tabled
 
 
 def losses_and_answers(
@@ -52,8 +53,9 @@ def losses_and_answers(
         settings = {"max_new_tokens": request.max_new_tokens, "batch": request.batch}
         return nats_n, model.generate(prompts, library, router, choices, **settings)
     generator = model.generator(library, router)
-    for own in packed(examples, generator.bound, choices, request.batch, shards=model.params.row_shards):
-        for piece in _answered(generator, own, request, nats_n):
+    bound, choices = tabled(model.params, generator.bound, examples, choices, request.batch)
+    for own in packed(examples, bound, choices, request.batch, shards=model.params.row_shards):
+        for piece in _answered(generator, bound, own, request, nats_n):
             answers[piece.prompt] += piece.text
             done(piece.last)
     return nats_n, answers
@@ -66,9 +68,11 @@ def _other_factors(model, examples, request) -> bool:
     return original is not None and longest + request.max_new_tokens > original
 
 
-def _answered(generator: Generator, own: Batch, request: Request, nats_n: np.ndarray) -> Iterator[Piece]:
+def _answered(
+    generator: Generator, bound: Bound | None, own: Batch, request: Request, nats_n: np.ndarray
+) -> Iterator[Piece]:
     """Yields the answers of a batch in pieces, and puts the losses of its examples in their places of nats_n."""
-    bound = settle(generator.params, generator.bound, own.prompts)
+    bound = settle(generator.params, bound, own.prompts)
     spare = room(request.max_new_tokens, generator.params.config)
     losses_NM, likely_NM, cache = read(generator.params, bound, own.context, None, own.rows, spare)
     losses_NM, likely_NM = gather((losses_NM, likely_NM))

@@ -18,6 +18,7 @@ from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, hook
 from modjax.routing.batches import packed
 from modjax.routing.prompt import settle
+from modjax.routing.table import tabled
 
 
 def target_loss(
@@ -41,6 +42,7 @@ def target_loss(
     """
     check(model, examples)
     totals = np.zeros(len(examples))
+    bound, choices = tabled(model.params, bound, examples, choices, batch)
     for own in packed(examples, bound, choices, batch, model.config.original, model.params.row_shards):
         settled = settle(model.params, bound, own.prompts)
         losses_NM = np.float64(gather(_losses(model.params, settled, own.context, own.rows)))
@@ -68,7 +70,8 @@ def scored(model: Model, examples: Sequence[Encoded], bound: Bound | None = None
     for i, example in enumerate(examples):
         inputs.check(model, f"request {i}", example.tokens[:-1])
         inputs.check(model, f"the continuation of request {i}", example.tokens[example.n_prompt :])
-    for own in packed(examples, bound, None, batch, model.config.original, model.params.row_shards):
+    bound, choices = tabled(model.params, bound, examples, None, batch)
+    for own in packed(examples, bound, choices, batch, model.config.original, model.params.row_shards):
         settled = settle(model.params, bound, own.prompts)
         losses_NM, likely_NM = gather(_scores(model.params, settled, own.context, own.rows))
         for example, row, targets in own.members:

@@ -90,6 +90,11 @@ class PromptRouter(Router):
         ids, weights = weights if isinstance(weights, TopK) else (None, weights)
         return Bound(loras, Settled(weights, self.mix, ids))
 
+    @property
+    def takes_one(self) -> bool:
+        """Whether weights are those of one expert, so that many prompts have the same: by default where top_k is 1."""
+        return getattr(self, "top_k", None) == 1
+
     def at_once(self, loras: Loras) -> int | None:
         """The most prompts that one batch may have; None is any number."""
         return None
