@@ -34,7 +34,7 @@ class Confident(PromptRouter):
     threshold: float = static()  # the distance to the nearest task below which it is taken
     at_most: int = static()  # experts with a weight
     mix: Mix = static("outputs")
-    takes_one = True  # task's experts, or the fallback
+    many_alike = True  # those of a task's experts, or of the fallback
 
     def weigh(self, decoder, loras, rows):
         space = TaskSpace(self.centre, self.projection, self.tasks, self.radii)

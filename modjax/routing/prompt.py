@@ -91,8 +91,8 @@ class PromptRouter(Router):
         return Bound(loras, Settled(weights, self.mix, ids))
 
     @property
-    def takes_one(self) -> bool:
-        """Whether weights are those of one expert, so that many prompts have the same: by default where top_k is 1."""
+    def many_alike(self) -> bool:
+        """Whether many prompts have the very same weights, as if each has one expert: by default where top_k is 1."""
         return getattr(self, "top_k", None) == 1
 
     def at_once(self, loras: Loras) -> int | None:

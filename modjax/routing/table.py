@@ -41,20 +41,21 @@ def tabled(
 
     The base model reads each prompt once for it, `batch` at a time. Other routers and their choices are unchanged.
     """
-    if not (examples and bound and isinstance(bound.router, PromptRouter) and bound.router.takes_one):
+    if not (examples and bound and isinstance(bound.router, PromptRouter) and bound.router.many_alike):
         return bound, choices
     prompts = [one.tokens[: one.n_prompt] for one in examples]
-    weights_of = dict(_weights(decoder, bound, list({one.tobytes(): one for one in prompts}.values()), batch))
-    own = [weights_of[one.tobytes()] for one in prompts]
-    places = {content: place for place, content in enumerate(dict.fromkeys(map(_content, own)))}
-    distinct = list({_content(one): one for one in own}.values())
+    places: dict[bytes, int] = {}  # of weights in the table
+    distinct, place_of = [], {}
+    for prompt, own in _weights(decoder, bound, list({one.tobytes(): one for one in prompts}.values()), batch):
+        content = b"".join(part.tobytes() for part in own)
+        if content not in places:
+            places[content] = len(places)
+            distinct.append(own)
+        place_of[prompt] = places[content]
     spare = [distinct[0]] * (bucket(len(distinct), 1) - len(distinct))  # so that there are few different shapes
     weights_LC, *ids = (jnp.asarray(np.stack(part, axis=1)) for part in zip(*distinct, *spare, strict=True))
-    return bound._replace(router=Table(weights_LC, bound.router.mix, *ids)), [places[_content(one)] for one in own]
-
-
-def _content(weights: Sequence[np.ndarray]) -> bytes:
-    return b"".join(part.tobytes() for part in weights)
+    table = Table(weights_LC, bound.router.mix, *ids)
+    return bound._replace(router=table), [place_of[one.tobytes()] for one in prompts]
 
 
 def _weights(decoder, bound, prompts, batch):

@@ -32,7 +32,7 @@ class TwoStage(PromptRouter):
     mix: Mix = static("parameters")
     input_norm: Norm = static("none")
     left_out: tuple[int, ...] = static(())  # indices of experts that are no candidates
-    takes_one = False  # prompts have candidates; weights are those of tokens
+    many_alike = False  # prompts have candidates; weights are those of tokens
 
     def __post_init__(self):
         object.__setattr__(self, "left_out", tuple(self.left_out))  # a file gives a list, which has no hash

@@ -40,7 +40,7 @@ def test_losses_and_answers_are_those_of_a_row_per_prompt(name, words, word_mode
         return target_loss(word_model, examples, bound, batch=4)[0], *answered
 
     together = found()
-    monkeypatch.setattr(type(bound.router), "takes_one", False)
+    monkeypatch.setattr(type(bound.router), "many_alike", False)
     apart = found()
     for own, expected in zip(together[:2], apart[:2], strict=True):
         np.testing.assert_allclose(own, expected, atol=1e-5)
@@ -66,4 +66,4 @@ def test_other_routers_are_unchanged(words, word_model, examples):
         bound = Bound(words.loras, router)
         assert tabled(word_model.params, bound, examples, None, 4) == (bound, None)
     assert tabled(word_model.params, None, examples, None, 4) == (None, None)
-    assert isinstance(pooled(words), PromptRouter) and pooled(words).takes_one
+    assert isinstance(pooled(words), PromptRouter) and pooled(words).many_alike
