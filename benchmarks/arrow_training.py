@@ -101,9 +101,9 @@ def arguments(argv: list[str] | None = None):
 
 def main() -> None:
     args = arguments()
-    tasks = modjax.data.load("open48", only=TASKS)
-    arms = ARMS if not args.small else ((2, 2), (4, 2))
-    measuring.report(compared(modjax.load(args.model), tasks, args.workdir, arms, args.examples), PACKAGES, args.out)
+    names, arms, examples = (TASKS[:2], ((2, 2), (4, 2)), 2) if args.small else (TASKS, ARMS, args.examples)
+    model, tasks = modjax.load(args.model), modjax.data.load("open48", only=names)
+    measuring.report(compared(model, tasks, args.workdir, arms, examples), PACKAGES, args.out)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ def main() -> None:
     model, used, source = build.model(config), build.tasks(config), build.source(config)
     left_out = data.load(source, only=args.exclude.split(",")) if args.exclude else {}
     new = new_tasks(data.load(source, only=args.only.split(",")), {**used, **left_out})
+    new = new.select(list(new)[:4]) if args.small else new
     sample = dataclasses.replace(Sample.of(config.evaluate), examples=args.examples)
     runs = []
     for seed, chosen in done["chosen"].items():
