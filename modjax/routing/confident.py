@@ -52,7 +52,7 @@ def confident(
     model: BaseModel,
     tasks: Tasks,
     otherwise: str = "uniform",
-    false_positives: float = 0.02,
+    false_positives: float = 0.05,
     examples: int = 16,
     directions: int = 256,
     shrinkage: float = 0.5,
