@@ -27,8 +27,8 @@ from modjax.studies.trial import Trial
 
 PACKAGES = ("flax", "numpy")
 METHODS = (
-    "base", "shared", "mu (private)", "mu (MBC)", "Arrow (private)", "Arrow (MBC)", "confident (private)",
-    "confident (MBC)", "confident, else general",
+    "shared", "mu (private)", "Arrow (private)", "mu (MBC)", "confident (private)", "confident, else general",
+    "confident (MBC)",
 )  # fmt: skip
 LOSS_ALONE = 1  # new tokens
 
