@@ -25,7 +25,6 @@ from modjax.eval import BENCHMARKS
 OF_DEMO = ("dates_next_day", "words_past", "records_person", "numbers_larger", "editing_capitals")
 OF_FLAN = ("wiki_qa_*", "quail_*", "dream_*")
 ARROWS = [{"name": "arrow", "top_k": k, "temperature": t} for k, t in ((1, 1.0), (4, 1.0), (-1, 1.0), (-1, 0.3))]
-POOLED = [{"name": "pooled", "top_k": -1, "temperature": t} for t in (0.1, 0.2)]
 UNIFORMS = [{"name": "uniform", "mix": mix} for mix in ("parameters", "outputs")]
 # Of extra192: a task of each of twelve categories that neither the other tasks in training nor the reported ones have.
 NEW = (
@@ -67,7 +66,6 @@ METHODS = {
         {"library": library, "router": {"name": "confident", "otherwise": name}, "note": "more compute"}
         for library, name in (("private_shared", "shared"), ("private_mean", "mean"))
     ],
-    "pooled (private)": routed("private", POOLED, calibrate=4, note="the whole prompt's scores"),
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }
 ADAPTATIONS = {

@@ -48,7 +48,7 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
     return {
         "title": "Libraries of experts at equal compute",
         "subtitle": f"{len(plan.tasks.training)} tasks in training, {len(parts['held_out'])} held out, "
-        f"{len(runs)} seeds, on {plan.model.name}",
+        f"{len(runs)} seed{'s' * (len(runs) > 1)}, on {plan.model.name}",
         "facts": results.facts(plan.model, plan.tasks, seconds),
         "resampled": "seeds and tasks, and examples within their tasks, resampled",
         "claims": [claim.judged(judged, metric) for claim in CLAIMS for metric in JUDGED],
