@@ -31,13 +31,10 @@ class TaskSpace(NamedTuple):
 
     def nearest(self, u_nX: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The index of the nearest task of each description, int32[n], and its distance (1 - q . t_k) / r_k."""
-        query_nP = self._projected(u_nX)
+        query_nP = unit(jnp.matmul(u_nX - self.centre_X[None], self.projection_XP, precision=Precision.HIGHEST))
         cosine_nK = jnp.matmul(query_nP, self.tasks_KP.T, precision=Precision.HIGHEST)
         task_n = cosine_nK.argmax(axis=1)
         return task_n, (1 - cosine_nK.max(axis=1)) / self.radii_K[task_n]
-
-    def _projected(self, u_nX):
-        return unit(jnp.matmul(u_nX - self.centre_X[None], self.projection_XP, precision=Precision.HIGHEST))
 
     @classmethod
     def of(cls, known: Sequence[np.ndarray], directions: int, shrinkage: float) -> "TaskSpace":
@@ -45,9 +42,10 @@ class TaskSpace(NamedTuple):
 
             W = V ((1 - g) S + g tr(S) / P I)^(-1/2),  S the covariance of V^T u within tasks
             q = unit(W^T (u - centre)),  t_k = q of the mean of a task's descriptions
-            r_k = the mean of 1 - q . t_k over a task's own descriptions, each left out of t_k
+            r_k = ((n_k - 1) d_k + the mean of d over tasks) / n_k,  for n_k descriptions
 
-        Few descriptions say little about r_k: the mean over tasks counts as one of the n_k - 1 others more.
+        d_k is the mean of 1 - q . t_k over the task's own descriptions, each left out of t_k. Of one description alone
+        it cannot be measured, and of few it is uncertain; hence the mean over tasks.
 
         Args:
           known: descriptions of prompts of each task, float64[n,X].
