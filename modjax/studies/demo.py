@@ -34,6 +34,7 @@ METHODS = {
 }
 ANALYSED = ("Arrow (private)", "Arrow (MBC)")
 TRAINED = ("private", "mbc", "shared")
+PARTS = {"private_shared": ("private", "shared")}  # the libraries that another is made of
 
 
 def demo(
@@ -69,7 +70,7 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    trained = {kind: libraries.path(kind) for kind in (*TRAINED, "private_shared")}
+    trained = {kind: libraries.path(kind) for kind in (*TRAINED, *PARTS)}
     stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
     experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
     lines = {name: methods.normalised(line) for name, line in METHODS.items()}
@@ -112,8 +113,9 @@ def _routing(name, lines, experiment, shown):
 
 
 def _row(name, line, compared, analysed, seconds):
-    trained = line.get("library")
+    trained = PARTS.get(line["library"], (line["library"],))
+    training = [seconds[f"train {kind}"] for kind in trained if f"train {kind}" in seconds]
     return results.method(name, line["note"], compared) | {
-        "seconds": {"train": seconds.get(f"train {trained}"), "evaluate": seconds.get(f"evaluate {name}")},
+        "seconds": {"train": sum(training) if training else None, "evaluate": seconds.get(f"evaluate {name}")},
         "routing_accuracy": analysed["analysis"]["accuracy"] if analysed else None,
     }
