@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from modjax.metrics import LOSS
 
-METHODS = 8  # --method-0 ... in page.css
+METHODS = 9  # --method-0 ... in page.css
 CLUSTERS = 10  # --cluster-0 ... in page.css
 CLUSTER_NAME = re.compile(r"(?:mbc|cluster)[\W_]*(\d+)", re.IGNORECASE)
 
