@@ -22,6 +22,7 @@ from modjax.eval import Sample
 from modjax.eval.hierarchy import Figures
 from modjax.files import read_json
 from modjax.studies import Experiment
+from modjax.studies.seed_run import LOSS_ALONE
 from modjax.studies.stages import Stages
 from modjax.studies.trial import Trial
 
@@ -30,7 +31,6 @@ METHODS = (
     "shared", "mu (private)", "Arrow (private)", "mu (MBC)", "confident (private)", "confident, else general",
     "confident (MBC)",
 )  # fmt: skip
-LOSS_ALONE = 1  # new tokens
 
 
 def new_tasks(tasks: Tasks, used: Collection[str]) -> Tasks:

@@ -13,7 +13,7 @@ from modjax.eval.score import as_json, from_json
 from modjax.model import Model
 from modjax.studies import content, methods, results
 from modjax.studies.experiment import Experiment
-from modjax.studies.libraries import Libraries
+from modjax.studies.libraries import UNIONS, Libraries
 from modjax.studies.stages import Stages
 from modjax.train.settings import Settings
 
@@ -34,7 +34,6 @@ METHODS = {
 }
 ANALYSED = ("Arrow (private)", "Arrow (MBC)")
 TRAINED = ("private", "mbc", "shared")
-PARTS = {"private_shared": ("private", "shared")}  # the libraries that another is made of
 
 
 def demo(
@@ -70,7 +69,7 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    trained = {kind: libraries.path(kind) for kind in (*TRAINED, *PARTS)}
+    trained = {kind: libraries.path(kind) for kind in (*TRAINED, "private_shared")}
     stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
     experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
     lines = {name: methods.normalised(line) for name, line in METHODS.items()}
@@ -113,7 +112,7 @@ def _routing(name, lines, experiment, shown):
 
 
 def _row(name, line, compared, analysed, seconds):
-    trained = PARTS.get(line["library"], (line["library"],))
+    trained = UNIONS.get(line["library"], (line["library"],))
     training = [seconds[f"train {kind}"] for kind in trained if f"train {kind}" in seconds]
     return results.method(name, line["note"], compared) | {
         "seconds": {"train": sum(training) if training else None, "evaluate": seconds.get(f"evaluate {name}")},

@@ -9,7 +9,7 @@ from modjax import cluster, merge
 from modjax.cluster.agreement import measures
 from modjax.data.tasks import Tasks
 from modjax.errors import InputError
-from modjax.experts.library import Library
+from modjax.experts.library import Library, concatenate
 from modjax.model import Model
 from modjax.parallel.distributed import from_first
 from modjax.routing.embedding import task_embeddings
@@ -22,7 +22,6 @@ from modjax.train.poly import train_poly
 
 MHR_HEADS = 64  # blocks with their own weights, as in the paper's pretraining
 EMBEDDED = 8  # examples of each task, the mean of whose embeddings is clustered
-MEAN = "mean"  # the name of the mean of MBC's experts
 FULL_RATE = 3e-5  # learning rate of full fine-tuning in the paper; an expert's would destroy the model
 
 
@@ -84,13 +83,9 @@ class Libraries:
         self.stages.claim(inputs, "libraries", [*KINDS, "clusters.json"])
 
     def _clusters(self):
-        library = self._clustered()
+        library = self.library("brief")
         found, families = cluster.mbc(library, **self.cluster), self.tasks.families_of(library.tasks)
         return found.as_json(library) | measures(found, families)
-
-    def _clustered(self) -> Library:
-        """The private experts by which tasks are clustered."""
-        return self.library("brief" if self.clustering else "private")
 
     def _private(self, kind):
         if self.private_folder:
@@ -98,6 +93,8 @@ class Libraries:
         return self._of_groups(kind, private(self.tasks.training))
 
     def _brief(self, kind):
+        if not self.clustering:
+            return self.path("private")
         epochs = self.settings.get("epochs")
         if epochs:
             part = {"epochs": round(self.clustering * epochs, 9)}
@@ -111,21 +108,18 @@ class Libraries:
     def _shared(self, kind):
         return self._of_groups(kind, shared(self.tasks.training))
 
-    def _private_shared(self, kind):
-        return self.stages.kept(kind, "library", lambda folder: self.library("private") + self.library("shared"))
+    def _union(self, kind):
+        self._train_first(*UNIONS[kind])
+        return self.stages.kept(kind, "library", lambda folder: concatenate(list(map(self.library, UNIONS[kind]))))
 
-    def _private_mean(self, kind):
-        return self.stages.kept(kind, "library", lambda folder: self.library("private") + self._mean())
+    def _mean(self, kind):
+        self._train_first("mbc")
+        return self.stages.kept(kind, "library", lambda folder: merge.uniform(self.library("mbc"), name=kind))
 
-    def _mbc_brief(self, kind):
-        def joined(folder):
-            return self._clustered() + self.library("mbc") + self._mean()
-
-        return self.stages.kept(kind, "library", joined)
-
-    def _mean(self) -> Library:
-        """The mean of MBC's cluster experts, as one expert."""
-        return merge.uniform(self.library("mbc"), name=MEAN)
+    def _train_first(self, *kinds):
+        """Libraries that another is made of are trained in stages of their own, not in its time."""
+        for kind in kinds:
+            self.path(kind)
 
     def _mbc(self, kind):
         return self._of_groups(kind, self.clusters()["groups"])
@@ -133,11 +127,11 @@ class Libraries:
     def _random(self, kind):
         self.clusters()
         found = cluster.Clusters.load(self.stages.path("clusters"))
-        groups = cluster.random(found, **picked(self.cluster, "seed")).groups(self._clustered())
+        groups = cluster.random(found, **picked(self.cluster, "seed")).groups(self.library("brief"))
         return self._of_groups(kind, groups)
 
     def _embedding(self, kind):
-        library = self._clustered()
+        library = self.library("brief")
         vectors = task_embeddings(self.model, self.tasks.training, EMBEDDED, system=self.settings.get("system"))
         found = cluster.embedding(library, vectors, **picked(self.cluster, "clusters", "seed", "restarts"))
         return self._of_groups(kind, found.groups(library))
@@ -174,20 +168,24 @@ class Libraries:
 
 
 OF_CLUSTERS = ("mbc", "random", "embedding")
+UNIONS = {  # libraries that have the experts of others
+    "private_shared": ("private", "shared"),
+    "private_mean": ("private", "mean"),
+    "mbc_brief": ("brief", "mbc", "mean"),
+}
 KINDS = {
     "private": Libraries._private,
-    "brief": Libraries._brief,
+    "brief": Libraries._brief,  # the private experts by which tasks are clustered
     "shared": Libraries._shared,
-    "private_shared": Libraries._private_shared,  # both: twice the compute
-    "private_mean": Libraries._private_mean,  # and the mean of MBC's experts: MBC's compute more
     "mbc": Libraries._mbc,
-    "mbc_brief": Libraries._mbc_brief,  # the experts that were clustered, those of the clusters, and the latter's mean
+    "mean": Libraries._mean,  # of MBC's experts, as one expert
     "random": Libraries._random,
     "embedding": Libraries._embedding,
     "shared_a": Libraries._shared_a,
     "poly": Libraries._poly,
     "mhr": Libraries._poly,
     "full": Libraries._full,
+    **dict.fromkeys(UNIONS, Libraries._union),
 }
 
 

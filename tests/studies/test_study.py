@@ -132,9 +132,12 @@ def test_libraries_of_clusters_read_what_their_clustering_leaves(model, many, tm
     assert dict(own.library("brief").infos[0].training)["steps"] == 4
 
 
-def test_private_experts_and_the_shared_one_may_be_one_library(model, many, tmp_path):
+def test_private_experts_and_the_shared_one_may_be_one_library(model, many, tmp_path, capsys):
     own = Libraries(model, many.training, Stages(tmp_path), SETTINGS | {"steps": 1}, {"clusters": 2})
     assert own.library("private_shared").names == (*many.training, "shared")
+    begun = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train ")]
+    assert begun == ["train private ...", "train shared ...", "train private_shared ..."]  # none within another
+    assert own.path("brief") == own.path("private")  # the library that is clustered, at no cost
 
 
 def test_experts_of_mbc_and_their_mean_may_be_one_library(model, many, tmp_path):
@@ -144,6 +147,7 @@ def test_experts_of_mbc_and_their_mean_may_be_one_library(model, many, tmp_path)
     joined = own.library("mbc_brief")
     assert joined.names == (*many.training, *clusters, "mean")
     assert dict(joined.infos[0].training)["steps"] == 2
+    assert own.library("mean").names == ("mean",)
     mean = merge.uniform(own.library("mbc"))
     np.testing.assert_array_equal(joined.loras["attn.q"].b[:, -1], mean.loras["attn.q"].b[:, 0])
 
