@@ -63,8 +63,8 @@ METHODS = {
         "note": "brief and cluster experts, else the mean of the latter",
     },
     "confident, else general": [
-        {"library": library, "router": {"name": "confident", "otherwise": name}, "note": "more compute"}
-        for library, name in (("private_shared", "shared"), ("private_mean", "mean"))
+        {"library": f"private_{name}", "router": {"name": "confident", "otherwise": name}, "note": "more compute"}
+        for name in ("shared", "mean", "general")
     ],
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }

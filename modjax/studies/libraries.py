@@ -116,6 +116,14 @@ class Libraries:
         self._train_first("mbc")
         return self.stages.kept(kind, "library", lambda folder: merge.uniform(self.library("mbc"), name=kind))
 
+    def _general(self, kind):
+        self._train_first("shared", "mean")
+
+        def merged(folder):
+            return merge.uniform(self.library("shared") + self.library("mean"), form="products", name=kind)
+
+        return self.stages.kept(kind, "library", merged)
+
     def _train_first(self, *kinds):
         """Libraries that another is made of are trained in stages of their own, not in its time."""
         for kind in kinds:
@@ -171,6 +179,7 @@ OF_CLUSTERS = ("mbc", "random", "embedding")
 UNIONS = {  # libraries that have the experts of others
     "private_shared": ("private", "shared"),
     "private_mean": ("private", "mean"),
+    "private_general": ("private", "general"),
     "mbc_brief": ("brief", "mbc", "mean"),
 }
 KINDS = {
@@ -179,6 +188,7 @@ KINDS = {
     "shared": Libraries._shared,
     "mbc": Libraries._mbc,
     "mean": Libraries._mean,  # of MBC's experts, as one expert
+    "general": Libraries._general,  # half the shared expert and half that mean
     "random": Libraries._random,
     "embedding": Libraries._embedding,
     "shared_a": Libraries._shared_a,

@@ -152,6 +152,18 @@ def test_experts_of_mbc_and_their_mean_may_be_one_library(model, many, tmp_path)
     np.testing.assert_array_equal(joined.loras["attn.q"].b[:, -1], mean.loras["attn.q"].b[:, 0])
 
 
+def test_the_general_expert_is_half_shared_and_half_the_mean(model, many, tmp_path):
+    own = Libraries(model, many.training, Stages(tmp_path), SETTINGS | {"steps": 1}, {"clusters": 2})
+    assert own.library("private_general").names == (*many.training, "general")
+    general, shared, mean = map(own.library, ("general", "shared", "mean"))
+
+    def update(library):
+        lora = library.loras["attn.q"]
+        return np.einsum("leri,lero,le->lio", lora.a, lora.b, lora.scale)
+
+    np.testing.assert_allclose(update(general), 0.5 * (update(shared) + update(mean)), rtol=1e-5, atol=1e-8)
+
+
 def test_claims_have_keys_of_their_own():
     assert len({claim.key for claim in CLAIMS}) == len(CLAIMS)
 

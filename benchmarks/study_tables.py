@@ -1,0 +1,163 @@
+"""The tables of docs/experiments.md, from the results of seeds that may have been run at other times or elsewhere.
+
+    python benchmarks/study_tables.py --study=workdir/study --results=benchmarks/results/study_sni_cpu
+    python benchmarks/study_tables.py --results=benchmarks/results/study_sni_cpu
+
+With --study, what that study has found with each of its seeds is first kept as seed-N.json in the folder of results:
+the scores of all examples, also those of benchmarks/new_tasks.py. Then the tables over all seeds of the folder are
+printed as Markdown, with 95 % intervals over seeds, tasks and examples.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import measuring
+import numpy as np
+from new_tasks import METHODS as ON_NEW_TASKS
+
+from modjax.eval.hierarchy import Figures
+from modjax.eval.intervals import Estimate
+from modjax.eval.score import Score
+from modjax.files import read_json
+from modjax.studies.claims import CLAIMS, Results
+from modjax.studies.stages import Stages
+from modjax.studies.study import JUDGED
+
+PACKAGES = ("flax", "numpy")
+PARTS = ("in_distribution", "held_out")
+SHOTS = (10, 50, 100)
+
+
+def keep(study: pathlib.Path, results: pathlib.Path) -> None:
+    """Writes what each seed of a study that has ended found."""
+    done = read_json(study / "study.json")
+    tasks = {part: [task["name"] for task in done["tasks"] if task["held_out"] == (part != PARTS[0])] for part in PARTS}
+    correlation = next(claim for claim in done["claims"] if claim["claim"] == "a")
+    results.mkdir(parents=True, exist_ok=True)
+    for number, (seed, chosen) in enumerate(done["chosen"].items()):
+        found = {"tasks": tasks, "chosen": chosen} | _of_seed(study / f"seed-{seed}", chosen)
+        if number == 0 and correlation["verdict"] != "not measured":  # measured with the first seed alone
+            found["transfer"] = {key: correlation[key] for key in ("value", "low", "high")}
+        whole = {"seed": int(seed), **measuring.machine(*PACKAGES), **found}
+        (results / f"seed-{seed}.json").write_text(json.dumps(whole) + "\n")
+
+
+def _of_seed(folder, chosen) -> dict[str, Any]:
+    stages, new = Stages(folder), Stages(folder / "new")
+    routings = {name: stages.path(f"routing {name}") for name in chosen}
+    found = {
+        "scores": {name: _each(stages.path(f"score {name}")) for name in chosen},
+        "new": {name: _each(new.path(name)) for name in chosen if new.path(name).exists()},
+        "right": {name: read_json(path)["accuracy"] for name, path in routings.items() if path.exists()},
+    }
+    return found | {"seconds": stages.seconds}
+
+
+def _each(path) -> dict[str, dict]:
+    """{task: the values of its examples} of a file of scores."""
+    return {task: {"each": score["each"]} for task, score in read_json(path)["tasks"].items()}
+
+
+def tables(seeds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The lines of all tables over some seeds."""
+    parts = {part: _figures(seeds, "scores", seeds[0]["tasks"][part]) for part in PARTS}
+    transfer = [Estimate(**seed["transfer"]) for seed in seeds if "transfer" in seed]
+    yield from _methods(seeds, parts)
+    yield from _claims(Results(**parts, transfer=transfer[0] if transfer else None))
+    yield from _adapted(parts["held_out"])
+    if all(seed["new"] for seed in seeds):
+        yield from _new(_figures(seeds, "new", next(iter(seeds[0]["new"].values()))))
+
+
+def _figures(seeds, key, tasks) -> Figures:
+    """The figures of the methods that were scored on all of the tasks with every seed."""
+    runs = [
+        {name: {task: Score.from_json(own[task]) for task in tasks if task in own} for name, own in seed[key].items()}
+        for seed in seeds
+    ]
+    known = [name for name in runs[0] if all(task in run.get(name, ()) for run in runs for task in tasks)]
+    return Figures(runs, known, list(tasks))
+
+
+def _methods(seeds, parts) -> Iterator[str]:
+    yield from _head("method", "in distribution: loss", "Rouge-L", "held out: loss", "Rouge-L", "right expert")
+    for name in seeds[0]["chosen"]:
+        if name.startswith("adapt "):
+            continue
+        cells = [cell for figures in parts.values() for cell in _means(figures, name)]
+        right = [seed["right"].get(name) for seed in seeds]
+        yield _row(name, *cells, "" if None in right else f"{100 * np.mean(right):.0f} %")
+    yield ""
+
+
+def _adapted(held_out) -> Iterator[str]:
+    yield from _head("start", *(f"{n} examples: {metric}" for n in SHOTS for metric in ("loss", "Rouge-L")))
+    for start in ("LoRA", "shared", "MBC"):
+        yield _row(start, *(cell for n in SHOTS for cell in _means(held_out, f"adapt {start} {n}")))
+    yield ""
+
+
+def _claims(results) -> Iterator[str]:
+    yield from _head("claim", "by loss", "by Rouge-L")
+    for claim in CLAIMS:
+        verdicts = [claim.judged(results, metric) for metric in JUDGED]
+        yield _row(f"{claim.key}. {claim.figure}", *map(_verdict, verdicts))
+    yield ""
+
+
+def _verdict(found) -> str:
+    if found["verdict"] == "not measured":
+        return found["verdict"]
+    return f"{found['verdict']}: {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+
+def _new(figures) -> Iterator[str]:
+    yield from _head("method", "loss", "gain over the shared expert")
+    for name in (name for name in ON_NEW_TASKS if name in figures.methods):
+        gain = "" if name == "shared" else _interval(figures.difference("loss", "shared", name))
+        yield _row(name, _interval(figures.mean("loss", name)), gain)
+    yield ""
+
+
+def _means(figures, name) -> tuple[str, str]:
+    """The loss, and Rouge-L in percent, each with half the width of its interval."""
+    if name not in figures.methods:
+        return "", ""
+    loss, rouge = (figures.mean(metric, name) for metric in JUDGED)
+    return f"{loss.value:.3f} ± {_half(loss):.3f}", f"{100 * rouge.value:.1f} ± {100 * _half(rouge):.1f}"
+
+
+def _half(found: Estimate) -> float:
+    return (found.high - found.low) / 2
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _head(*cells: str) -> tuple[str, str]:
+    return _row(*cells), "|" + "---|" * len(cells)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def arguments(argv: list[str] | None = None):
+    parser = measuring.parser(__doc__, repeats=None)
+    parser.add_argument("--study", type=pathlib.Path, help="the workdir of a study that has ended")
+    parser.add_argument("--results", type=pathlib.Path, required=True, help="the folder of seed-N.json")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = arguments()
+    if args.study:
+        keep(args.study, args.results)
+    print("\n".join(tables([read_json(path) for path in sorted(args.results.glob("seed-*.json"))])))
+
+
+if __name__ == "__main__":
+    main()
