@@ -1,11 +1,11 @@
-"""The tables of docs/experiments.md, from the results of seeds that may have been run at other times or elsewhere.
+"""The tables and the picture of docs/experiments.md, over seeds that may have been run at other times or elsewhere.
 
     python benchmarks/study_tables.py --study=workdir/study --results=benchmarks/results/study_sni_cpu
     python benchmarks/study_tables.py --results=benchmarks/results/study_sni_cpu
 
 With --study, what that study has found with each of its seeds is first kept as seed-N.json in the folder of results:
 the scores of all examples, also those of benchmarks/new_tasks.py. Then the tables over all seeds of the folder are
-printed as Markdown, with 95 % intervals over seeds, tasks and examples.
+printed as Markdown, with 95 % intervals over seeds, tasks and examples, and --picture=docs/study draws docs/study.svg.
 """
 
 import json
@@ -15,12 +15,14 @@ from typing import Any
 
 import measuring
 import numpy as np
+from matplotlib.figure import Figure
 from new_tasks import METHODS as ON_NEW_TASKS
 
 from modjax.eval.hierarchy import Figures
 from modjax.eval.intervals import Estimate
 from modjax.eval.score import Score
 from modjax.files import read_json
+from modjax.report import picture, svg
 from modjax.studies.claims import CLAIMS, Results
 from modjax.studies.stages import Stages
 from modjax.studies.study import JUDGED
@@ -28,6 +30,7 @@ from modjax.studies.study import JUDGED
 PACKAGES = ("flax", "numpy")
 PARTS = ("in_distribution", "held_out")
 SHOTS = (10, 50, 100)
+OTHER, OWN = "shared", "confident"  # the method that others are held beside; those of modjax alone
 
 
 def keep(study: pathlib.Path, results: pathlib.Path) -> None:
@@ -62,13 +65,21 @@ def _each(path) -> dict[str, dict]:
 
 def tables(seeds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The lines of all tables over some seeds."""
-    parts = {part: _figures(seeds, "scores", seeds[0]["tasks"][part]) for part in PARTS}
+    parts = figures(seeds)
     transfer = [Estimate(**seed["transfer"]) for seed in seeds if "transfer" in seed]
     yield from _methods(seeds, parts)
-    yield from _claims(Results(**parts, transfer=transfer[0] if transfer else None))
+    yield from _claims(Results(*(parts[part] for part in PARTS), transfer[0] if transfer else None))
     yield from _adapted(parts["held_out"])
+    if "new" in parts:
+        yield from _new(parts["new"])
+
+
+def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figures]:
+    """{"in_distribution", "held_out" and, if all seeds have it, "new": the figures of that part}."""
+    found = {part: _figures(seeds, "scores", seeds[0]["tasks"][part]) for part in PARTS}
     if all(seed["new"] for seed in seeds):
-        yield from _new(_figures(seeds, "new", next(iter(seeds[0]["new"].values()))))
+        found["new"] = _figures(seeds, "new", next(iter(seeds[0]["new"].values())))
+    return found
 
 
 def _figures(seeds, key, tasks) -> Figures:
@@ -86,7 +97,7 @@ def _methods(seeds, parts) -> Iterator[str]:
     for name in seeds[0]["chosen"]:
         if name.startswith("adapt "):
             continue
-        cells = [cell for figures in parts.values() for cell in _means(figures, name)]
+        cells = [cell for part in PARTS for cell in _means(parts[part], name)]
         right = [seed["right"].get(name) for seed in seeds]
         yield _row(name, *cells, "" if None in right else f"{100 * np.mean(right):.0f} %")
     yield ""
@@ -116,7 +127,7 @@ def _verdict(found) -> str:
 def _new(figures) -> Iterator[str]:
     yield from _head("method", "loss", "gain over the shared expert")
     for name in (name for name in ON_NEW_TASKS if name in figures.methods):
-        gain = "" if name == "shared" else _interval(figures.difference("loss", "shared", name))
+        gain = "" if name == OTHER else _interval(figures.difference("loss", OTHER, name))
         yield _row(name, _interval(figures.mean("loss", name)), gain)
     yield ""
 
@@ -137,6 +148,29 @@ def _interval(found: Estimate) -> str:
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
+TITLES = {"in_distribution": "in distribution", "held_out": "twelve held-out tasks", "new": "157 more new tasks"}
+
+
+def gains(parts: Mapping[str, Figures], names: Sequence[str], colours: Mapping[str, str]) -> Figure:
+    """A panel per part with a row per method: its gain over the shared expert, and the interval of that."""
+    figure = svg.figure(1040, 80 + 27 * len(names))
+    panels = figure.subplots(1, len(parts), sharey=True)
+    for panel, (part, found) in zip(panels, parts.items(), strict=True):
+        panel.axvline(0, color=colours["muted"], linewidth=1)
+        for row, name in enumerate(names):
+            if name in found.methods:
+                gain, colour = found.difference("loss", OTHER, name), colours["method-1" if OWN in name else "method-2"]
+                panel.hlines(row, gain.low, gain.high, color=colour, linewidth=1.6, alpha=0.6)
+                panel.scatter(gain.value, row, s=30, color=colour, zorder=3)
+        panel.set_title(TITLES[part])
+        panel.grid(axis="y", visible=False)
+        panel.spines[["left", "bottom"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_ylim(len(names) - 0.5, -0.5)
+    figure.supxlabel("gain over the shared expert, nats per target token", color=colours["muted"], fontsize=12)
+    return figure
+
+
 def _head(*cells: str) -> tuple[str, str]:
     return _row(*cells), "|" + "---|" * len(cells)
 
@@ -149,6 +183,7 @@ def arguments(argv: list[str] | None = None):
     parser = measuring.parser(__doc__, repeats=None)
     parser.add_argument("--study", type=pathlib.Path, help="the workdir of a study that has ended")
     parser.add_argument("--results", type=pathlib.Path, required=True, help="the folder of seed-N.json")
+    parser.add_argument("--picture", type=pathlib.Path, help="the picture, a path without .svg")
     return parser.parse_args(argv)
 
 
@@ -156,7 +191,12 @@ def main() -> None:
     args = arguments()
     if args.study:
         keep(args.study, args.results)
-    print("\n".join(tables([read_json(path) for path in sorted(args.results.glob("seed-*.json"))])))
+    seeds = [read_json(path) for path in sorted(args.results.glob("seed-*.json"))]
+    print("\n".join(tables(seeds)))
+    if args.picture:
+        names = [name for name in seeds[0]["chosen"] if not name.startswith(("adapt ", "base", OTHER))]
+        label = "Gains of methods over the shared expert"
+        picture.write(lambda colours: gains(figures(seeds), names, colours), args.picture, label)
 
 
 if __name__ == "__main__":

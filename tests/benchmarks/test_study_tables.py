@@ -50,7 +50,8 @@ def _write(path, value):
 def test_seeds_of_several_studies_are_one_table(workdirs, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     for folder in workdirs:
-        monkeypatch.setattr("sys.argv", ["study_tables.py", f"--study={folder}", f"--results={results}"])
+        flags = f"--study={folder}", f"--results={results}", f"--picture={tmp_path / 'gains'}"
+        monkeypatch.setattr("sys.argv", ["study_tables.py", *flags])
         study_tables.main()
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("| shared | 1.500 ±")  # of the first seed
@@ -64,3 +65,5 @@ def test_seeds_of_several_studies_are_one_table(workdirs, tmp_path, monkeypatch,
     (adapted,) = (line for line in lines[both:] if line.startswith("| LoRA |"))
     assert adapted.startswith("| LoRA | 2.000 ±") and adapted.endswith("|  |  |  |  |")
     assert "| shared | 2.000 [1.000, 3.000] |  |" in found  # the new task
+    drawing = (tmp_path / "gains.svg").read_text()
+    assert "mu (private)" in drawing and "more new tasks" in drawing and "adapt" not in drawing
