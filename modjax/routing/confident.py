@@ -16,15 +16,14 @@ from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.ops.top_k import TopK
 from modjax.routing.base import BaseModel, checked_mix, named, static
-from modjax.routing.embedding import example_embeddings
+from modjax.routing.embedding import EmbeddingRouter, example_embeddings
 from modjax.routing.examples import known_tasks
-from modjax.routing.prompt import PromptRouter
 from modjax.routing.task_space import TaskSpace, described, threshold
 
 ALWAYS = float(np.finfo(np.float32).max)  # a threshold that every distance is below
 
 
-class Confident(PromptRouter):
+class Confident(EmbeddingRouter):
     centre: jax.Array = named("X")  # float32, X = 2 D; of the space of tasks, as the next three
     projection: jax.Array = named("XP")  # float32
     tasks: jax.Array = named("KP")  # float32
@@ -35,10 +34,11 @@ class Confident(PromptRouter):
     at_most: int = static()  # experts with a weight
     mix: Mix = static("outputs")
     many_alike = True  # those of a task's experts, or of the fallback
+    describe = staticmethod(described)
 
-    def weigh(self, decoder, loras, rows):
+    def weigh_described(self, described_BX):
         space = TaskSpace(self.centre, self.projection, self.tasks, self.radii)
-        task_B, distance_B = space.nearest(described(decoder, rows))
+        task_B, distance_B = space.nearest(described_BX)
         known_B1 = (distance_B < self.threshold)[:, None]
         weights_BE = jnp.where(known_B1, self.experts[task_B], self.otherwise[None])
         if self.at_most >= weights_BE.shape[1]:

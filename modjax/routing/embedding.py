@@ -19,11 +19,12 @@ from modjax.data.messages import Prompt
 from modjax.data.tasks import Tasks, checked_tasks
 from modjax.data.tokenize import Encoded
 from modjax.models.decoder import Decoder
+from modjax.ops.top_k import Weights
 from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel
 from modjax.routing.batches import packed
 from modjax.routing.examples import first_of
-from modjax.routing.prompt import PromptRows, encoded
+from modjax.routing.prompt import PromptRouter, PromptRows, encoded
 
 
 class PromptTrees(NamedTuple):
@@ -47,36 +48,39 @@ class PromptTrees(NamedTuple):
 
 
 Prompts = PromptRows | PromptTrees
+Describe = Callable[[Decoder, Prompts], jax.Array]  # gives float32[B,X], or [B,M,X] of trees
 
-# {decoder: (what it has read last, the descriptions)}: several routers are made of the same prompts.
-_last: weakref.WeakKeyDictionary[Decoder, tuple[tuple, np.ndarray]] = weakref.WeakKeyDictionary()
+KEPT = 4  # results of `read` per decoder: several routers are made of the same prompts, and weigh the same ones
+
+_known: weakref.WeakKeyDictionary[Decoder, dict[tuple, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
 def embed(
     model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
 ) -> np.ndarray:
     """The mean of the base model's last hidden states over each prompt's tokens, float64[n, D]; see `encoded`."""
-    return _read(model, prompts, system, batch, embedding)
+    batch = whole("batch", batch, least=1)
+    return np.float64(read(model.params, encoded(model, prompts, system), batch, embedding))
 
 
-def _read(model, prompts, system, batch, describe) -> np.ndarray:
-    """What `describe` gives for each prompt, float64[n, X]; the same prompts are not read twice in a row."""
-    batch, tokens = whole("batch", batch, least=1), encoded(model, prompts, system)
-    key = (describe, batch, digest.of_arrays(tokens))
-    if _last.get(model.params, (None,))[0] != key:
-        _last[model.params] = key, _read_tokens(model, tokens, batch, describe)
-    return _last[model.params][1].copy()
+def read(decoder: Decoder, prompts: Sequence[np.ndarray], batch: int, describe: Describe) -> np.ndarray:
+    """What `describe` gives for each prompt, float32[n, X]. What was read last is kept, and not read again."""
+    known, key = _known.setdefault(decoder, {}), (describe, batch, digest.of_arrays(prompts))
+    known[key] = known.pop(key) if key in known else _described_all(decoder, prompts, batch, describe)
+    if len(known) > KEPT:
+        del known[next(iter(known))]
+    return known[key].copy()
 
 
-def _read_tokens(model, prompts, batch, describe) -> np.ndarray:
+def _described_all(decoder, prompts, batch, describe) -> np.ndarray:
     # A target, which is not read, at the end of each prompt: the row then lists the place before it.
     examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in prompts]
     found = {}
-    for own in packed(examples, None, None, batch, model.config.original, model.params.row_shards):
+    for own in packed(examples, None, None, batch, decoder.config.original, decoder.row_shards):
         trees = PromptTrees(own.rows.tokens, own.rows.positions, own.rows.ends, own.rows.at)
-        found_BMX = gather(_described(model.params, trees, describe))
+        found_BMX = gather(_described(decoder, trees, describe))
         found |= {example: found_BMX[row, targets.start] for example, row, targets in own.members}
-    return np.float64([found[i] for i in range(len(examples))])
+    return np.float32([found[i] for i in range(len(examples))])
 
 
 def embedding(decoder: Decoder, prompts: Prompts) -> jax.Array:
@@ -92,6 +96,19 @@ def hidden_states(decoder: Decoder, prompts: Prompts) -> jax.Array:
 @functools.partial(jax.jit, static_argnums=2)
 def _described(decoder, prompts, describe):
     return describe(decoder, prompts)
+
+
+class EmbeddingRouter(PromptRouter):
+    """A router of prompts that knows of a prompt what the base model alone says, as its embedding."""
+
+    describe = staticmethod(embedding)
+
+    def weigh(self, decoder, loras, rows):
+        return self.weigh_described(self.describe(decoder, rows))
+
+    def weigh_described(self, described_BX: jax.Array) -> Weights:
+        """As `weigh`, of what `describe` gives for each prompt."""
+        raise NotImplementedError
 
 
 def task_embeddings(
@@ -117,14 +134,12 @@ def example_embeddings(
     split: str,
     system: str | None,
     batch: int,
-    describe: Callable[[Decoder, Prompts], jax.Array] = embedding,
+    describe: Describe = embedding,
 ) -> dict[str, np.ndarray]:
-    """{task: float64[n,X]}, the embeddings of which `task_embeddings` gives the means, or another description.
-
-    describe: a function that gives float32[...,X] for the prompts of a batch.
-    """
+    """{task: float64[n,X]}, the embeddings of which `task_embeddings` gives the means, or another description."""
     tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
-    found_nX = _read(model, [source for own in sources.values() for source in own], system, batch, describe)
+    tokens = encoded(model, [source for own in sources.values() for source in own], system)
+    found_nX = np.float64(read(model.params, tokens, whole("batch", batch, least=1), describe))
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]
     return dict(zip(sources, np.split(found_nX, ends), strict=True))

@@ -14,9 +14,10 @@ from modjax.data.tokenize import Encoded
 from modjax.models.decoder import Decoder
 from modjax.models.padding import bucket
 from modjax.ops.lora import Mix
-from modjax.ops.top_k import TopK
+from modjax.ops.top_k import TopK, Weights
 from modjax.parallel.distributed import gather
 from modjax.routing.base import Bound, Router, named, static
+from modjax.routing.embedding import EmbeddingRouter, read
 from modjax.routing.prompt import PromptRouter, batches
 
 Choices = Sequence[int | None] | None  # of each example; None where the router needs none
@@ -39,30 +40,55 @@ def tabled(
 ) -> tuple[Bound | None, Choices]:
     """The experts with a table in place of a router of prompts that gives many the same weights, and its choices.
 
-    The base model reads each prompt once for it, `batch` at a time. Other routers and their choices are unchanged.
+    The base model reads each prompt once for it, `batch` at a time, or in rows of prefix trees where the router knows
+    prompts by what the base model says of them. Other routers and their choices are unchanged.
     """
     if not (examples and bound and isinstance(bound.router, PromptRouter) and bound.router.many_alike):
         return bound, choices
     prompts = [one.tokens[: one.n_prompt] for one in examples]
+    different = list({one.tobytes(): one for one in prompts}.values())
     places: dict[bytes, int] = {}  # of weights in the table
     distinct, place_of = [], {}
-    for prompt, own in _weights(decoder, bound, list({one.tobytes(): one for one in prompts}.values()), batch):
+    for prompt, own in zip(different, _weights(decoder, bound, different, batch), strict=True):
         content = b"".join(part.tobytes() for part in own)
         if content not in places:
             places[content] = len(places)
             distinct.append(own)
-        place_of[prompt] = places[content]
+        place_of[prompt.tobytes()] = places[content]
     spare = [distinct[0]] * (bucket(len(distinct), 1) - len(distinct))  # so that there are few different shapes
-    weights_LC, *ids = (jnp.asarray(np.stack(part, axis=1)) for part in zip(*distinct, *spare, strict=True))
+    weights_LC, *ids = (_in_all_layers(decoder, part) for part in zip(*distinct, *spare, strict=True))
     table = Table(weights_LC, bound.router.mix, *ids)
     return bound._replace(router=table), [place_of[one.tobytes()] for one in prompts]
 
 
-def _weights(decoder, bound, prompts, batch):
-    """Yields the bytes of each prompt with its weights, ([L,E],), or its weights and experts, ([L,k], [L,k])."""
-    most = bound.router.at_once(bound.loras)
+def _in_all_layers(decoder, parts) -> jax.Array:
+    return jnp.asarray(np.broadcast_to(np.stack(parts)[None], (decoder.config.L, len(parts), *parts[0].shape)))
+
+
+def _weights(decoder, bound, prompts, batch) -> list[tuple[np.ndarray, ...]]:
+    """The weights of each prompt, ([E],), or its weights and experts, ([k], [k])."""
+    router = bound.router
+    if isinstance(router, EmbeddingRouter):
+        described_nX = read(decoder, prompts, batch, router.describe)
+        filler = [(0, bucket(len(prompts), 1) - len(prompts)), (0, 0)]
+        return _parts(_of_described(router, np.pad(described_nX, filler)))[: len(prompts)]
+    most = router.at_once(bound.loras)
+    found = {}
     for own, rows in batches(prompts, min(batch, most or batch), decoder.row_shards):
-        router = bound.router.settled(decoder, bound.loras, rows).router
-        parts = gather((router.weights,) if router.ids is None else (router.weights, router.ids))
-        for b, i in enumerate(own):
-            yield prompts[i].tobytes(), tuple(np.asarray(part[:, b]) for part in parts)
+        found |= dict(zip(own, _parts(_of_rows(decoder, bound, rows)), strict=False))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _parts(weights: Weights) -> list[tuple[np.ndarray, ...]]:
+    found = gather((weights.weights, weights.ids) if isinstance(weights, TopK) else (weights,))
+    return list(zip(*map(np.asarray, found), strict=True))
+
+
+@jax.jit
+def _of_described(router, described_nX):
+    return router.weigh_described(described_nX)
+
+
+@jax.jit
+def _of_rows(decoder, bound, rows):
+    return bound.router.weigh(decoder, bound.loras, rows)

@@ -9,21 +9,20 @@ from modjax.data.tasks import Tasks
 from modjax.experts.library import Library
 from modjax.ops.lora import Mix
 from modjax.routing.base import BaseModel, checked_mix, named, static
-from modjax.routing.embedding import embed, embedding
+from modjax.routing.embedding import EmbeddingRouter, embed
 from modjax.routing.examples import first_of, known_tasks
-from modjax.routing.prompt import PromptRouter
 from modjax.routing.top_k import checked_top_k, top_k_shares
 
 
-class TaskPredictor(PromptRouter):
+class TaskPredictor(EmbeddingRouter):
     directions: jax.Array = named("KD")  # float32, one per task
     offsets: jax.Array = named("K")  # float32
     experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
     top_k: int = static(1)
     mix: Mix = static("outputs")
 
-    def weigh(self, decoder, loras, rows):
-        score_BK = jnp.einsum("bd,kd->bk", embedding(decoder, rows), self.directions) + self.offsets[None]
+    def weigh_described(self, described_BX):
+        score_BK = jnp.einsum("bd,kd->bk", described_BX, self.directions) + self.offsets[None]
         return top_k_shares(jnp.einsum("bk,ke->be", jax.nn.softmax(score_BK), self.experts), self.top_k)
 
 

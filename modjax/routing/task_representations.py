@@ -13,15 +13,14 @@ from modjax.ops.norms import unit
 from modjax.ops.top_k import dense
 from modjax.parallel.distributed import gather
 from modjax.routing.base import BaseModel, checked_mix, named, static
-from modjax.routing.embedding import embedding, example_embeddings
+from modjax.routing.embedding import EmbeddingRouter, example_embeddings
 from modjax.routing.examples import known_tasks
-from modjax.routing.prompt import PromptRouter
 from modjax.routing.top_k import checked_temperature, checked_top_k, top_k_softmax
 
 RESTARTS = 10  # of k-means
 
 
-class TaskRepresentations(PromptRouter):
+class TaskRepresentations(EmbeddingRouter):
     tasks: jax.Array = named("KMD")  # float32, M unit vectors per task
     centre: jax.Array = named("D")  # float32, subtracted from every embedding
     experts: jax.Array = named("KE")  # float32, weights of each task's experts, summing to 1
@@ -29,8 +28,8 @@ class TaskRepresentations(PromptRouter):
     temperature: float = static(0.1)
     mix: Mix = static("outputs")
 
-    def weigh(self, decoder, loras, rows):
-        query_BD = unit(embedding(decoder, rows) - self.centre[None])
+    def weigh_described(self, described_BX):
+        query_BD = unit(described_BX - self.centre[None])
         similarity_BK = jnp.einsum("bd,kmd->bkm", query_BD, self.tasks).max(axis=-1)
         weights_BK = dense(top_k_softmax(similarity_BK, self.top_k, self.temperature), len(self.tasks))
         return jnp.einsum("bk,ke->be", weights_BK, self.experts)

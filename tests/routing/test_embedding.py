@@ -27,14 +27,19 @@ def test_a_description_may_have_the_last_hidden_state_too(word_model, hidden_sta
     agrees("descriptions", found_nX[:, last_nD.shape[1] :], last_nD)
 
 
-def test_the_same_prompts_are_not_read_twice_in_a_row(word_model, monkeypatch):
+def test_the_prompts_of_the_last_four_times_are_not_read_again(word_model, monkeypatch):
     reads, packed = [], MODULE.packed
     monkeypatch.setattr(MODULE, "packed", lambda *given: reads.append(1) or packed(*given))
     first = embed(word_model, TEXTS[:3])
     kept = first.copy()
     first[:] = 0  # the caller's own
-    np.testing.assert_array_equal(embed(word_model, TEXTS[:3]), kept)
-    assert len(reads) == 1
-    for change in ({"prompts": TEXTS[:2]}, {"prompts": TEXTS[:2], "batch": 1}, {"prompts": TEXTS[:3]}):
+    for change in ({"prompts": TEXTS[:2]}, {"prompts": TEXTS[:2], "batch": 1}, {"prompts": TEXTS[:1]}):
         embed(word_model, **change)
     assert len(reads) == 4
+    np.testing.assert_array_equal(embed(word_model, TEXTS[:3]), kept)  # which makes it the last
+    assert len(reads) == 4
+    embed(word_model, TEXTS[:4])
+    embed(word_model, TEXTS[:3])
+    assert len(reads) == 5
+    embed(word_model, TEXTS[:2])
+    assert len(reads) == 6

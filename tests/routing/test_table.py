@@ -1,5 +1,7 @@
 """Prompts with the same weights share rows: losses and answers are those of a row per prompt."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from modjax.routing.batches import packed
 from modjax.routing.prompt import PromptRouter
 from modjax.routing.table import Table, tabled
 
+EMBEDDING = sys.modules["modjax.routing.embedding"]
 MAKERS = {
     "confident": lambda words, model, tasks: confident(words, model, tasks, examples=4, false_positives=0.3),
     "confident, else one": lambda words, model, tasks: confident(words, model, tasks, otherwise="sort", examples=4),
@@ -59,6 +62,17 @@ def test_the_table_has_each_prompts_weights(words, word_model, word_tasks, examp
     rows = [own.rows.tokens.shape for own in packed(examples, made, choices)]
     per_prompt = [own.rows.tokens.shape for own in packed(examples, bound)]
     assert sum(n for n, _ in rows) < sum(n for n, _ in per_prompt)
+
+
+def test_routers_that_know_prompts_by_an_embedding_read_them_once_for_all(
+    words, word_model, word_tasks, examples, monkeypatch
+):
+    routers = [MAKERS[name](words, word_model, word_tasks) for name in ("confident", "confident, else one")]
+    reads, packed_ = [], EMBEDDING.packed
+    monkeypatch.setattr(EMBEDDING, "packed", lambda *given: reads.append(1) or packed_(*given))
+    for router in routers:
+        tabled(word_model.params, word_model.bind(words, router), examples, None, 5)
+    assert len(reads) == 1
 
 
 def test_other_routers_are_unchanged(words, word_model, examples):
