@@ -59,8 +59,12 @@ def embed(
     model: BaseModel, prompts: Sequence[Prompt | np.ndarray], system: str | None = None, batch: int = 16
 ) -> np.ndarray:
     """The mean of the base model's last hidden states over each prompt's tokens, float64[n, D]; see `encoded`."""
-    batch = whole("batch", batch, least=1)
-    return np.float64(read(model.params, encoded(model, prompts, system), batch, embedding))
+    return _of_texts(model, prompts, system, batch, embedding)
+
+
+def _of_texts(model, prompts, system, batch, describe) -> np.ndarray:
+    batch, tokens = whole("batch", batch, least=1), encoded(model, prompts, system)
+    return np.float64(read(model.params, tokens, batch, describe))
 
 
 def read(decoder: Decoder, prompts: Sequence[np.ndarray], batch: int, describe: Describe) -> np.ndarray:
@@ -139,7 +143,6 @@ def example_embeddings(
     """{task: float64[n,X]}, the embeddings of which `task_embeddings` gives the means, or another description."""
     tasks = checked_tasks(tasks)
     sources = {name: [example.source for example in first_of(tasks, name, examples, split)] for name in tasks}
-    tokens = encoded(model, [source for own in sources.values() for source in own], system)
-    found_nX = np.float64(read(model.params, tokens, whole("batch", batch, least=1), describe))
+    found_nX = _of_texts(model, [source for own in sources.values() for source in own], system, batch, describe)
     ends = np.cumsum([len(own) for own in sources.values()])[:-1]
     return dict(zip(sources, np.split(found_nX, ends), strict=True))
