@@ -7,14 +7,13 @@ from typing import Any
 
 from modjax import arguments
 from modjax.data.tasks import Tasks, checked_tasks
-from modjax.eval.evaluation import evaluate
 from modjax.eval.sample import Sample
-from modjax.eval.score import as_json, from_json
 from modjax.model import Model
 from modjax.studies import content, methods, results
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import UNIONS, Libraries
 from modjax.studies.stages import Stages
+from modjax.studies.trial import Trial
 from modjax.train.settings import Settings
 
 METHODS = {
@@ -72,9 +71,15 @@ def demo(
     trained = {kind: libraries.path(kind) for kind in (*TRAINED, "private_shared")}
     stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
     experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
-    lines = {name: methods.normalised(line) for name, line in METHODS.items()}
-    scores = {name: from_json(stages.json(f"evaluate {name}", _scored(name, lines, experiment))) for name in lines}
-    analysed = stages.json("routing", lambda: {name: _routing(name, lines, experiment, shown) for name in ANALYSED})
+    trials = {
+        name: Trial(stages, f"evaluate {name}", methods.normalised(line), experiment, tasks, sample, max_new_tokens)
+        for name, line in METHODS.items()
+    }
+    scores = {name: trial.scores() for name, trial in trials.items()}
+    analysed = stages.json(
+        "routing",
+        lambda: {name: results.routing(model, trials[name].method, tasks, shown, sample) for name in ANALYSED},
+    )
     seconds, clusters = stages.seconds, libraries.clusters()
     compared = results.comparisons(scores, tasks)
     labels = dict(zip(clusters["experts"], clusters["labels"], strict=True))
@@ -83,7 +88,7 @@ def demo(
         "title": "Experts, their clusters, and routers between them",
         "subtitle": f"{len(tasks.training)} tasks in training, {len(tasks.held_out)} held out, on {model.name}",
         "facts": results.facts(model, tasks, seconds, Experts=experts),
-        "methods": [_row(name, line, compared, analysed.get(name), seconds) for name, line in lines.items()],
+        "methods": [_row(name, line, compared, analysed.get(name), seconds) for name, line in METHODS.items()],
         "failed": results.failed({kind: libraries.path(kind) for kind in TRAINED}),
         "paired": results.paired(compared),
         "tasks": [results.task(task, scores, labels.get(task.name)) for task in tasks.values()],
@@ -93,22 +98,6 @@ def demo(
         "routing": [shown for found in analysed.values() for shown in found["views"]],
         "stages": results.stages(seconds),
     }
-
-
-def _scored(name, lines, experiment):
-    """A function that scores a method, for its stage."""
-
-    def run():
-        method, model, tasks = methods.make(name, lines[name], experiment), experiment.model, experiment.tasks
-        new_tokens = experiment.max_new_tokens
-        return as_json(evaluate(model, tasks, method.library, method.router, experiment.sample, new_tokens))
-
-    return run
-
-
-def _routing(name, lines, experiment, shown):
-    method = methods.make(name, lines[name], experiment)
-    return results.routing(experiment.model, method, experiment.tasks, shown, experiment.sample)
 
 
 def _row(name, line, compared, analysed, seconds):
