@@ -11,7 +11,7 @@ from modjax.eval.sample import Sample
 from modjax.model import Model
 from modjax.studies import content, methods, results
 from modjax.studies.experiment import Experiment
-from modjax.studies.libraries import UNIONS, Libraries
+from modjax.studies.libraries import Libraries, trained
 from modjax.studies.stages import Stages
 from modjax.studies.trial import Trial
 from modjax.train.settings import Settings
@@ -24,10 +24,10 @@ METHODS = {
     "Arrow (MBC)": {"library": "mbc", "router": "arrow", "note": "top 4 per token"},
     "shared": {"library": "shared", "note": "one expert on all tasks"},
     "confident (private)": {"library": "private", "router": "confident", "note": "else the mean of all experts"},
-    "confident, else shared": {
-        "library": "private_shared",
-        "router": {"name": "confident", "otherwise": "shared"},
-        "note": "private experts, or the shared one",
+    "confident, else general": {
+        "library": "private_general",
+        "router": {"name": "confident", "otherwise": "general"},
+        "note": "else half the shared expert, half the mean of MBC's",
     },
     "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},
 }
@@ -68,9 +68,9 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    trained = {kind: libraries.path(kind) for kind in (*TRAINED, "private_shared")}
-    stages.claim({kind: content.of_library(path) for kind, path in trained.items()}, "trained", [])
-    experiment = Experiment(model, tasks, trained, sample, max_new_tokens)
+    found = {kind: libraries.path(kind) for kind in (*TRAINED, "private_general")}
+    stages.claim({kind: content.of_library(path) for kind, path in found.items()}, "trained", [])
+    experiment = Experiment(model, tasks, found, sample, max_new_tokens)
     trials = {
         name: Trial(stages, f"evaluate {name}", methods.normalised(line), experiment, tasks, sample, max_new_tokens)
         for name, line in METHODS.items()
@@ -101,8 +101,7 @@ def demo(
 
 
 def _row(name, line, compared, analysed, seconds):
-    trained = UNIONS.get(line["library"], (line["library"],))
-    training = [seconds[f"train {kind}"] for kind in trained if f"train {kind}" in seconds]
+    training = [seconds[f"train {kind}"] for kind in trained(line["library"]) if f"train {kind}" in seconds]
     return results.method(name, line["note"], compared) | {
         "seconds": {"train": sum(training) if training else None, "evaluate": seconds.get(f"evaluate {name}")},
         "routing_accuracy": analysed["analysis"]["accuracy"] if analysed else None,

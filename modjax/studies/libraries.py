@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from modjax import cluster, merge
@@ -109,25 +109,19 @@ class Libraries:
         return self._of_groups(kind, shared(self.tasks.training))
 
     def _union(self, kind):
-        self._train_first(*UNIONS[kind])
-        return self.stages.kept(kind, "library", lambda folder: concatenate(list(map(self.library, UNIONS[kind]))))
+        return self._made(kind, concatenate)
 
     def _mean(self, kind):
-        self._train_first("mbc")
-        return self.stages.kept(kind, "library", lambda folder: merge.uniform(self.library("mbc"), name=kind))
+        return self._made(kind, lambda parts: merge.uniform(*parts, name=kind))
 
     def _general(self, kind):
-        self._train_first("shared", "mean")
+        return self._made(kind, lambda parts: merge.uniform(concatenate(parts), form="products", name=kind))
 
-        def merged(folder):
-            return merge.uniform(self.library("shared") + self.library("mean"), form="products", name=kind)
-
-        return self.stages.kept(kind, "library", merged)
-
-    def _train_first(self, *kinds):
-        """Libraries that another is made of are trained in stages of their own, not in its time."""
-        for kind in kinds:
-            self.path(kind)
+    def _made(self, kind, of: Callable[[list[Library]], Library]):
+        """A library of others, which are trained in stages of their own, not in its time."""
+        for part in MADE_OF[kind]:
+            self.path(part)
+        return self.stages.kept(kind, "library", lambda folder: of(list(map(self.library, MADE_OF[kind]))))
 
     def _mbc(self, kind):
         return self._of_groups(kind, self.clusters()["groups"])
@@ -182,6 +176,7 @@ UNIONS = {  # libraries that have the experts of others
     "private_general": ("private", "general"),
     "mbc_brief": ("brief", "mbc", "mean"),
 }
+MADE_OF = {"mean": ("mbc",), "general": ("shared", "mean"), **UNIONS}  # without training
 KINDS = {
     "private": Libraries._private,
     "brief": Libraries._brief,  # the private experts by which tasks are clustered
@@ -197,6 +192,12 @@ KINDS = {
     "full": Libraries._full,
     **dict.fromkeys(UNIONS, Libraries._union),
 }
+
+
+def trained(kind: str) -> list[str]:
+    """The kinds whose training a library of this kind needs: itself, or those that it is made of."""
+    parts = [one for part in MADE_OF.get(kind, ()) for one in trained(part)]
+    return list(dict.fromkeys(parts)) or [kind]
 
 
 def picked(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

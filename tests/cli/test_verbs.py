@@ -77,8 +77,8 @@ def test_demo_writes_the_report_and_resumes(modjax, config_file, tmp_path):
     stages = (tmp_path / "demo" / "stages.json").read_text()
     rows = json.loads((tmp_path / "demo" / "results.json").read_text())["methods"]
     training = {row["name"]: row["seconds"]["train"] for row in rows}
-    both = training["oracle (private)"] + training["shared"]
-    assert training["base"] is None and training["confident, else shared"] == pytest.approx(both)
+    all_three = training["oracle (private)"] + training["shared"] + training["Arrow (MBC)"]
+    assert training["base"] is None and training["confident, else general"] == pytest.approx(all_three)
     page.unlink()
     code, again, _ = modjax(*arguments)
     assert code == 0
