@@ -30,6 +30,7 @@ from modjax.studies.study import JUDGED
 PACKAGES = ("flax", "numpy")
 PARTS = ("in_distribution", "held_out")
 SHOTS = (10, 50, 100)
+TITLES = {"in_distribution": "tasks in distribution", "held_out": "held-out tasks", "new": "more new tasks"}
 OTHER, OWN = "shared", "confident"  # the method that others are held beside; those of modjax alone
 
 
@@ -121,7 +122,7 @@ def _claims(results) -> Iterator[str]:
 def _verdict(found) -> str:
     if found["verdict"] == "not measured":
         return found["verdict"]
-    return f"{found['verdict']}: {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    return f"{found['verdict']}: {_interval(Estimate(found['value'], found['low'], found['high']))}"
 
 
 def _new(figures) -> Iterator[str]:
@@ -145,15 +146,18 @@ def _half(found: Estimate) -> float:
 
 
 def _interval(found: Estimate) -> str:
-    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
+    value, low, high = (f"{end:.3f}".replace("-0.000", "0.000") for end in (found.value, found.low, found.high))
+    return f"{value} [{low}, {high}]"
 
 
-TITLES = {"in_distribution": "in distribution", "held_out": "twelve held-out tasks", "new": "157 more new tasks"}
+def _count(seed, part) -> int:
+    return len(next(iter(seed["new"].values())) if part == "new" else seed["tasks"][part])
 
 
-def gains(parts: Mapping[str, Figures], names: Sequence[str], colours: Mapping[str, str]) -> Figure:
+def gains(seeds: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Figure:
     """A panel per part with a row per method: its gain over the shared expert, and the interval of that."""
-    figure = svg.figure(1040, 80 + 27 * len(names))
+    names = [name for name in seeds[0]["chosen"] if not name.startswith(("adapt ", "base", OTHER))]
+    figure, parts = svg.figure(1040, 80 + 27 * len(names)), figures(seeds)
     panels = figure.subplots(1, len(parts), sharey=True)
     for panel, (part, found) in zip(panels, parts.items(), strict=True):
         panel.axvline(0, color=colours["muted"], linewidth=1)
@@ -162,10 +166,11 @@ def gains(parts: Mapping[str, Figures], names: Sequence[str], colours: Mapping[s
                 gain, colour = found.difference("loss", OTHER, name), colours["method-1" if OWN in name else "method-2"]
                 panel.hlines(row, gain.low, gain.high, color=colour, linewidth=1.6, alpha=0.6)
                 panel.scatter(gain.value, row, s=30, color=colour, zorder=3)
-        panel.set_title(TITLES[part])
+        panel.set_title(f"{_count(seeds[0], part)} {TITLES[part]}")
         panel.grid(axis="y", visible=False)
         panel.spines[["left", "bottom"]].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)
+    panels[0].tick_params(axis="y", labelcolor=colours["ink"])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel("gain over the shared expert, nats per target token", color=colours["muted"], fontsize=12)
     return figure
@@ -194,9 +199,8 @@ def main() -> None:
     seeds = [read_json(path) for path in sorted(args.results.glob("seed-*.json"))]
     print("\n".join(tables(seeds)))
     if args.picture:
-        names = [name for name in seeds[0]["chosen"] if not name.startswith(("adapt ", "base", OTHER))]
         label = "Gains of methods over the shared expert"
-        picture.write(lambda colours: gains(figures(seeds), names, colours), args.picture, label)
+        picture.write(lambda colours: gains(seeds, colours), args.picture, label)
 
 
 if __name__ == "__main__":
