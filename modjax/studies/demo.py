@@ -27,7 +27,7 @@ METHODS = {
     "confident, else general": {
         "library": "private_general",
         "router": {"name": "confident", "otherwise": "general"},
-        "note": "else half the shared expert, half the mean of MBC's",
+        "note": "else half shared, half MBC's mean",
     },
     "oracle (private)": {"library": "private", "router": "oracle", "note": "the task's own expert"},
 }
