@@ -28,8 +28,8 @@ from modjax.studies.trial import Trial
 
 PACKAGES = ("flax", "numpy")
 METHODS = (
-    "shared", "mu (private)", "Arrow (private)", "mu (MBC)", "confident (private)", "confident, else general",
-    "confident (MBC)",
+    "shared", "mu (private)", "Arrow (private)", "mu (MBC)", "confident (private)", "confident (MBC)",
+    "confident, else shared", "confident, else MBC's mean", "confident, else general",
 )  # fmt: skip
 
 

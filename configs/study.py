@@ -62,10 +62,14 @@ METHODS = {
         "router": {"name": "confident", "otherwise": "mean"},
         "note": "brief and cluster experts, else the mean of the latter",
     },
-    "confident, else general": [
-        {"library": f"private_{name}", "router": {"name": "confident", "otherwise": name}, "note": "more compute"}
-        for name in ("shared", "mean", "general")
-    ],
+    **{
+        f"confident, else {name}": {
+            "library": f"private_{expert}",
+            "router": {"name": "confident", "otherwise": expert},
+            "note": "more compute",
+        }
+        for name, expert in {"shared": "shared", "MBC's mean": "mean", "general": "general"}.items()
+    },
     **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
 }
 ADAPTATIONS = {
