@@ -29,34 +29,43 @@ from modjax.studies.study import JUDGED
 
 PACKAGES = ("flax", "numpy")
 PARTS = ("in_distribution", "held_out")
-SHOTS = (10, 50, 100)
+STARTS, SHOTS = ("LoRA", "shared", "MBC"), (10, 50, 100)
+ADAPTED = tuple(f"adapt {start} {n}" for start in STARTS for n in SHOTS)
 TITLES = {"in_distribution": "tasks in distribution", "held_out": "held-out tasks", "new": "more new tasks"}
 OTHER, OWN = "shared", "confident"  # the method that others are held beside; those of modjax alone
 
 
 def keep(study: pathlib.Path, results: pathlib.Path) -> None:
-    """Writes what each seed of a study that has ended found."""
+    """Writes what each seed of a study that has ended found, with all of its methods that have scores in the folder."""
     done = read_json(study / "study.json")
     tasks = {part: [task["name"] for task in done["tasks"] if task["held_out"] == (part != PARTS[0])] for part in PARTS}
     correlation = next(claim for claim in done["claims"] if claim["claim"] == "a")
     results.mkdir(parents=True, exist_ok=True)
     for number, (seed, chosen) in enumerate(done["chosen"].items()):
-        found = {"tasks": tasks, "chosen": chosen} | _of_seed(study / f"seed-{seed}", chosen)
+        own = _of_seed(study / f"seed-{seed}", done["config"]["study"]["methods"])
+        found = {"tasks": tasks, "chosen": chosen} | own
         if number == 0 and correlation["verdict"] != "not measured":  # measured with the first seed alone
             found["transfer"] = {key: correlation[key] for key in ("value", "low", "high")}
         whole = {"seed": int(seed), **measuring.machine(*PACKAGES), **found}
         (results / f"seed-{seed}.json").write_text(json.dumps(whole) + "\n")
 
 
-def _of_seed(folder, chosen) -> dict[str, Any]:
+def _of_seed(folder, names) -> dict[str, Any]:
     stages, new = Stages(folder), Stages(folder / "new")
-    routings = {name: stages.path(f"routing {name}") for name in chosen}
-    found = {
-        "scores": {name: _each(stages.path(f"score {name}")) for name in chosen},
-        "new": {name: _each(new.path(name)) for name in chosen if new.path(name).exists()},
-        "right": {name: read_json(path)["accuracy"] for name, path in routings.items() if path.exists()},
+
+    def existing(path_of):
+        paths = {name: path_of(name) for name in names}
+        return {name: path for name, path in paths.items() if path.exists()}
+
+    return {
+        "scores": {name: _each(path) for name, path in existing(lambda name: stages.path(f"score {name}")).items()},
+        "new": {name: _each(path) for name, path in existing(new.path).items()},
+        "right": {
+            name: read_json(path)["accuracy"]
+            for name, path in existing(lambda name: stages.path(f"routing {name}")).items()
+        },
+        "seconds": stages.seconds,
     }
-    return found | {"seconds": stages.seconds}
 
 
 def _each(path) -> dict[str, dict]:
@@ -65,12 +74,15 @@ def _each(path) -> dict[str, dict]:
 
 
 def tables(seeds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of all tables over some seeds."""
+    """The lines of all tables over some seeds; adaptation is over those of them that have all of it."""
     parts = figures(seeds)
     transfer = [Estimate(**seed["transfer"]) for seed in seeds if "transfer" in seed]
     yield from _methods(seeds, parts)
-    yield from _claims(Results(*(parts[part] for part in PARTS), transfer[0] if transfer else None))
-    yield from _adapted(parts["held_out"])
+    yield from _claims(Results(*(parts[part] for part in PARTS), transfer[0] if transfer else None), adapted=False)
+    if have := [seed for seed in seeds if set(ADAPTED) <= set(seed["scores"])]:
+        held_out = _figures(have, "scores", seeds[0]["tasks"]["held_out"])
+        yield from _adapted(held_out)
+        yield from _claims(Results(None, held_out), adapted=True)
     if "new" in parts:
         yield from _new(parts["new"])
 
@@ -95,27 +107,31 @@ def _figures(seeds, key, tasks) -> Figures:
 
 def _methods(seeds, parts) -> Iterator[str]:
     yield from _head("method", "in distribution: loss", "Rouge-L", "held out: loss", "Rouge-L", "right expert")
-    for name in seeds[0]["chosen"]:
-        if name.startswith("adapt "):
-            continue
+    for name in _unadapted(seeds):
         cells = [cell for part in PARTS for cell in _means(parts[part], name)]
         right = [seed["right"].get(name) for seed in seeds]
         yield _row(name, *cells, "" if None in right else f"{100 * np.mean(right):.0f} %")
     yield ""
 
 
+def _unadapted(seeds) -> list[str]:
+    return [name for name in seeds[0]["scores"] if not name.startswith("adapt ")]
+
+
 def _adapted(held_out) -> Iterator[str]:
-    yield from _head("start", *(f"{n} examples: {metric}" for n in SHOTS for metric in ("loss", "Rouge-L")))
-    for start in ("LoRA", "shared", "MBC"):
+    yield from _head("start", *(f"{n}: {metric}" for n in SHOTS for metric in ("loss", "Rouge-L")))
+    for start in STARTS:
         yield _row(start, *(cell for n in SHOTS for cell in _means(held_out, f"adapt {start} {n}")))
     yield ""
 
 
-def _claims(results) -> Iterator[str]:
+def _claims(results, adapted: bool) -> Iterator[str]:
+    """The claims about adaptation, or all others."""
     yield from _head("claim", "by loss", "by Rouge-L")
     for claim in CLAIMS:
-        verdicts = [claim.judged(results, metric) for metric in JUDGED]
-        yield _row(f"{claim.key}. {claim.figure}", *map(_verdict, verdicts))
+        if adapted == any(name in ADAPTED for name in claim.methods):
+            verdicts = [claim.judged(results, metric) for metric in JUDGED]
+            yield _row(f"{claim.key}. {claim.figure}", *map(_verdict, verdicts))
     yield ""
 
 
@@ -156,24 +172,28 @@ def _count(seed, part) -> int:
 
 def gains(seeds: Sequence[Mapping[str, Any]], colours: Mapping[str, str]) -> Figure:
     """A panel per part with a row per method: its gain over the shared expert, and the interval of that."""
-    names = [name for name in seeds[0]["chosen"] if not name.startswith(("adapt ", "base", OTHER))]
+    names = [name for name in _unadapted(seeds) if name not in ("base", OTHER)]
     figure, parts = svg.figure(1040, 80 + 27 * len(names)), figures(seeds)
     panels = figure.subplots(1, len(parts), sharey=True)
     for panel, (part, found) in zip(panels, parts.items(), strict=True):
-        panel.axvline(0, color=colours["muted"], linewidth=1)
-        for row, name in enumerate(names):
-            if name in found.methods:
-                gain, colour = found.difference("loss", OTHER, name), colours["method-1" if OWN in name else "method-2"]
-                panel.hlines(row, gain.low, gain.high, color=colour, linewidth=1.6, alpha=0.6)
-                panel.scatter(gain.value, row, s=30, color=colour, zorder=3)
+        _gain_panel(panel, found, names, colours)
         panel.set_title(f"{_count(seeds[0], part)} {TITLES[part]}")
-        panel.grid(axis="y", visible=False)
-        panel.spines[["left", "bottom"]].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].tick_params(axis="y", labelcolor=colours["ink"])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel("gain over the shared expert, nats per target token", color=colours["muted"], fontsize=12)
     return figure
+
+
+def _gain_panel(panel, found: Figures, names, colours) -> None:
+    panel.axvline(0, color=colours["muted"], linewidth=1)
+    for row, name in enumerate(names):
+        if name in found.methods:
+            gain, colour = found.difference("loss", OTHER, name), colours["method-1" if OWN in name else "method-2"]
+            panel.hlines(row, gain.low, gain.high, color=colour, linewidth=1.6, alpha=0.6)
+            panel.scatter(gain.value, row, s=30, color=colour, zorder=3)
+    panel.grid(axis="y", visible=False)
+    panel.spines[["left", "bottom"]].set_visible(False)
 
 
 def _head(*cells: str) -> tuple[str, str]:

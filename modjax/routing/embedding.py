@@ -70,19 +70,19 @@ def _of_texts(model, prompts, system, batch, describe) -> np.ndarray:
 def read(decoder: Decoder, prompts: Sequence[np.ndarray], batch: int, describe: Describe) -> np.ndarray:
     """What `describe` gives for each prompt, float32[n, X]. What was read last is kept, and not read again."""
     known, key = _known.setdefault(decoder, {}), (describe, batch, digest.of_arrays(prompts))
-    known[key] = known.pop(key) if key in known else _described_all(decoder, prompts, batch, describe)
+    known[key] = known.pop(key) if key in known else _read_in_trees(decoder, prompts, batch, describe)
     if len(known) > KEPT:
         del known[next(iter(known))]
     return known[key].copy()
 
 
-def _described_all(decoder, prompts, batch, describe) -> np.ndarray:
+def _read_in_trees(decoder, prompts, batch, describe) -> np.ndarray:
     # A target, which is not read, at the end of each prompt: the row then lists the place before it.
     examples = [Encoded(np.append(tokens, 0), len(tokens)) for tokens in prompts]
     found = {}
     for own in packed(examples, None, None, batch, decoder.config.original, decoder.row_shards):
         trees = PromptTrees(own.rows.tokens, own.rows.positions, own.rows.ends, own.rows.at)
-        found_BMX = gather(_described(decoder, trees, describe))
+        found_BMX = gather(_describe(decoder, trees, describe))
         found |= {example: found_BMX[row, targets.start] for example, row, targets in own.members}
     return np.float32([found[i] for i in range(len(examples))])
 
@@ -98,7 +98,7 @@ def hidden_states(decoder: Decoder, prompts: Prompts) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _described(decoder, prompts, describe):
+def _describe(decoder, prompts, describe):
     return describe(decoder, prompts)
 
 

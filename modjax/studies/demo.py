@@ -68,9 +68,9 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    found = {kind: libraries.path(kind) for kind in (*TRAINED, "private_general")}
-    stages.claim({kind: content.of_library(path) for kind, path in found.items()}, "trained", [])
-    experiment = Experiment(model, tasks, found, sample, max_new_tokens)
+    folders = {kind: libraries.path(kind) for kind in (*TRAINED, "private_general")}
+    stages.claim({kind: content.of_library(path) for kind, path in folders.items()}, "trained", [])
+    experiment = Experiment(model, tasks, folders, sample, max_new_tokens)
     trials = {
         name: Trial(stages, f"evaluate {name}", methods.normalised(line), experiment, tasks, sample, max_new_tokens)
         for name, line in METHODS.items()
@@ -80,6 +80,12 @@ def demo(
         "routing",
         lambda: {name: results.routing(model, trials[name].method, tasks, shown, sample) for name in ANALYSED},
     )
+    return _collected(libraries, experiment, scores, analysed)
+
+
+def _collected(libraries, experiment, scores, analysed) -> dict[str, Any]:
+    """The results for the report."""
+    model, tasks, settings, stages = experiment.model, experiment.tasks, libraries.settings, libraries.stages
     seconds, clusters = stages.seconds, libraries.clusters()
     compared = results.comparisons(scores, tasks)
     labels = dict(zip(clusters["experts"], clusters["labels"], strict=True))
