@@ -133,7 +133,7 @@ def _scored(model, method, own, questions, given) -> Result:
         values, answers = likelihood.scores(model, bound, questions, choice, given.batch, given.chat)
     else:
         answers = _answers(model, method, own, questions, choice, given)
-        values, notes = _judged(own, questions, answers, given)
+        values, notes = judged(own, questions, answers, given)
     groups = tuple(getattr(one, "group", "") for one in questions)
     return Result(own.name, own.version, own.metric, values, groups, answers, notes)
 
@@ -159,7 +159,7 @@ def _answers(model, method, own, questions, choice, given) -> list[str]:
     return continuations(model, method, prompts, choices, request)
 
 
-def _judged(own, questions, answers, given) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def judged(own, questions, answers, given) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The values of the headline, and of programs how they ended and what held them."""
     pairs = list(zip(questions, answers, strict=True))
     if not own.runs_code:

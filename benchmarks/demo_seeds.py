@@ -1,0 +1,122 @@
+"""The demo with several seeds; its number of steps and the order of its methods, chosen by validation.
+
+    python benchmarks/demo_seeds.py --workdir=workdir/demo_seeds --out=benchmarks/results/NAME.json
+
+With the first seed the demo's libraries are trained for each of some numbers of steps, and scored on the validation
+split of all tasks. The number is the smallest whose loss, under the method that the demo leads with, is not above the
+lowest by more than the 95 % interval of the difference. With all seeds the methods are then ordered by their validation
+loss in distribution, and scored on the test split, with intervals over seeds, tasks and examples.
+
+A run that was stopped goes on.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+
+import measuring
+from ml_collections import ConfigDict
+
+from modjax import Model
+from modjax.cli import build
+from modjax.data.tasks import Tasks
+from modjax.eval import Sample
+from modjax.eval.hierarchy import Figures, Run
+from modjax.studies import Experiment, methods
+from modjax.studies.demo import METHODS
+from modjax.studies.libraries import Libraries
+from modjax.studies.seed_run import LOSS_ALONE
+from modjax.studies.stages import Stages
+from modjax.studies.trial import Trial
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGES = ("flax", "numpy")
+STEPS, SEEDS = (8, 16, 32), (0, 1, 2)
+LED = "confident, else general"  # the method that the demo leads with
+
+
+@dataclasses.dataclass(frozen=True)
+class Demos:
+    """The demo's libraries and methods for any seed and number of steps, each in a folder of its own."""
+
+    model: Model
+    tasks: Tasks
+    config: ConfigDict
+    workdir: pathlib.Path
+
+    def scores(self, steps: int, seed: int, split: str, new_tokens: int = LOSS_ALONE) -> Run:
+        """{method: {task: its score}}."""
+        config, stages = self.config, Stages(self.workdir / f"steps-{steps}" / f"seed-{seed}")
+        settings = config.train.to_dict() | {"steps": steps, "seed": seed}
+        cluster = config.cluster.to_dict() | {"seed": config.cluster.seed + seed}
+        libraries = Libraries(self.model, self.tasks, stages, settings, cluster, config.demo.rows.to_dict())
+        lines = {name: methods.normalised(line) for name, line in METHODS.items()}
+        folders = {line["library"]: libraries.path(line["library"]) for line in lines.values() if line["library"]}
+        sample = dataclasses.replace(Sample.of(config.evaluate), split=split)
+        experiment = Experiment(self.model, self.tasks, folders, sample)
+        return {
+            name: Trial(stages, f"{split} {name}", line, experiment, self.tasks, sample, new_tokens).scores()
+            for name, line in lines.items()
+        }
+
+
+def fewest_steps(runs: Mapping[int, Run], tasks: Sequence[str]) -> tuple[int, dict]:
+    """The smallest number of steps that is as good as the best, and {steps: its loss and how far above the lowest}."""
+    found = Figures([{str(steps): run[LED] for steps, run in runs.items()}], list(map(str, runs)), tasks)
+    losses = {steps: found.mean("loss", str(steps)) for steps in runs}
+    best = min(losses, key=lambda steps: losses[steps].value)
+    above = {steps: found.difference("loss", str(steps), str(best)) for steps in runs}
+    taken = min(steps for steps, difference in above.items() if difference.low <= 0)
+    return taken, {steps: {"loss": losses[steps].as_json(), "above_lowest": above[steps].as_json()} for steps in runs}
+
+
+def means(runs: Sequence[Run], tasks: Tasks) -> dict:
+    """{part: {method: {metric: its mean over seeds and tasks, with its interval}}}."""
+    parts = {"in_distribution": list(tasks.training), "held_out": list(tasks.held_out)}
+    return {part: _means(runs, names) for part, names in parts.items()}
+
+
+def _means(runs, tasks):
+    known = [name for name in METHODS if set(tasks) <= set(runs[0][name])]
+    figures = Figures(runs, known, tasks)
+    return {name: {metric: figures.mean(metric, name).as_json() for metric in figures.values} for name in known}
+
+
+def chosen(demos: Demos, steps: Sequence[int], seeds: Sequence[int]) -> dict:
+    """What validation chooses, and the figures of both splits."""
+    tried = {one: demos.scores(one, seeds[0], "validation") for one in steps}
+    taken, by_steps = fewest_steps(tried, list(demos.tasks))
+    validation = means([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks)
+    new_tokens = demos.config.evaluate.max_new_tokens
+    test = means([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks)
+    losses = {name: found["loss"]["value"] for name, found in validation["in_distribution"].items()}
+    return {
+        "by_steps": by_steps,
+        "steps": taken,
+        "seeds": list(seeds),
+        "order": sorted(losses, key=losses.get, reverse=True),
+        "validation": validation,
+        "test": test,
+    }
+
+
+def arguments(argv: list[str] | None = None):
+    parser = measuring.parser(__doc__, repeats=None)
+    parser.add_argument("--workdir", type=pathlib.Path, default="workdir/demo_seeds", help="folder of the libraries")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = arguments()
+    sys.path.insert(0, str(ROOT / "configs"))
+    config = importlib.import_module("demo").get_config()
+    if args.small:
+        config.only, config.evaluate.examples, config.cluster.clusters = ("words_p*", "editing_capitals"), 2, 2
+    demos = Demos(build.model(config), build.tasks(config), config, args.workdir)
+    measuring.report(chosen(demos, *(((1, 2), (0, 1)) if args.small else (STEPS, SEEDS))), PACKAGES, args.out)
+
+
+if __name__ == "__main__":
+    main()
