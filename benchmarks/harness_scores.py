@@ -34,7 +34,6 @@ from modjax.studies.stages import Stages
 
 PACKAGES = ("flax", "numpy", "torch", "transformers", "lm_eval")
 METRICS = ("acc", "acc_norm")
-PER_TASK = 10  # BBH has so many times fewer questions of each of its 27 tasks
 
 
 def _lettered(record):
@@ -143,12 +142,12 @@ class Sides:
         return path
 
 
-def compared(sides: Sides, data: pathlib.Path, questions: int, answers: int) -> dict[str, dict]:
+def compared(sides: Sides, data: pathlib.Path, questions: int, answers: int, per_task: int) -> dict[str, dict]:
     """{benchmark: the figures of both sides}; the folder keeps what is done."""
     stages, found = Stages(sides.folder), {}
+    numbers = dict.fromkeys(ORIGINAL, questions) | {"bbh": per_task}
     for name in BENCHMARKS:
-        run, number = (sides.choices, questions) if name in ORIGINAL else (sides.answers, answers)
-        number = max(1, number // PER_TASK) if name == "bbh" else number
+        run, number = sides.choices if name in ORIGINAL else sides.answers, numbers.get(name, answers)
         made_of = {"model": sides.model.content, "questions": number, "data": str(data)}
         found[name] = stages.current(name, made_of, functools.partial(run, name, data, number))
     return {name: {key: value for key, value in one.items() if key != "made_of"} for name, one in found.items()}
@@ -160,18 +159,17 @@ def arguments(argv: list[str] | None = None):
     parser.add_argument("--workdir", type=pathlib.Path, default="workdir/harness", help="folder of what is done")
     parser.add_argument("--model", default=local.EMBEDDED)
     parser.add_argument("--questions", type=int, default=200, help="of each benchmark with choices")
-    parser.add_argument(
-        "--answers", type=int, default=20, help="questions of HumanEval and MBPP, and a tenth of them per task of BBH"
-    )
+    parser.add_argument("--answers", type=int, default=20, help="questions of HumanEval and of MBPP")
+    parser.add_argument("--per-task", type=int, default=1, help="questions of each task of BBH")
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = arguments()
     args.workdir.mkdir(parents=True, exist_ok=True)
-    questions, answers = (4, 1) if args.small else (args.questions, args.answers)
+    numbers = (4, 1, 1) if args.small else (args.questions, args.answers, args.per_task)
     sides = Sides(modjax.load(args.model), args.workdir)
-    measuring.report({"benchmarks": compared(sides, args.data, questions, answers)}, PACKAGES, args.out)
+    measuring.report({"benchmarks": compared(sides, args.data, *numbers)}, PACKAGES, args.out)
 
 
 if __name__ == "__main__":
