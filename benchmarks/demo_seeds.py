@@ -1,13 +1,13 @@
-"""The demo with several seeds; its number of steps and the order of its methods, chosen by validation.
+"""The demo with several seeds; its families of tasks, number of steps and order of methods, chosen by validation.
 
     python benchmarks/demo_seeds.py --workdir=workdir/demo_seeds --out=benchmarks/results/NAME.json
 
 With the first seed the demo's libraries are trained for each of some numbers of steps, and scored on the validation
 split of all tasks. The number is the smallest whose loss, under the method that the demo leads with, is not above the
-lowest by more than the 95 % interval of the difference. With all seeds the methods are then ordered by their validation
-loss in distribution, and scored on the test split, with intervals over seeds, tasks and examples.
-
-A run that was stopped goes on.
+lowest by more than the 95 % interval of the difference. With so many steps an expert is trained for each training task
+of open48; the demo's families are those in which experts gain most over the base model. With all seeds the methods are
+then ordered by their validation loss in distribution, and scored on the test split, with intervals over seeds, tasks
+and examples. A run that was stopped goes on.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import measuring
 from ml_collections import ConfigDict
 
-from modjax import Model
+from modjax import Model, data
 from modjax.cli import build
 from modjax.data.tasks import Tasks
 from modjax.eval import Sample
@@ -35,6 +35,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("flax", "numpy")
 STEPS, SEEDS = (8, 16, 32), (0, 1, 2)
 LED = "confident, else general"  # the method that the demo leads with
+BASE, OWN = "base", "oracle (private)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +47,15 @@ class Demos:
     config: ConfigDict
     workdir: pathlib.Path
 
-    def scores(self, steps: int, seed: int, split: str, new_tokens: int = LOSS_ALONE) -> Run:
-        """{method: {task: its score}}."""
+    def scores(
+        self, steps: int, seed: int, split: str, new_tokens: int = LOSS_ALONE, names: Sequence[str] = tuple(METHODS)
+    ) -> Run:
+        """{method: {task: its score}} of the demo's methods of these names."""
         config, stages = self.config, Stages(self.workdir / f"steps-{steps}" / f"seed-{seed}")
         settings = config.train.to_dict() | {"steps": steps, "seed": seed}
         cluster = config.cluster.to_dict() | {"seed": config.cluster.seed + seed}
         libraries = Libraries(self.model, self.tasks, stages, settings, cluster, config.demo.rows.to_dict())
-        lines = {name: methods.normalised(line) for name, line in METHODS.items()}
+        lines = {name: methods.normalised(line) for name, line in METHODS.items() if name in names}
         folders = {line["library"]: libraries.path(line["library"]) for line in lines.values() if line["library"]}
         sample = dataclasses.replace(Sample.of(config.evaluate), split=split)
         experiment = Experiment(self.model, self.tasks, folders, sample)
@@ -72,6 +75,17 @@ def fewest_steps(runs: Mapping[int, Run], tasks: Sequence[str]) -> tuple[int, di
     return taken, {steps: {"loss": losses[steps].as_json(), "above_lowest": above[steps].as_json()} for steps in runs}
 
 
+def gains(run: Run, tasks: Tasks) -> dict[str, dict]:
+    """{family: how much a task's own expert gains over the base, with its interval}, the largest gain first."""
+    by_family: dict[str, list[str]] = {}
+    for name, task in tasks.training.items():
+        by_family.setdefault(task.family, []).append(name)
+    found = {
+        family: Figures([run], [BASE, OWN], own).difference("loss", BASE, OWN) for family, own in by_family.items()
+    }
+    return {family: found[family].as_json() for family in sorted(found, key=lambda one: -found[one].value)}
+
+
 def means(runs: Sequence[Run], tasks: Tasks) -> dict:
     """{part: {method: {metric: its mean over seeds and tasks, with its interval}}}."""
     parts = {"in_distribution": list(tasks.training), "held_out": list(tasks.held_out)}
@@ -84,10 +98,12 @@ def _means(runs, tasks):
     return {name: {metric: figures.mean(metric, name).as_json() for metric in figures.values} for name in known}
 
 
-def chosen(demos: Demos, steps: Sequence[int], seeds: Sequence[int]) -> dict:
-    """What validation chooses, and the figures of both splits."""
+def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int]) -> dict:
+    """What validation chooses, of families among those of all tasks, and the figures of both splits."""
     tried = {one: demos.scores(one, seeds[0], "validation") for one in steps}
     taken, by_steps = fewest_steps(tried, list(demos.tasks))
+    every = dataclasses.replace(demos, tasks=whole, workdir=demos.workdir / "families")
+    families = gains(every.scores(taken, seeds[0], "validation", names=(BASE, OWN)), whole)
     validation = means([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks)
     new_tokens = demos.config.evaluate.max_new_tokens
     test = means([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks)
@@ -95,6 +111,7 @@ def chosen(demos: Demos, steps: Sequence[int], seeds: Sequence[int]) -> dict:
     return {
         "by_steps": by_steps,
         "steps": taken,
+        "families": families,
         "seeds": list(seeds),
         "order": sorted(losses, key=losses.get, reverse=True),
         "validation": validation,
@@ -112,10 +129,13 @@ def main() -> None:
     args = arguments()
     sys.path.insert(0, str(ROOT / "configs"))
     config = importlib.import_module("demo").get_config()
+    steps, seeds = STEPS, SEEDS
     if args.small:
         config.only, config.evaluate.examples, config.cluster.clusters = ("words_p*", "editing_capitals"), 2, 2
+        steps, seeds = (1, 2), (0, 1)
     demos = Demos(build.model(config), build.tasks(config), config, args.workdir)
-    measuring.report(chosen(demos, *(((1, 2), (0, 1)) if args.small else (STEPS, SEEDS))), PACKAGES, args.out)
+    whole = demos.tasks if args.small else data.load(build.source(config))
+    measuring.report(chosen(demos, whole, steps, seeds), PACKAGES, args.out)
 
 
 if __name__ == "__main__":

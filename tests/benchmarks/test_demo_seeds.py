@@ -36,13 +36,14 @@ def test_the_demo_is_repeated_and_ordered(model, tasks, tmp_path):  # noqa: F811
         }
     )
     demos = demo_seeds.Demos(model, tasks, config, tmp_path)
-    found = demo_seeds.chosen(demos, (1,), (0, 1))
+    found = demo_seeds.chosen(demos, tasks, (1,), (0, 1))
     assert sorted(found["order"]) == sorted(METHODS) and found["steps"] == 1
+    assert list(found["families"]) == ["words"]
     assert found["test"]["in_distribution"].keys() == METHODS.keys()
     assert found["test"]["held_out"].keys() == METHODS.keys() - {"oracle (private)"}
-    assert demo_seeds.chosen(demos, (1,), (0, 1)) == found
+    assert demo_seeds.chosen(demos, tasks, (1,), (0, 1)) == found
 
 
 def _with_validation(task):
     validation = [dataclasses.replace(one, split="validation") for one in task.split("test")]
-    return dataclasses.replace(task, examples=(*task.examples, *validation))
+    return dataclasses.replace(task, examples=(*task.examples, *validation), family="words")
