@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import measuring
 from ml_collections import ConfigDict
 
-from modjax import Model, data
+from modjax import Model, data, metrics
 from modjax.cli import build
 from modjax.data.tasks import Tasks
 from modjax.eval import Sample
@@ -36,6 +36,7 @@ PACKAGES = ("flax", "numpy")
 STEPS, SEEDS = (8, 16, 32), (0, 1, 2)
 LED = "confident, else general"  # the method that the demo leads with
 BASE, OWN = "base", "oracle (private)"
+EACH = tuple(metric.name for metric in metrics.METRICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +87,16 @@ def gains(run: Run, tasks: Tasks) -> dict[str, dict]:
     return {family: found[family].as_json() for family in sorted(found, key=lambda one: -found[one].value)}
 
 
-def means(runs: Sequence[Run], tasks: Tasks) -> dict:
+def means(runs: Sequence[Run], tasks: Tasks, names: Sequence[str]) -> dict:
     """{part: {method: {metric: its mean over seeds and tasks, with its interval}}}."""
     parts = {"in_distribution": list(tasks.training), "held_out": list(tasks.held_out)}
-    return {part: _means(runs, names) for part, names in parts.items()}
+    return {part: _means(runs, own, names) for part, own in parts.items()}
 
 
-def _means(runs, tasks):
+def _means(runs, tasks, names):
     known = [name for name in METHODS if set(tasks) <= set(runs[0][name])]
     figures = Figures(runs, known, tasks)
-    return {name: {metric: figures.mean(metric, name).as_json() for metric in figures.values} for name in known}
+    return {name: {metric: figures.mean(metric, name).as_json() for metric in names} for name in known}
 
 
 def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int]) -> dict:
@@ -104,9 +105,9 @@ def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int
     taken, by_steps = fewest_steps(tried, list(demos.tasks))
     every = dataclasses.replace(demos, tasks=whole, workdir=demos.workdir / "families")
     families = gains(every.scores(taken, seeds[0], "validation", names=(BASE, OWN)), whole)
-    validation = means([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks)
+    validation = means([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks, ("loss",))
     new_tokens = demos.config.evaluate.max_new_tokens
-    test = means([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks)
+    test = means([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks, EACH)
     losses = {name: found["loss"]["value"] for name, found in validation["in_distribution"].items()}
     return {
         "by_steps": by_steps,

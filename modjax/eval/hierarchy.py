@@ -72,8 +72,8 @@ class Figures:
         return self.combined(metric, {method: 1.0})
 
     def difference(self, metric: str, first: str, second: str) -> Estimate:
-        """The mean of the first method minus that of the second."""
-        return self.combined(metric, {first: 1.0, second: -1.0})
+        """The mean of the first method minus that of the second; 0 for one and the same."""
+        return self.combined(metric, {first: 1.0, second: -1.0} if first != second else {first: 0.0})
 
     def combined(self, metric: str, weights: Mapping[str, float]) -> Estimate:
         """A weighted sum of the means of methods, {method: weight}."""

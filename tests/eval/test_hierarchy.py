@@ -52,6 +52,7 @@ def test_every_draw_equals_a_loop_over_seeds_and_tasks():
 def test_a_constant_difference_has_an_interval_of_no_width_and_its_sign():
     found = Figures(_runs(noise=0.0), ("one", "two", "three"), list(TASKS))
     assert found.difference("loss", "two", "one") == pytest.approx((0.3, 0.3, 0.3))
+    assert found.difference("loss", "two", "two") == (0.0, 0.0, 0.0)
     assert found.share("loss", "two", "three", "one") == pytest.approx((0.7, 0.7, 0.7))
     assert found.combined("loss", {"one": 0.5, "three": 0.5}).value == pytest.approx(
         (found.mean("loss", "one").value + found.mean("loss", "three").value) / 2
