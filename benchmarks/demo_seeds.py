@@ -1,13 +1,13 @@
-"""The demo with several seeds; its families of tasks, number of steps and order of methods, chosen by validation.
+"""The demo with several seeds; its number of steps and the order of its methods, chosen by validation.
 
     python benchmarks/demo_seeds.py --workdir=workdir/demo_seeds --out=benchmarks/results/NAME.json
 
 With the first seed the demo's libraries are trained for each of some numbers of steps, and scored on the validation
 split of all tasks. The number is the smallest whose loss, under the method that the demo leads with, is not above the
 lowest by more than the 95 % interval of the difference. With so many steps an expert is trained for each training task
-of open48; the demo's families are those in which experts gain most over the base model. With all seeds the methods are
-then ordered by their validation loss in distribution, and scored on the test split, with intervals over seeds, tasks
-and examples. A run that was stopped goes on.
+of open48, to see whether experts gain over the base model in each family; the demo has the families with a held-out
+task. With all seeds the methods are then ordered by their validation loss in distribution, and scored on the test split,
+with intervals over seeds, tasks and examples. A run that was stopped goes on.
 """
 
 import dataclasses
@@ -100,7 +100,7 @@ def _means(runs, tasks, names):
 
 
 def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int]) -> dict:
-    """What validation chooses, of families among those of all tasks, and the figures of both splits."""
+    """What validation chooses, the gains in each family of all tasks, and the figures of both splits."""
     tried = {one: demos.scores(one, seeds[0], "validation") for one in steps}
     taken, by_steps = fewest_steps(tried, list(demos.tasks))
     every = dataclasses.replace(demos, tasks=whole, workdir=demos.workdir / "families")

@@ -16,12 +16,12 @@ from modjax.studies.stages import Stages
 from modjax.studies.trial import Trial
 from modjax.train.settings import Settings
 
-METHODS = {
+METHODS = {  # in the order of their validation losses in distribution, benchmarks/demo_seeds.py
     "base": {"library": "", "note": "the frozen model alone"},
     "uniform (private)": {"library": "private", "router": "uniform", "note": "mean of all experts"},
-    "Arrow (private)": {"library": "private", "router": "arrow", "note": "top 4 per token"},
     "uniform (MBC)": {"library": "mbc", "router": "uniform", "note": "mean of the cluster experts"},
     "Arrow (MBC)": {"library": "mbc", "router": "arrow", "note": "top 4 per token"},
+    "Arrow (private)": {"library": "private", "router": "arrow", "note": "top 4 per token"},
     "shared": {"library": "shared", "note": "one expert on all tasks"},
     "confident (private)": {"library": "private", "router": "confident", "note": "else the mean of all experts"},
     "confident, else general": {
