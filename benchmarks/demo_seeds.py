@@ -6,8 +6,8 @@ With the first seed the demo's libraries are trained for each of some numbers of
 split of all tasks. The number is the smallest whose loss, under the method that the demo leads with, is not above the
 lowest by more than the 95 % interval of the difference. With so many steps an expert is trained for each training task
 of open48, to see whether experts gain over the base model in each family; the demo has the families with a held-out
-task. With all seeds the methods are then ordered by their validation loss in distribution, and scored on the test split,
-with intervals over seeds, tasks and examples. A run that was stopped goes on.
+task. With all seeds the methods are then ordered by their validation loss in distribution, and scored on the test
+split, with intervals over seeds, tasks and examples. A run that was stopped goes on.
 """
 
 import dataclasses

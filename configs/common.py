@@ -118,7 +118,7 @@ def demo(config: ConfigDict) -> None:
     """The demo's tasks, with the settings of `quick` but for the steps, which benchmarks/demo_seeds.py has chosen."""
     quick(config)
     config.only = DEMO_TASKS
-    config.train.update(steps=8, save_every=4)
+    config.train.steps = 8
 
 
 def uniform(config: ConfigDict) -> None:
