@@ -12,6 +12,7 @@ split, with intervals over seeds, tasks and examples. A run that was stopped goe
 
 import dataclasses
 import importlib
+import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("flax", "numpy")
 STEPS, SEEDS = (8, 16, 32), (0, 1, 2)
 LED = "confident, else general"  # the method that the demo leads with
-BASE, OWN = "base", "oracle (private)"
+BASE, MEAN, OWN = "base", "uniform (private)", "oracle (private)"
 EACH = tuple(metric.name for metric in metrics.METRICS)
 
 
@@ -76,7 +77,7 @@ def fewest_steps(runs: Mapping[int, Run], tasks: Sequence[str]) -> tuple[int, di
     return taken, {steps: {"loss": losses[steps].as_json(), "above_lowest": above[steps].as_json()} for steps in runs}
 
 
-def gains(run: Run, tasks: Tasks) -> dict[str, dict]:
+def family_gains(run: Run, tasks: Tasks) -> dict[str, dict]:
     """{family: how much a task's own expert gains over the base, with its interval}, the largest gain first."""
     by_family: dict[str, list[str]] = {}
     for name, task in tasks.training.items():
@@ -87,16 +88,25 @@ def gains(run: Run, tasks: Tasks) -> dict[str, dict]:
     return {family: found[family].as_json() for family in sorted(found, key=lambda one: -found[one].value)}
 
 
-def means(runs: Sequence[Run], tasks: Tasks, names: Sequence[str]) -> dict:
-    """{part: {method: {metric: its mean over seeds and tasks, with its interval}}}."""
+def over_seeds(runs: Sequence[Run], tasks: Tasks, names: Sequence[str]) -> dict:
+    """For each part of the tasks the means of each method by the metrics of these names, and gains in loss."""
     parts = {"in_distribution": list(tasks.training), "held_out": list(tasks.held_out)}
-    return {part: _means(runs, own, names) for part, own in parts.items()}
+    return {part: _of_part(runs, own, names) for part, own in parts.items()}
 
 
-def _means(runs, tasks, names):
+def _of_part(runs, tasks, names):
     known = [name for name in METHODS if set(tasks) <= set(runs[0][name])]
     figures = Figures(runs, known, tasks)
-    return {name: {metric: figures.mean(metric, name).as_json() for metric in names} for name in known}
+    found = {
+        "means": {name: {metric: figures.mean(metric, name).as_json() for metric in names} for name in known},
+        "gain": {
+            f"{name} over {other}": figures.difference("loss", other, name).as_json()
+            for other, name in itertools.combinations(known, 2)
+        },
+    }
+    if OWN in known:
+        found["share_of_gap"] = {name: figures.share("loss", name, MEAN, OWN).as_json() for name in known}
+    return found
 
 
 def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int]) -> dict:
@@ -104,11 +114,11 @@ def chosen(demos: Demos, whole: Tasks, steps: Sequence[int], seeds: Sequence[int
     tried = {one: demos.scores(one, seeds[0], "validation") for one in steps}
     taken, by_steps = fewest_steps(tried, list(demos.tasks))
     every = dataclasses.replace(demos, tasks=whole, workdir=demos.workdir / "families")
-    families = gains(every.scores(taken, seeds[0], "validation", names=(BASE, OWN)), whole)
-    validation = means([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks, ("loss",))
+    families = family_gains(every.scores(taken, seeds[0], "validation", names=(BASE, OWN)), whole)
+    validation = over_seeds([demos.scores(taken, seed, "validation") for seed in seeds], demos.tasks, ("loss",))
     new_tokens = demos.config.evaluate.max_new_tokens
-    test = means([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks, EACH)
-    losses = {name: found["loss"]["value"] for name, found in validation["in_distribution"].items()}
+    test = over_seeds([demos.scores(taken, seed, "test", new_tokens) for seed in seeds], demos.tasks, EACH)
+    losses = {name: found["loss"]["value"] for name, found in validation["in_distribution"]["means"].items()}
     return {
         "by_steps": by_steps,
         "steps": taken,

@@ -39,8 +39,8 @@ def test_the_demo_is_repeated_and_ordered(model, tasks, tmp_path):  # noqa: F811
     found = demo_seeds.chosen(demos, tasks, (1,), (0, 1))
     assert sorted(found["order"]) == sorted(METHODS) and found["steps"] == 1
     assert list(found["families"]) == ["words"]
-    assert found["test"]["in_distribution"].keys() == METHODS.keys()
-    assert found["test"]["held_out"].keys() == METHODS.keys() - {"oracle (private)"}
+    assert found["test"]["in_distribution"]["share_of_gap"].keys() == METHODS.keys()
+    assert found["test"]["held_out"]["means"].keys() == METHODS.keys() - {"oracle (private)"}
     assert demo_seeds.chosen(demos, tasks, (1,), (0, 1)) == found
 
 
