@@ -1,7 +1,7 @@
 """The demo: 16 private experts on SmolLM2-135M, MBC, cluster and shared experts under several routers, all compared.
 
-Reproduces: the pipeline of arXiv 2405.11157 at small scale. Cost: about eleven minutes on two CPU cores. Expect: the
-table in README.md, and clusters equal to the five task families (adjusted Rand index 1.0).
+Reproduces: the pipeline of arXiv 2405.11157 at small scale. Cost: about four minutes on two CPU cores. Expect: the
+first seed of the table in README.md, and clusters equal to the five task families (adjusted Rand index 1.0).
 
     make demo        or    modjax demo --config=configs/demo.py --workdir=workdir/demo --report=report
 """
