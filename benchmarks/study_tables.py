@@ -32,6 +32,7 @@ PARTS = ("in_distribution", "held_out")
 STARTS, SHOTS = ("LoRA", "shared", "MBC"), (10, 50, 100)
 ADAPTED = tuple(f"adapt {start} {n}" for start in STARTS for n in SHOTS)
 TITLES = {"in_distribution": "tasks in distribution", "held_out": "held-out tasks", "new": "more new tasks"}
+GAP = ("mu (private)", "oracle (private)")
 OTHER, OWN = "shared", "confident"  # the method that others are held beside; those of modjax alone
 
 
@@ -106,9 +107,12 @@ def _figures(seeds, key, tasks) -> Figures:
 
 
 def _methods(seeds, parts) -> Iterator[str]:
-    yield from _head("method", "in distribution: loss", "Rouge-L", "held out: loss", "Rouge-L", "right expert")
+    yield from _head(
+        "method", "in distribution: loss", "Rouge-L", "gap closed", "held out: loss", "Rouge-L", "right expert"
+    )
     for name in _unadapted(seeds):
-        cells = [cell for part in PARTS for cell in _means(parts[part], name)]
+        known, new = (_means(parts[part], name) for part in PARTS)
+        cells = *known, _share(parts[PARTS[0]], name), *new
         right = [seed["right"].get(name) for seed in seeds]
         yield _row(name, *cells, "" if None in right else f"{100 * np.mean(right):.0f} %")
     yield ""
@@ -155,6 +159,14 @@ def _means(figures, name) -> tuple[str, str]:
         return "", ""
     loss, rouge = (figures.mean(metric, name) for metric in JUDGED)
     return f"{loss.value:.3f} ± {_half(loss):.3f}", f"{100 * rouge.value:.1f} ± {100 * _half(rouge):.1f}"
+
+
+def _share(figures, name) -> str:
+    """The share of the gap from the mean of private experts to their oracle; nothing for these two, or without them."""
+    if name in GAP or not {name, *GAP} <= set(figures.methods):
+        return ""
+    found = figures.share("loss", name, *GAP)
+    return f"{100 * found.value:.0f} % [{100 * found.low:.0f}, {100 * found.high:.0f}]"
 
 
 def _half(found: Estimate) -> float:
