@@ -7,7 +7,9 @@ import jax
 import pytest
 from tiny import WORDS, model  # noqa: F401, a fixture
 
-harness_scores = pytest.importorskip("harness_scores")
+pytest.importorskip("lm_eval")
+
+import harness_scores  # noqa: E402
 
 from modjax.eval import BENCHMARKS  # noqa: E402
 from modjax.eval.benchmarks.records import Record  # noqa: E402

@@ -159,7 +159,9 @@ def _answers(model, method, own, questions, choice, given) -> list[str]:
     return continuations(model, method, prompts, choices, request)
 
 
-def judged(own, questions, answers, given) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def judged(
+    own: Benchmark, questions: Sequence[Any], answers: Sequence[str], given: BenchmarkSettings
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The values of the headline, and of programs how they ended and what held them."""
     pairs = list(zip(questions, answers, strict=True))
     if not own.runs_code:
