@@ -12,13 +12,13 @@ split, with intervals over seeds, tasks and examples. A run that was stopped goe
 
 import dataclasses
 import importlib
-import itertools
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 
 import measuring
 from ml_collections import ConfigDict
+from new_tasks import gains
 
 from modjax import Model, data, metrics
 from modjax.cli import build
@@ -90,20 +90,20 @@ def family_gains(run: Run, tasks: Tasks) -> dict[str, dict]:
 
 def over_seeds(runs: Sequence[Run], tasks: Tasks, names: Sequence[str]) -> dict:
     """For each part of the tasks the means of each method by the metrics of these names, and gains in loss."""
-    parts = {"in_distribution": list(tasks.training), "held_out": list(tasks.held_out)}
-    return {part: _of_part(runs, own, names) for part, own in parts.items()}
+    seen = {task.family for task in tasks.training.values()}
+    parts = {
+        "in_distribution": list(tasks.training),
+        "held_out": list(tasks.held_out),
+        "unseen_families": [name for name, task in tasks.held_out.items() if task.family not in seen],
+    }
+    return {part: _of_part(runs, own, names) for part, own in parts.items() if own}
 
 
 def _of_part(runs, tasks, names):
     known = [name for name in METHODS if set(tasks) <= set(runs[0][name])]
     figures = Figures(runs, known, tasks)
-    found = {
-        "means": {name: {metric: figures.mean(metric, name).as_json() for metric in names} for name in known},
-        "gain": {
-            f"{name} over {other}": figures.difference("loss", other, name).as_json()
-            for other, name in itertools.combinations(known, 2)
-        },
-    }
+    means = {name: {metric: figures.mean(metric, name).as_json() for metric in names} for name in known}
+    found = {"means": means, "gain": gains(figures)}
     if OWN in known:
         found["share_of_gap"] = {name: figures.share("loss", name, MEAN, OWN).as_json() for name in known}
     return found
