@@ -31,11 +31,11 @@ from accelerator_sizes import FULL, SMALL, Sizes  # noqa: E402
 PACKAGES = ("flax", "optax", "torch", "transformers", "peft", "numpy")
 Part = Callable[[Sizes], Iterator[tuple[str, Any]]]  # yields (name, figures) as it finds them
 PARTS: dict[str, tuple[int, Part]] = {  # seconds at most, function
-    "bfloat16_logits": (25, checks.bfloat16_logits),
-    "attention_plans": (25, checks.attention_plans),
-    "mixture_plans": (25, checks.mixture_plans),
-    "lockstep": (25, checks.lockstep),
-    "cached": (20, checks.cached),
+    "bfloat16_logits": (60, checks.bfloat16_logits),
+    "attention_plans": (60, checks.attention_plans),
+    "mixture_plans": (60, checks.mixture_plans),
+    "lockstep": (60, checks.lockstep),
+    "cached": (60, checks.cached),
     "ceilings": (10, speed.ceilings),
     "library_smollm2": (60, functools.partial(speed.library, name="smollm2")),
     "library_phi2": (80, functools.partial(speed.library, name="phi2")),

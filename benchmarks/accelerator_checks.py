@@ -24,6 +24,8 @@ from modjax.ops.top_k import TopK
 from modjax.routing.base import hook
 from modjax.train.settings import Settings
 
+einsum = functools.partial(np.einsum, optimize=True)  # by products of matrices
+
 
 def held(found: Any, expected: Any, allowed: float) -> dict:
     """The error of an array relative to the norm of what is expected, and whether it is allowed."""
@@ -82,15 +84,15 @@ def attention_reference(q, k, v, out, rows: Rows, window: int | None) -> list[np
     if window is not None:
         reads_BTS &= rows.positions[:, :, None] - rows.positions[:, None, :] < window
     k_, v_ = (np.repeat(x, share, axis=2) for x in (k, v))
-    scores = np.where(reads_BTS[:, None], np.einsum("btnh,bsnh->bnts", q, k_) / q.shape[-1] ** 0.5, -np.inf)
+    scores = np.where(reads_BTS[:, None], einsum("btnh,bsnh->bnts", q, k_) / q.shape[-1] ** 0.5, -np.inf)
     top = np.where(reads_BTS.any(-1), scores.max(-1).swapaxes(0, 1), 0).swapaxes(0, 1)
     weights = np.exp(scores - top[..., None])
     weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
-    back = np.einsum("btnh,bsnh->bnts", out, v_)
+    back = einsum("btnh,bsnh->bnts", out, v_)
     slope = weights * (back - (weights * back).sum(-1, keepdims=True)) / q.shape[-1] ** 0.5
-    dk, dv = np.einsum("bnts,btnh->bsnh", slope, q), np.einsum("bnts,btnh->bsnh", weights, out)
+    dk, dv = einsum("bnts,btnh->bsnh", slope, q), einsum("bnts,btnh->bsnh", weights, out)
     groups = [x.reshape(*k.shape[:3], share, -1).sum(3) for x in (dk, dv)]
-    return [np.einsum("bnts,bsnh->btnh", weights, v_), np.einsum("bnts,bsnh->btnh", slope, k_), *groups]
+    return [einsum("bnts,bsnh->btnh", weights, v_), einsum("bnts,bsnh->btnh", slope, k_), *groups]
 
 
 def mixture_plans(sizes: Sizes) -> Iterator[tuple[str, dict]]:
@@ -116,10 +118,10 @@ def mixture_plans(sizes: Sizes) -> Iterator[tuple[str, dict]]:
 
 def mixture_reference(x_BTI: np.ndarray, lora: LoRA, weights_BTE: np.ndarray, mix: str) -> np.ndarray:
     """The update of one site, expert by expert."""
-    z_BTER = np.einsum("bti,eri->bter", x_BTI, lora.a)
+    z_BTER = einsum("bti,eri->bter", x_BTI, lora.a)
     if mix == "parameters":
-        z_BTER = np.broadcast_to(np.einsum("bte,bter->btr", weights_BTE, z_BTER)[:, :, None], z_BTER.shape)
-    return np.einsum("bte,e,bter,ero->bto", weights_BTE, lora.scale, z_BTER, lora.b)
+        z_BTER = np.broadcast_to(einsum("bte,bter->btr", weights_BTE, z_BTER)[:, :, None], z_BTER.shape)
+    return einsum("bte,e,bter,ero->bto", weights_BTE, lora.scale, z_BTER, lora.b)
 
 
 def lockstep(sizes: Sizes) -> Iterator[tuple[str, dict]]:

@@ -8,6 +8,7 @@ Reproduces sections 4 and 5 of the paper at the scale of the variant. Expect: do
 demo   The tasks of the demo; of each family of tasks one is for choices alone.
 sni    Super-NaturalInstructions in a task folder with the groups core64 (trained on), heldout12, and extra192, of which
        twelve tasks are for choices, as is half of core64: 5 rows of 512 tokens per task.
+sni256 All 256 tasks of core64 and extra192, 48 rows per task: for a GPU. Settings are those that `sni` chose.
 paper  FLAN v2 as in the paper, with `phi2` or `mistral` after it: five epochs, one seed, ten benchmarks from the hub;
        no adaptation, because no task is held out. docs/plan.md has what 1,000 steps of such experts need. Not run here.
 
@@ -51,27 +52,33 @@ def routed(library, routers, **more):
     return [{"library": library, "router": router, **more} for router in routers]
 
 
-METHODS = {
-    "base": {"library": "", "note": "the frozen model alone"},
-    "shared": {"library": "shared", "note": "one expert on all tasks"},
-    **{f"mu ({name})": routed(KINDS[name], UNIFORMS, note="mean of all experts") for name in ("private", "MBC")},
-    **{f"Arrow ({name})": routed(kind, ARROWS) for name, kind in KINDS.items()},
-    "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
-    "confident (MBC)": {
-        "library": "mbc_brief",
-        "router": {"name": "confident", "otherwise": "mean"},
-        "note": "brief and cluster experts, else the mean of the latter",
-    },
-    **{
-        f"confident, else {name}": {
-            "library": f"private_{expert}",
-            "router": {"name": "confident", "otherwise": expert},
-            "note": "more compute",
-        }
-        for name, expert in {"shared": "shared", "MBC's mean": "mean", "general": "general"}.items()
-    },
-    **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
-}
+def compared(uniforms=UNIFORMS, arrows=ARROWS):
+    """The methods that are compared without adaptation."""
+    mean = {"note": "mean of all experts"}
+    return {
+        "base": {"library": "", "note": "the frozen model alone"},
+        "shared": {"library": "shared", "note": "one expert on all tasks"},
+        **{f"mu ({name})": routed(KINDS[name], uniforms, **mean) for name in ("private", "MBC")},
+        **{f"Arrow ({name})": routed(kind, arrows) for name, kind in KINDS.items()},
+        "confident (private)": {"library": "private", "router": {"name": "confident"}, "note": "else the mean of all"},
+        "confident (MBC)": {
+            "library": "mbc_brief",
+            "router": {"name": "confident", "otherwise": "mean"},
+            "note": "brief and cluster experts, else the mean of the latter",
+        },
+        **{
+            f"confident, else {name}": {
+                "library": f"private_{expert}",
+                "router": {"name": "confident", "otherwise": expert},
+                "note": "more compute",
+            }
+            for name, expert in {"shared": "shared", "MBC's mean": "mean", "general": "general"}.items()
+        },
+        **{f"oracle ({name})": {"library": kind, "router": {"name": "oracle"}} for name, kind in KINDS.items()},
+    }
+
+
+METHODS = compared()
 ADAPTATIONS = {
     "adapt LoRA": {"library": "", "adapt": {"method": "lora"}, "note": "from scratch"},
     "adapt shared": {"library": "shared", "adapt": {"method": "shared"}, "note": "from the shared expert"},
@@ -107,7 +114,7 @@ def get_config(variants: str | None = None):
             "execute": False,  # allow programs that the model writes
         },
     }
-    return with_variants(config, variants, demo=of_demo, sni=sni, paper=paper)
+    return with_variants(config, variants, demo=of_demo, sni=sni, sni256=sni256, paper=paper)
 
 
 def paper(config):
@@ -136,3 +143,14 @@ def sni(config):
     config.study.rows.update(mbc=2, random=2, embedding=2)
     config.study.adapted.update(steps=5, evaluate_every=0)
     config.study.development = TRAINED + NEW
+
+
+def sni256(config):
+    sni(config)
+    config.only = ("core64", "extra192", "heldout12")
+    config.train.update(steps=48, save_every=0)
+    config.cluster.clusters = 10
+    config.study.update(seeds=(0,), held_out=(), pairs=0)
+    config.study.rows.update(mbc=4, random=4, embedding=4, shared=16)
+    # The settings that the three seeds of `sni` chose most often.
+    config.study.methods = ConfigDict(compared(UNIFORMS[1:], ARROWS[3:]), allow_dotted_keys=True)

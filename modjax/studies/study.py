@@ -65,11 +65,9 @@ def study(folder: str | pathlib.Path, plan: Study) -> dict[str, Any]:
 
 
 def _figures(scores, plan, tasks) -> Figures | None:
-    """The figures of the methods that were scored on all of the tasks; None without tasks."""
-    if not tasks:
-        return None
+    """The figures of the methods that were scored on all of the tasks; None without tasks or such methods."""
     known = [name for name in plan.lines if all(task in run[name] for run in scores for task in tasks)]
-    return Figures(scores, known, tasks)
+    return Figures(scores, known, tasks) if tasks and known else None
 
 
 def _row(name, lines, figures: Mapping[str, Figures | None]) -> dict[str, Any]:

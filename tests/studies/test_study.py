@@ -218,6 +218,11 @@ def test_without_held_out_tasks_their_claims_are_not_measured(plan, many, tmp_pa
     assert "Zero-shot" in report.text_table(found)
 
 
+def test_a_study_of_the_oracle_alone_has_nothing_held_out(plan, tmp_path):
+    (oracle,) = study(tmp_path, dataclasses.replace(plan, lines={"oracle": LINES["oracle (private)"]}))["methods"]
+    assert oracle["held_out"] == {} and oracle["in_distribution"]["loss"] > 0
+
+
 def test_lines_without_a_library_and_no_seeds_are_refused(plan):
     with pytest.raises(InputError, match=r"lines\['base'\]: expected at least one method, each with a library"):
         dataclasses.replace(plan, lines={"base": {"router": "arrow"}})
