@@ -25,7 +25,8 @@ def run(config, workdir, flags) -> None:
     """Writes WORKDIR/seed-N with its libraries, choices and scores, WORKDIR/study.json, and the HTML report."""
     fixed = config.copy_and_resolve_references()
     with fixed.unlocked():
-        del fixed.study.seeds, fixed.study.methods  # these may change between runs
+        for name in ("seeds", "methods", "benchmarks"):  # these may change between runs
+            del fixed.study[name]
     folder = session.enter(workdir, fixed)
     options = config.study
     plan = Study(
