@@ -18,11 +18,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from new_tasks import METHODS as ON_NEW_TASKS
 
+from modjax import metrics
 from modjax.eval.hierarchy import Figures
 from modjax.eval.intervals import Estimate
 from modjax.eval.score import Score
 from modjax.files import read_json
 from modjax.report import picture, svg
+from modjax.studies.benchmarks import folder_of, kept
 from modjax.studies.claims import CLAIMS, Results
 from modjax.studies.stages import Stages
 from modjax.studies.study import JUDGED
@@ -44,7 +46,7 @@ def keep(study: pathlib.Path, results: pathlib.Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     for number, (seed, chosen) in enumerate(done["chosen"].items()):
         own = _of_seed(study / f"seed-{seed}", done["config"]["study"]["methods"])
-        found = {"tasks": tasks, "chosen": chosen} | own
+        found = {"tasks": tasks, "chosen": chosen} | own | {"zero_shot": _right(study / f"seed-{seed}", chosen)}
         if number == 0 and correlation["verdict"] != "not measured":  # measured with the first seed alone
             found["transfer"] = {key: correlation[key] for key in ("value", "low", "high")}
         whole = {"seed": int(seed), **measuring.machine(*PACKAGES), **found}
@@ -74,6 +76,16 @@ def _each(path) -> dict[str, dict]:
     return {task: {"each": score["each"]} for task, score in read_json(path)["tasks"].items()}
 
 
+def _right(folder, lines) -> dict[str, dict[str, list[int]]]:
+    """{method: {benchmark: 1 for each question with a right answer, else 0}} of the methods that have some."""
+    results = {name: kept(folder_of(folder, name, line)) for name, line in lines.items()}
+    return {
+        name: {one: result.values[result.metric].astype(int).tolist() for one, result in own.items()}
+        for name, own in results.items()
+        if own
+    }
+
+
 def tables(seeds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """The lines of all tables over some seeds; adaptation is over those of them that have all of it."""
     parts = figures(seeds)
@@ -86,6 +98,8 @@ def tables(seeds: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield from _claims(Results(None, held_out), adapted=True)
     if "new" in parts:
         yield from _new(parts["new"])
+    if have := [seed for seed in seeds if seed.get("zero_shot")]:
+        yield from _zero_shot([seed["zero_shot"] for seed in have])
 
 
 def figures(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Figures]:
@@ -151,6 +165,27 @@ def _new(figures) -> Iterator[str]:
         gain = "" if name == OTHER else _interval(figures.difference("loss", OTHER, name))
         yield _row(name, _interval(figures.mean("loss", name)), gain)
     yield ""
+
+
+def _zero_shot(runs) -> Iterator[str]:
+    """The accuracy of each method in percent: the mean, its gain over the shared expert, and each benchmark."""
+    names, metric = list(next(iter(runs[0].values()))), metrics.EXACT_MATCH.name
+    scores = [
+        {method: {name: Score.of_right(right) for name, right in own.items()} for method, own in run.items()}
+        for run in runs
+    ]
+    found = Figures(scores, list(runs[0]), names, fixed=True)
+    yield from _head("method", "mean", "gain over the shared expert", *names)
+    for method in found.methods:
+        mean, gain = found.mean(metric, method), found.difference(metric, method, OTHER)
+        each = [np.mean([run[method][name][metric] for run in scores]) for name in names]
+        cells = f"{100 * mean.value:.1f} ± {100 * _half(mean):.1f}", "" if method == OTHER else _percent(gain)
+        yield _row(method, *cells, *(f"{100 * one:.0f}" for one in each))
+    yield ""
+
+
+def _percent(found: Estimate) -> str:
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * end for end in (found.value, found.low, found.high)))
 
 
 def _means(figures, name) -> tuple[str, str]:

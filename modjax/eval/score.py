@@ -42,6 +42,13 @@ class Score:
         return means | {"examples": self.examples, "each": each | {"targets": self.targets_n.tolist()}}
 
     @classmethod
+    def of_right(cls, right_n: np.ndarray | Sequence[float]) -> "Score":
+        """The score of n questions that have no other metric than whether they were answered right, 1 or 0."""
+        right_n = np.asarray(right_n, np.float64)
+        nothing = {metric.name: np.zeros_like(right_n) for metric in metrics.METRICS}
+        return cls(nothing | {metrics.EXACT_MATCH.name: right_n}, np.ones(len(right_n), int))
+
+    @classmethod
     def from_json(cls, value: Any) -> "Score":
         """The score that `as_json` wrote. Raises InputError where a metric of the examples is missing."""
         each = value.get("each") if isinstance(value, Mapping) else None

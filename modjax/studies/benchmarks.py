@@ -14,7 +14,7 @@ from modjax.eval.benchmarks.catalogue import BENCHMARKS
 from modjax.eval.benchmarks.result import Result, joined, mean
 from modjax.eval.benchmarks.scoring import BenchmarkFields, BenchmarkSettings
 from modjax.eval.method import Method
-from modjax.files import plain, read_json, write_json
+from modjax.files import own_name, plain, read_json, write_json
 from modjax.parallel.distributed import from_first
 from modjax.progress import progress_bar
 from modjax.studies import methods
@@ -61,9 +61,22 @@ def benchmarks(
     for own in chosen:
         _claim(folder / own.name, own, asked[own.name], given, made_of)
     made = methods.make("evaluated", line, experiment)
-    found = {own.name: _kept(folder, own, asked[own.name], experiment, made, given, progress) for own in chosen}
+    found = {own.name: _scored(folder, own, asked[own.name], experiment, made, given, progress) for own in chosen}
     from_first(lambda: write_json(folder / "benchmarks.json", summary(found)))
     return found
+
+
+def folder_of(folder: pathlib.Path, name: str, line: Mapping[str, Any]) -> pathlib.Path:
+    """The folder of a method's benchmarks within that of one seed of a study."""
+    return folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
+
+
+def kept(folder: pathlib.Path) -> dict[str, Result]:
+    """{benchmark: its result} that `benchmarks` has left in a folder, in alphabetical order."""
+    found: dict[str, list[Result]] = {}
+    for file in sorted(folder.glob("*/part-*.json")):
+        found.setdefault(file.parent.name, []).append(Result.from_json(read_json(file)))
+    return {name: joined(parts) for name, parts in found.items()}
 
 
 def summary(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -96,7 +109,7 @@ def _claim(folder, own, questions, given, made_of) -> None:
     from_first(lambda: claim(folder / "inputs.json", inputs, sorted(folder.glob("part-*.json"))))
 
 
-def _kept(folder, own, questions, experiment: Experiment, made: Method, given, progress) -> Result:
+def _scored(folder, own, questions, experiment: Experiment, made: Method, given, progress) -> Result:
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
     files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // own.part))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))

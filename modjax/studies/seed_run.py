@@ -5,13 +5,12 @@ import functools
 import pathlib
 from typing import Any
 
-from modjax import arguments, digest
+from modjax import arguments
 from modjax.data.tasks import Tasks
 from modjax.eval.hierarchy import Run
 from modjax.eval.intervals import Estimate
 from modjax.eval.score import summary
-from modjax.files import own_name
-from modjax.studies.benchmarks import benchmarks
+from modjax.studies.benchmarks import benchmarks, folder_of
 from modjax.studies.design import Line, Study
 from modjax.studies.experiment import Experiment
 from modjax.studies.libraries import Libraries
@@ -98,8 +97,8 @@ class SeedRun:
         found = {}
         for name, line in self.chosen.items():
             if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
-                folder = self.stages.folder / "benchmarks" / f"{own_name(name)}-{digest.of_json(line)}"
-                scored = benchmarks(self._experiment(self.study.reported, folder), line, **self.study.benchmarks)
+                experiment = self._experiment(self.study.reported, folder_of(self.stages.folder, name, line))
+                scored = benchmarks(experiment, line, **self.study.benchmarks)
                 found[name] = {one: result.score() for one, result in scored.items()}
         return found
 

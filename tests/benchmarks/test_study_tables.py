@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import study_tables
 
+from modjax.eval.benchmarks.result import Result
 from modjax.eval.score import Score, as_json
+from modjax.studies.benchmarks import folder_of
 from modjax.studies.stages import Stages
 
 METHODS = ("shared", "mu (private)", "Arrow (private)")
@@ -32,6 +34,11 @@ def _study(folder, seed):
     _write(stages.path("routing Arrow (private)"), {"accuracy": 0.25 + seed / 2})
     _write(new.path("shared"), as_json({"e": _score(seed)}))
     _write(stages.path("stages"), {})
+    for name, right in (("shared", [1, 0, 0, 0]), ("mu (private)", [1, 1, 0, 0])):
+        piqa = folder_of(stages.folder, name, {}) / "piqa"
+        for number, own in enumerate((right[:3], right[3:])):
+            part = Result("piqa", 1, "acc_token", {"acc_token": np.array(own)}, ("",) * len(own), [None] * len(own))
+            _write(piqa / f"part-{number:04}.json", part.as_json())
     done = {
         "tasks": [{"name": name, "held_out": part == "held_out"} for part, own in TASKS.items() for name in own],
         "claims": [{"claim": "a", "verdict": "held", "value": 0.5, "low": 0.25, "high": 0.75}],
@@ -71,5 +78,6 @@ def test_seeds_of_several_studies_are_one_table(workdirs, tmp_path, monkeypatch,
     assert adapted.startswith("| LoRA | 1.500 ±")
     assert found.count("| e, 10. gain of the adapted MBC library over LoRA from scratch | undecided: 0.000") == 1
     assert "| shared | 2.000 [1.000, 3.000] |  |" in found  # the new task
+    assert "| mu (private) | 50.0 ± 50.0 | 25.0 [0.0, 75.0] | 50 |" in found
     drawing = (tmp_path / "gains.svg").read_text()
     assert "mu (private)" in drawing and "more new tasks" in drawing and "adapt" not in drawing

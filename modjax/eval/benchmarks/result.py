@@ -12,7 +12,7 @@ from modjax.errors import InputError
 from modjax.eval import intervals
 from modjax.eval.intervals import MOST, RESAMPLES
 from modjax.eval.score import Score
-from modjax.metrics import EXACT_MATCH, METRICS
+from modjax.metrics import EXACT_MATCH
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,9 +55,7 @@ class Result:
 
     def score(self) -> Score:
         """The headline as the exact match of each question, for the intervals of `modjax.eval`."""
-        right_n = self.values[self.metric]
-        nothing = {metric.name: np.zeros_like(right_n) for metric in METRICS}
-        return Score(nothing | {EXACT_MATCH.name: right_n}, np.ones(len(right_n), int))
+        return Score.of_right(self.values[self.metric])
 
     def by_group(self) -> dict[str, float]:
         """{task: mean of the headline} of a benchmark of several tasks."""
