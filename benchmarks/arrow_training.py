@@ -27,10 +27,10 @@ from modjax.train.settings import Settings
 
 PACKAGES = ("flax", "numpy")
 TASKS = (
-    "dates_from_french", "words_plural", "words_gerund", "lists_backwards", "lists_rest", "records_order",
-    "numbers_total", "editing_replaced",
+    "dates_from_french", "words_plural", "words_gerund", "lists_backwards", "lists_ends", "records_order",
+    "numbers_total", "numbers_larger",
 )  # fmt: skip
-ARMS = ((16, 4), (64, 4), (256, 4), (16, 16), (16, 64))  # steps, rank
+ARMS = ((8, 4), (32, 4), (128, 4), (32, 16))  # steps, rank
 ARROWS = {"Arrow, top 1": 1, "Arrow, top 4": 4, "Arrow, all": -1}  # top_k
 SETTINGS = {"length": 128, "batch": 1, "learning_rate": 4e-3, "dropout": 0.0, "system": ""}
 

@@ -3,6 +3,12 @@
 import arrow_training
 from tiny import model, tasks  # noqa: F401, fixtures
 
+from modjax import data
+
+
+def test_experts_are_trained_on_all_of_its_tasks():
+    assert len(data.load("open48", only=arrow_training.TASKS).training) == len(arrow_training.TASKS) == 8
+
 
 def test_each_library_has_its_figures(model, tasks, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.setitem(arrow_training.SETTINGS, "length", 32)
