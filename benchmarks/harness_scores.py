@@ -87,9 +87,11 @@ class Sides:
 
     def __init__(self, model: modjax.Model, folder: pathlib.Path):
         self.model, self.folder = model, folder
-        model.save(folder / "model")
+        path = folder / f"model-{model.content['weights']}"
+        if not path.exists():
+            model.save(path)
         torch.set_num_threads(measuring.cores())
-        self.peer = HFLM(str(folder / "model"), device="cpu", dtype="float32", batch_size=8)
+        self.peer = HFLM(str(path), device="cpu", dtype="float32", batch_size=8)
         self.manager = TaskManager()
 
     def choices(self, name: str, data: pathlib.Path, questions: int) -> dict:

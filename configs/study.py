@@ -14,8 +14,8 @@ paper  FLAN v2 as in the paper, with `phi2` or `mistral` after it: five epochs, 
 
 Every library reads as many rows as the private one. MBC first trains private experts for 2/5 of the steps, clusters
 them, and trains an expert per cluster for the rest. Where a method has several lines, the one with the lowest loss on
-the validation split of the development tasks is taken. A job that was stopped goes on with the same command; seeds and
-methods may be added.
+the validation split of the development tasks is taken. A job that was stopped goes on with the same command; seeds,
+methods and benchmarks may be added.
 """
 
 from common import adaptation, base, demo, flan, with_variants

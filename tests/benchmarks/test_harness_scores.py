@@ -47,6 +47,10 @@ def sides(model, tmp_path_factory):  # noqa: F811
     return harness_scores.Sides(longer, tmp_path_factory.mktemp("sides"))
 
 
+def test_a_stopped_run_finds_its_model(sides):
+    assert harness_scores.Sides(sides.model, sides.folder).peer.max_length == sides.peer.max_length == 256
+
+
 @pytest.mark.parametrize("name", ["arc_easy", "winogrande"])
 def test_lm_evals_own_task_has_the_same_scores(sides, name, tmp_path):
     (tmp_path / f"{name}.jsonl").write_text((json.dumps(RECORDS[name]) + "\n") * 3)
