@@ -8,7 +8,8 @@ Reproduces sections 4 and 5 of the paper at the scale of the variant. Expect: do
 demo   The tasks of the demo; of each family of tasks one is for choices alone.
 sni    Super-NaturalInstructions in a task folder with the groups core64 (trained on), heldout12, and extra192, of which
        twelve tasks are for choices, as is half of core64: 5 rows of 512 tokens per task.
-sni256 All 256 tasks of core64 and extra192, 48 rows per task: for a GPU. Settings are those that `sni` chose.
+sni256 All 256 tasks of core64 and extra192, 48 rows per task, for a GPU; settings are those that `sni`
+       chose. Not run to its end.
 paper  FLAN v2 as in the paper, with `phi2` or `mistral` after it: five epochs, one seed, ten benchmarks from the hub;
        no adaptation, because no task is held out. docs/plan.md has what 1,000 steps of such experts need. Not run here.
 
