@@ -14,33 +14,12 @@ import peer
 
 import modjax
 from modjax.data.tokenize import Encoded
+from modjax.files import read_json_object
+from modjax.models import local
 from modjax.models.config import ModelConfig
 from modjax.models.decoder import Decoder
 
-SMOLLM2 = {
-    "model_type": "llama",
-    "vocab_size": 49_152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "rope_theta": 100_000.0,
-    "tie_word_embeddings": True,
-}
-PHI2 = {
-    "model_type": "phi",
-    "vocab_size": 51_200,
-    "hidden_size": 2560,
-    "intermediate_size": 10_240,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 32,
-    "max_position_embeddings": 2048,
-    "partial_rotary_factor": 0.4,
-    "tie_word_embeddings": False,
-}
+SMOLLM2, PHI2 = (read_json_object(local.KNOWN[name]) for name in ("smollm2-135m", "phi-2"))
 TINY = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 SHARED, OWN, TARGET = 85, (25, 55), (4, 20)  # tokens of an example
 
