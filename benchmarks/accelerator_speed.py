@@ -41,9 +41,7 @@ def library(sizes: Sizes, name: str) -> Iterator[tuple[str, Any]]:
     sides["modjax"]()
     yield "peak_mib", peak_mib()
     found = statistics.median(measuring.in_turn(sides, sizes.repeats)["modjax"])
-    operations = train_throughput.operations(model.config, sides["modjax"].batches)
-    yield "model_flops", operations / found
-    yield "share_of_peak", operations / found / measuring.matmul_peak(jnp.bfloat16, sizes.matrix)
+    yield from train_throughput.speed(model.config, sides["modjax"].batches, found, sizes.matrix).items()
     sides["peft"] = library_training.Peft(torch_model(sizes, name), examples, settings)
     one = next(iter(examples))
     torch_peak = peer.peak_mib(lambda: sides["peft"].train(one, examples[one]))  # warms up as well

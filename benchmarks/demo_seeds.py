@@ -11,11 +11,10 @@ split, with intervals over seeds, tasks and examples. A run that was stopped goe
 """
 
 import dataclasses
-import importlib
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 
+import config_files
 import measuring
 from ml_collections import ConfigDict
 from new_tasks import gains
@@ -25,14 +24,11 @@ from modjax.cli import build
 from modjax.data.tasks import Tasks
 from modjax.eval import Sample
 from modjax.eval.hierarchy import Figures, Run
-from modjax.studies import Experiment, methods
-from modjax.studies.demo import METHODS
+from modjax.studies.demo import METHODS, trials
 from modjax.studies.libraries import Libraries
 from modjax.studies.seed_run import LOSS_ALONE
 from modjax.studies.stages import Stages
-from modjax.studies.trial import Trial
 
-ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ("flax", "numpy")
 STEPS, SEEDS = (8, 16, 32), (0, 1, 2)
 LED = "confident, else general"  # the method that the demo leads with
@@ -57,14 +53,8 @@ class Demos:
         settings = config.train.to_dict() | {"steps": steps, "seed": seed}
         cluster = config.cluster.to_dict() | {"seed": config.cluster.seed + seed}
         libraries = Libraries(self.model, self.tasks, stages, settings, cluster, config.demo.rows.to_dict())
-        lines = {name: methods.normalised(line) for name, line in METHODS.items() if name in names}
-        folders = {line["library"]: libraries.path(line["library"]) for line in lines.values() if line["library"]}
         sample = dataclasses.replace(Sample.of(config.evaluate), split=split)
-        experiment = Experiment(self.model, self.tasks, folders, sample)
-        return {
-            name: Trial(stages, f"{split} {name}", line, experiment, self.tasks, sample, new_tokens).scores()
-            for name, line in lines.items()
-        }
+        return {name: one.scores() for name, one in trials(libraries, sample, new_tokens, names, split).items()}
 
 
 def fewest_steps(runs: Mapping[int, Run], tasks: Sequence[str]) -> tuple[int, dict]:
@@ -138,8 +128,7 @@ def arguments(argv: list[str] | None = None):
 
 def main() -> None:
     args = arguments()
-    sys.path.insert(0, str(ROOT / "configs"))
-    config = importlib.import_module("demo").get_config()
+    config = config_files.module("demo").get_config()
     steps, seeds = STEPS, SEEDS
     if args.small:
         config.only, config.evaluate.examples, config.cluster.clusters = ("words_p*", "editing_capitals"), 2, 2

@@ -8,15 +8,15 @@ A plan is made by the command that docs/plan.md names, `modjax plan --config=con
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-ROOT = pathlib.Path(__file__).parent.parent
-PLANS = ROOT / "configs" / "plans"
+import config_files
+
+PLANS = config_files.FOLDER / "plans"
 TITLES = (
     "recipe",
     "devices",
@@ -35,24 +35,19 @@ TITLES = (
 
 def names() -> list[str]:
     """The recipes, in the order of configs/recipes.py."""
-    return list(_recipes().RECIPES)
+    return list(config_files.module("recipes").RECIPES)
 
 
 def config(name: str):
     """The config of a recipe."""
-    return _recipes().get_config(name)
-
-
-def _recipes():
-    sys.path.insert(0, str(ROOT / "configs"))
-    return importlib.import_module("recipes")
+    return config_files.module("recipes").get_config(name)
 
 
 def made(name: str) -> dict:
     """The plan of a recipe, made by the command line, without the seconds that compiling it took."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "modjax", "plan", f"--config=configs/recipes.py:{name}", f"--workdir={folder}"]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=config_files.FOLDER.parent, check=True, stdout=subprocess.DEVNULL)
         found = json.loads(pathlib.Path(folder, "plan.json").read_text())
     return {key: value for key, value in found.items() if key != "compilation_seconds"}
 

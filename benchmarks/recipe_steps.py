@@ -52,8 +52,8 @@ def measured(name: str, args) -> dict[str, Any]:
     examples = instructions(config.V, 1, settings.steps * settings.batch, settings.length)
     run = library_training.Modjax(init(jax.random.key(0)), examples, settings)
     first, trained = measuring.timed(run)
-    seconds = statistics.median(measuring.in_turn({name: run}, args.repeats)[name]) / settings.steps
-    operations = train_throughput.operations(config, run.batches) / settings.steps
+    whole = statistics.median(measuring.in_turn({name: run}, args.repeats)[name])
+    seconds = whole / settings.steps
     return {
         "rows": settings.batch,
         "length": settings.length,
@@ -62,7 +62,7 @@ def measured(name: str, args) -> dict[str, Any]:
         "first_seconds": first,  # with compilation
         "step_seconds": seconds,
         "tokens_per_second": settings.batch * settings.length / seconds,
-        "share_of_peak": operations / seconds / measuring.matmul_peak(jnp.bfloat16, 256 if args.small else 8192),
+        **train_throughput.speed(config, run.batches, whole, 256 if args.small else 8192),
         "peak_mib": accelerator_speed.peak_mib(),
         "loss_before": run.loss(),
         "finite": all(bool(np.isfinite(leaf).all()) for leaf in jax.tree.leaves(jax.device_get(trained))),

@@ -136,6 +136,15 @@ def operations(config: ModelConfig, batches: Sequence[Rows]) -> float:
     return flops(config, tokens, targets, pairs)
 
 
+def speed(config: ModelConfig, batches: Sequence[Rows], seconds: float, matrix: int) -> dict[str, float]:
+    """Operations per second of training on the batches in so many seconds, and their share of the peak in bfloat16.
+
+    The peak is that of one product of two square matrices with `matrix` rows.
+    """
+    found = operations(config, batches) / seconds
+    return {"model_flops": found, "share_of_peak": found / measuring.matmul_peak(jnp.bfloat16, matrix)}
+
+
 def compare(runs: Mapping[str, Run], tokens: int, repeats: int, operations: float, peak: float) -> dict:
     """Measurements of the sides, which run in turn, `repeats` times after one run that is not counted.
 

@@ -73,10 +73,8 @@ def folder_of(folder: pathlib.Path, name: str, line: Mapping[str, Any]) -> pathl
 
 def kept(folder: pathlib.Path) -> dict[str, Result]:
     """{benchmark: its result} that `benchmarks` has left in a folder, in alphabetical order."""
-    found: dict[str, list[Result]] = {}
-    for file in sorted(folder.glob("*/part-*.json")):
-        found.setdefault(file.parent.name, []).append(Result.from_json(read_json(file)))
-    return {name: joined(parts) for name, parts in found.items()}
+    files = sorted(folder.glob("*/part-*.json"))
+    return {own.name: joined(_read(sorted(own.glob("part-*.json")))) for own in sorted({one.parent for one in files})}
 
 
 def summary(results: Mapping[str, Result]) -> dict[str, Any]:
@@ -113,8 +111,7 @@ def _scored(folder, own, questions, experiment: Experiment, made: Method, given,
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
     files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // own.part))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
-    found = from_first(lambda: [read_json(file) for file in files[:done]])
-    found = [Result.from_json(one) for one in found]
+    found = _read(files[:done])
     with progress_bar(len(questions), f"{own.name} question", sum(one.examples for one in found), progress) as bar:
         later = scoring.parts(experiment.model, made, own, questions, given, done)
         for file, part in zip(files[done:], later, strict=True):
@@ -122,6 +119,10 @@ def _scored(folder, own, questions, experiment: Experiment, made: Method, given,
             found.append(part)
             bar.update(part.examples)
     return joined(found)
+
+
+def _read(files) -> list[Result]:
+    return [Result.from_json(one) for one in from_first(lambda: [read_json(file) for file in files])]
 
 
 def _write(file, part):

@@ -68,24 +68,43 @@ def demo(
     inputs = content.of_study(model, tasks, settings, sample, max_new_tokens)
     stages.claim(inputs | {"cluster": dict(cluster), "rows": dict(rows), "shown": list(shown)})
     libraries = Libraries(model, tasks, stages, settings, cluster, rows)
-    folders = {kind: libraries.path(kind) for kind in (*TRAINED, "private_general")}
-    stages.claim({kind: content.of_library(path) for kind, path in folders.items()}, "trained", [])
-    experiment = Experiment(model, tasks, folders, sample, max_new_tokens)
-    trials = {
-        name: Trial(stages, f"evaluate {name}", methods.normalised(line), experiment, tasks, sample, max_new_tokens)
-        for name, line in METHODS.items()
-    }
-    scores = {name: trial.scores() for name, trial in trials.items()}
+    tried = trials(libraries, sample, max_new_tokens)
+    stages.claim({kind: content.of_library(libraries.path(kind)) for kind in _kinds(METHODS)}, "trained", [])
+    scores = {name: trial.scores() for name, trial in tried.items()}
     analysed = stages.json(
         "routing",
-        lambda: {name: results.routing(model, trials[name].method, tasks, shown, sample) for name in ANALYSED},
+        lambda: {name: results.routing(model, tried[name].method, tasks, shown, sample) for name in ANALYSED},
     )
-    return _collected(libraries, experiment, scores, analysed)
+    return _collected(libraries, scores, analysed)
 
 
-def _collected(libraries, experiment, scores, analysed) -> dict[str, Any]:
+def trials(
+    libraries: Libraries,
+    sample: Sample,
+    max_new_tokens: int,
+    names: Sequence[str] = tuple(METHODS),
+    stage: str = "evaluate",
+) -> dict[str, Trial]:
+    """{method: its trial} of the demo's methods of these names, whose libraries are trained if they are missing.
+
+    Args:
+      sample, max_new_tokens: as in `modjax.evaluate`.
+      stage: the first word of the trials' stages; after it comes the method's name.
+    """
+    folders = {kind: libraries.path(kind) for kind in _kinds(names)}
+    experiment = Experiment(libraries.model, libraries.tasks, folders, sample, max_new_tokens)
+    how = experiment, libraries.tasks, sample, max_new_tokens
+    return {name: Trial(libraries.stages, f"{stage} {name}", methods.normalised(METHODS[name]), *how) for name in names}
+
+
+def _kinds(names) -> list[str]:
+    """The libraries of these methods, the private one first: others are made of it, and each has its own time."""
+    return [kind for kind in dict.fromkeys(METHODS[name]["library"] for name in names) if kind]
+
+
+def _collected(libraries, scores, analysed) -> dict[str, Any]:
     """The results for the report."""
-    model, tasks, settings, stages = experiment.model, experiment.tasks, libraries.settings, libraries.stages
+    model, tasks, settings, stages = libraries.model, libraries.tasks, libraries.settings, libraries.stages
     seconds, clusters = stages.seconds, libraries.clusters()
     compared = results.comparisons(scores, tasks)
     labels = dict(zip(clusters["experts"], clusters["labels"], strict=True))

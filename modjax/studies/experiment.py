@@ -1,5 +1,6 @@
 """An experiment: the model, tasks and libraries that methods are made of, and the settings they are scored by."""
 
+import copy
 import functools
 import pathlib
 from collections.abc import Callable, Mapping
@@ -53,6 +54,12 @@ class Experiment:
                 raise arguments.refused(name, value, f"a {kind.__name__} object, or a function that loads it")
         self._model, self._tasks = model, tasks
         self._read: dict[str, tuple[str, Library]] = {}  # with the digest that it had when it was read
+
+    def at(self, workdir: str | pathlib.Path) -> "Experiment":
+        """The same experiment, with the libraries that it has read, and another workdir."""
+        other = copy.copy(self)
+        other.workdir = arguments.path("workdir", workdir)
+        return other
 
     @functools.cached_property
     def model(self) -> Model:

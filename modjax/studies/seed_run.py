@@ -43,21 +43,20 @@ class SeedRun:
 
     @functools.cached_property
     def reporting(self) -> Experiment:
-        return self._experiment(self.study.reported, self.stages.folder)
+        return self._experiment(self.study.reported)
 
     @functools.cached_property
     def developing(self) -> Experiment:
-        return self._experiment(self.study.developed, self.stages.folder)
+        return self._experiment(self.study.developed)
 
-    def _experiment(self, tasks: Tasks, folder: pathlib.Path) -> Experiment:
+    def _experiment(self, tasks: Tasks) -> Experiment:
         """Methods are made with all training tasks, and adapt to the held-out ones among `tasks`."""
         study = self.study
         known = Tasks([*study.tasks.training.values(), *tasks.held_out.values()])
         folders = {kind: self.libraries.path(kind) for kind in study.kinds}
         train = {**study.settings, **study.adapted, "seed": self.seed}
-        return Experiment(
-            study.model, known, folders, study.sample, study.max_new_tokens, train, dict(study.adapt), folder
-        )
+        how = study.sample, study.max_new_tokens, train, dict(study.adapt), self.stages.folder
+        return Experiment(study.model, known, folders, *how)
 
     @functools.cached_property
     def chosen(self) -> dict[str, Line]:
@@ -97,7 +96,7 @@ class SeedRun:
         found = {}
         for name, line in self.chosen.items():
             if "adapt" not in line and line.get("router", {}).get("name") != "oracle":
-                experiment = self._experiment(self.study.reported, folder_of(self.stages.folder, name, line))
+                experiment = self.reporting.at(folder_of(self.stages.folder, name, line))
                 scored = benchmarks(experiment, line, **self.study.benchmarks)
                 found[name] = {one: result.score() for one, result in scored.items()}
         return found

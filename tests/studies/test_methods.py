@@ -151,6 +151,16 @@ def test_a_library_that_was_trained_again_in_place_is_read_again(model, tasks, r
     assert methods.made_of({}, experiment) != made_of
 
 
+def test_in_another_workdir_no_library_is_read_again(model, library, tasks, tmp_path):
+    library.save(tmp_path / "library")
+    experiment = Experiment(model, tasks, {"library": tmp_path / "library"}, workdir=tmp_path)
+    read, other = experiment.library("library"), experiment.at(tmp_path / "other")
+    assert other.workdir == tmp_path / "other" and experiment.workdir == tmp_path
+    assert other.library("library") is read and other.made_of() == experiment.made_of()
+    with pytest.raises(InputError, match="workdir"):
+        experiment.at("")
+
+
 @pytest.mark.parametrize("change", ["a line", "a router's file", "a router's code", "a text"])
 def test_what_a_method_reads_is_part_of_what_it_is_made_of(experiment, library, monkeypatch, tmp_path, change):
     text, code, router = (tmp_path / name for name in ("neutral.txt", "my_router.py", "uniform.safetensors"))
