@@ -1,4 +1,4 @@
-"""Compiled programs on disk, so that no program of the same shapes is compiled twice on a machine."""
+"""Compiled programs: on disk, so that none is compiled twice on a machine; in memory, so that they are not too many."""
 
 import hashlib
 import os
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import jax
 
 LEAST = 0.2  # seconds of compilation; what compiles faster is not kept
+MAPS = pathlib.Path("/proc/self/maps")  # a line for each memory map of this process
+MOST_MAPS = pathlib.Path("/proc/sys/vm/max_map_count")  # that Linux allows a process
 
 
 def keep() -> None:
@@ -27,6 +29,16 @@ def keep() -> None:
     if os.access(path, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(path))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST)
+
+
+def trim() -> None:
+    """Drops all compiled programs from memory if this process has half of the memory maps that Linux allows it.
+
+    A program of a model takes about eighty maps on a CPU, and XLA ends the process when there are none left, by default
+    after some 800 programs. Those that are needed again are compiled again, or read from disk.
+    """
+    if MAPS.exists() and MOST_MAPS.exists() and MAPS.read_bytes().count(b"\n") > int(MOST_MAPS.read_text()) // 2:
+        jax.clear_caches()
 
 
 def folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path:

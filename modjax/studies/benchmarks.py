@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-from modjax import arguments, digest
+from modjax import arguments, compile_cache, digest
 from modjax.claim import claim
 from modjax.eval.benchmarks import records, scoring
 from modjax.eval.benchmarks.benchmark import Benchmark
@@ -109,6 +109,7 @@ def _claim(folder, own, questions, given, made_of) -> None:
 
 def _scored(folder, own, questions, experiment: Experiment, made: Method, given, progress) -> Result:
     """The result of a benchmark: the parts that an earlier run has left, and then the others."""
+    compile_cache.trim()
     files = [folder / own.name / f"part-{number:04}.json" for number in range(-(-len(questions) // own.part))]
     done = from_first(lambda: next((number for number, file in enumerate(files) if not file.exists()), len(files)))
     found = _read(files[:done])

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from modjax import arguments
+from modjax import arguments, compile_cache
 from modjax.claim import claim
 from modjax.experts.library import Library
 from modjax.files import own_name, read_json, write_json
@@ -15,7 +15,8 @@ from modjax.parallel.distributed import from_first
 class Stages:
     """The folder of a study, its finished stages, and the seconds that each took over all attempts.
 
-    With several processes all run a stage; the first alone looks at and writes files.
+    With several processes all run a stage; the first alone looks at and writes files. Programs that earlier stages have
+    compiled are dropped when there are many.
     """
 
     def __init__(self, folder: str | pathlib.Path):
@@ -63,6 +64,7 @@ class Stages:
 
     def _timed(self, name, work):
         print(f"{name} ...", flush=True)
+        compile_cache.trim()
         start = time.perf_counter()
         work()
         _write(self._times, self.seconds | {name: round(time.perf_counter() - start, 2)})
