@@ -7,8 +7,7 @@ Default   16 rows x 1000 steps x 2048 tokens on SmolLM2-135M and open48, 33 mill
           bytes per parameter in addition to the model. Time and results were not measured here.
 epochs    `:epochs=1`, the paper's number, in place of 1000 steps.
 demo      16 rows x 8 steps x 128 tokens on the demo's tasks, as many rows as the demo's libraries. Expect 0.89 nats per
-          target token on the sixteen training tasks and 1.88 on the eight held-out ones; with `train.steps=16` 0.60
-          and 1.77 (docs/methods.md).
+          target token on the sixteen training tasks and 1.87 on the eight held-out ones (docs/methods.md).
 """
 
 import common

@@ -1,7 +1,7 @@
 """A library's experts merged into one, which costs as much as one LoRA and needs no router.
 
-Cost: seconds. Expect: `uniform` 1.10 nats per target token in distribution and 2.18 held out on the demo's private
-experts, `ties` 1.39 and 2.64 (docs/methods.md).
+Cost: seconds. Expect: `uniform` 1.10 nats per target token in distribution and 2.10 held out on the demo's private
+experts, `ties` 1.06 and 2.08 (docs/methods.md).
 
     modjax merge --config=configs/merge.py:ties,library=workdir/private/library,method.merge.density=0.3 \\
         --workdir=workdir/ties

@@ -9,7 +9,7 @@ Default   16 rows of all tasks together x 1000 steps x 2048 tokens on SmolLM2-13
           and results were not measured here.
 demo      16 rows x 8 steps x 128 tokens on the demo's tasks, as many rows as the demo's libraries. Expect 0.76 nats per
           target token on the sixteen training tasks and 1.77 on the eight held-out ones; with `mhr`, too, 0.75 and
-          1.76. With `train.steps=16`: 0.36 and 1.80, 0.37 and 1.81 (docs/methods.md).
+          1.76 (docs/methods.md).
 """
 
 import common

@@ -6,8 +6,8 @@
 Default   The paper's settings on SmolLM2-135M and open48: 16 rows x 1000 steps x 2048 tokens, 33 million tokens per
           task. Time and results were not measured here.
 quick     The same library in minutes on a CPU: 1 row x 16 steps x 128 tokens per task.
-demo      `quick` on the sixteen training tasks of the demo: 32,768 tokens in all. Expect 0.11 nats per target token
-          over their test examples where each task uses its own expert (`oracle` in docs/methods.md).
+demo      Eight steps of `quick` on the sixteen training tasks of the demo: 16,384 tokens in all. Expect 0.15 nats per
+          target token over their test examples where each task uses its own expert (`oracle` in docs/methods.md).
 epochs    `:epochs=5`, the paper's number, in place of 1000 steps: each expert reads its own rows five times, with a
           schedule over its own steps, and ends by itself. `train.slots=N` trains N experts at a time, and the place of
           one that ends goes to the next. `evaluate_every=1,patience=2` stops by the validation loss of each epoch.

@@ -1,6 +1,7 @@
 """The documents: their Python runs, and the files, functions and links that they name exist."""
 
 import inspect
+import json
 import pathlib
 import pkgutil
 import re
@@ -64,6 +65,17 @@ def test_the_tree_of_the_readme_has_every_package():
 def test_the_files_of_the_methods_exist():
     files = re.findall(r"\| ([\w/]+\.py) \|", METHODS)
     assert len(files) > 50 and [file for file in files if not (ROOT / "modjax" / file).is_file()] == []
+
+
+def test_the_losses_of_the_methods_are_those_of_the_leaderboard():
+    rows = re.findall(r"\| (\w+) \| (\S+) / (\S+) \|$", METHODS, re.MULTILINE)
+    kept = json.loads((ROOT / "benchmarks" / "results" / "leaderboard_cpu.json").read_text())["methods"]
+    losses = {name: tuple(_loss(own, part) for part in ("in_distribution", "held_out")) for name, own in kept.items()}
+    assert len(losses) > 50 and {line: tuple(shown) for line, *shown in rows} == losses
+
+
+def _loss(scores, part):
+    return f"{scores[part]['loss']:.2f}" if part in scores else "–"
 
 
 @pytest.mark.parametrize(("name", "arguments"), CALLS, ids=lambda value: value)
