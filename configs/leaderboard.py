@@ -1,7 +1,7 @@
 """Many methods on one library: scores with intervals, paired differences, costs, and how the routers divide the work.
 
 Reproduces: the methods of arXiv 2405.11157 and its follow-ups, side by side, at small scale. Cost: `demo` trains six
-more libraries on the demo's tasks and scores 56 methods, about an hour on two CPU cores. Expect: docs/methods.md.
+more libraries on the demo's tasks and scores 57 methods, about an hour on two CPU cores. Expect: docs/methods.md.
 
     make leaderboard        or, after `make demo`,
 
