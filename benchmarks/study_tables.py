@@ -209,7 +209,7 @@ def _half(found: Estimate) -> float:
 
 
 def _interval(found: Estimate) -> str:
-    value, low, high = (f"{end:.3f}".replace("-0.000", "0.000") for end in (found.value, found.low, found.high))
+    value, low, high = (f"{end:z.3f}" for end in (found.value, found.low, found.high))
     return f"{value} [{low}, {high}]"
 
 

@@ -21,7 +21,7 @@ def rows(results: Mapping) -> list[dict[str, Any]]:
                 "figure": claim["figure"],
                 "metric": metrics.named(claim["metric"]).title,
                 "value": numbers.precise(claim["value"]),
-                "ends": "" if claim["low"] is None else f"{claim['low']:.3f} to {claim['high']:.3f}",
+                "ends": "" if claim["low"] is None else f"{claim['low']:z.3f} to {claim['high']:z.3f}",
                 "limit": f"{claim['limit']:g}",
                 "verdict": claim["verdict"],
                 "kind": claim["verdict"].replace(" ", "-"),

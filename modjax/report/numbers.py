@@ -20,9 +20,9 @@ def finite(value: Any) -> float | None:
 
 
 def precise(value: Any) -> str:
-    """A number to three decimals, such as a loss in nats per target token."""
+    """A number to three decimals, such as a loss in nats per target token; without a sign if they are all 0."""
     number = finite(value)
-    return DASH if number is None else f"{number:.3f}"
+    return DASH if number is None else f"{number:z.3f}"
 
 
 def percent(value: Any) -> str:

@@ -62,6 +62,11 @@ def test_missing_numbers_are_dashes_and_never_best():
     assert [row.split() for row in _rows(text)] == [["a", "–"], ["b", "2.000*"], ["c", "3.000"]]
 
 
+@pytest.mark.parametrize(("value", "text"), [(-0.0004, "0.000"), (-0.0006, "-0.001"), (1.0625, "1.062"), (None, "–")])
+def test_a_number_that_is_shown_as_zero_has_no_sign(value, text):
+    assert numbers.precise(value) == text
+
+
 def test_columns_that_do_not_fit_go_to_another_table(compared, monkeypatch):
     more = [metrics.Metric(f"more{i}", f"more {i}", f"More {i}", "words", "lower") for i in range(2)]
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, *more))
