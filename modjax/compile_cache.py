@@ -34,8 +34,8 @@ def keep() -> None:
 def trim() -> None:
     """Drops all compiled programs from memory if this process has half of the memory maps that Linux allows it.
 
-    A program of a model takes about eighty maps on a CPU, and XLA ends the process when there are none left, by default
-    after some 800 programs. Those that are needed again are compiled again, or read from disk.
+    A program for a CPU takes tens of maps, and XLA ends the process when there are none left. Programs that are needed
+    again are compiled again, or read from disk.
     """
     if MAPS.exists() and MOST_MAPS.exists() and MAPS.read_bytes().count(b"\n") > int(MOST_MAPS.read_text()) // 2:
         jax.clear_caches()

@@ -73,8 +73,8 @@ def folder_of(folder: pathlib.Path, name: str, line: Mapping[str, Any]) -> pathl
 
 def kept(folder: pathlib.Path) -> dict[str, Result]:
     """{benchmark: its result} that `benchmarks` has left in a folder, in alphabetical order."""
-    files = sorted(folder.glob("*/part-*.json"))
-    return {own.name: joined(_read(sorted(own.glob("part-*.json")))) for own in sorted({one.parent for one in files})}
+    folders = sorted({file.parent for file in folder.glob("*/part-*.json")})
+    return {own.name: joined(_read(sorted(own.glob("part-*.json")))) for own in folders}
 
 
 def summary(results: Mapping[str, Result]) -> dict[str, Any]:
