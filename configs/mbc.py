@@ -2,7 +2,7 @@
 
     modjax train --config=configs/private.py:demo --workdir=workdir/private
     modjax cluster --config=configs/mbc.py:demo,clusters=5,library=workdir/private/library --workdir=workdir/clusters
-    modjax train --config=configs/mbc.py:demo,groups=workdir/clusters/clusters.json,batch=3,steps=8 \\
+    modjax train --config=configs/mbc.py:demo,groups=workdir/clusters/clusters.json,batch=3 \\
         --workdir=workdir/mbc
 
 Default   The paper's 10 clusters and training settings: clusters x 16 rows x 1000 steps x 2048 tokens. Time and results
